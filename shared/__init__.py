@@ -1,0 +1,1 @@
+"""What the services share: the bus, the data model, the replica, contracts, errors, configuration, logging."""

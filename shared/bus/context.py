@@ -1,0 +1,31 @@
+"""For whom a call is made: carried in every envelope, inherited by the calls a handler makes in turn."""
+
+from __future__ import annotations
+
+import time
+from contextvars import ContextVar
+
+import msgspec
+
+CANCELLED_STATUS = "TASK_CANCELLED"
+
+
+class CallContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`deadline`: Unix time in seconds after which nobody waits for the answer (None: none was set).
+
+    `term`: the coordinator's term as far as the caller knows (0: unknown). `traceparent`: W3C Trace Context.
+    """
+
+    task: str = ""
+    session: str = ""
+    user: str = ""
+    term: int = 0
+    traceparent: str = ""
+    deadline: float | None = None
+
+    def remaining(self) -> float | None:
+        return None if self.deadline is None else self.deadline - time.time()
+
+
+current: ContextVar[CallContext] = ContextVar("call_context", default=CallContext())  # noqa: B039 (it is frozen)
+"""The context of the call being handled in this asyncio task."""

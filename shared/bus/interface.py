@@ -1,0 +1,128 @@
+"""What a service may ask of the bus. `amqp` is the real one, `memory` its twin in one process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
+
+from shared.bus.context import CallContext
+from shared.bus.contract import Method, Payload, Reply, Request, Topic
+from shared.errors import ApiError
+
+
+class BusError(ApiError):
+    """A call that got no answer of its handler."""
+
+
+class HostOffline(BusError):
+    """Nobody consumes that host's queue: HOST_OFFLINE [host]."""
+
+    def __init__(self, host: object) -> None:
+        super().__init__("HOST_OFFLINE", host)
+
+
+class DeadlineExceeded(BusError):
+    """The deadline passed without an answer. What was asked for may still happen."""
+
+    def __init__(self, method: object) -> None:
+        super().__init__("INTERNAL_ERROR", f"no answer from {method} before its deadline")
+
+
+class ResultUnknown(BusError):
+    """The server was restarted while it worked on the request and cannot tell how far it came: reconcile."""
+
+    def __init__(self, method: object) -> None:
+        super().__init__(
+            "INTERNAL_ERROR", f"{method} was interrupted by a restart of its service; its result is unknown"
+        )
+
+
+class StaleTerm(BusError):
+    """The caller acts for a coordinator that has been replaced."""
+
+    def __init__(self, term: object, current: object) -> None:
+        super().__init__("INTERNAL_ERROR", f"request of term {term} refused: the pool is at term {current}")
+
+
+class Subscription(Protocol):
+    async def cancel(self) -> None: ...
+
+
+Handler = Callable[[Request], Awaitable[Reply]]
+StreamHandler = Callable[[Request], AsyncIterator[Reply]]
+Listener = Callable[[Payload, str], Awaitable[None] | None]
+"""Called with the payload and the routing key it came with, one after the other for each subscription."""
+
+
+class Bus(Protocol):
+    """One connection to the bus. Safe to use from any task of its event loop, never from another thread.
+
+    Calls made inside a handler inherit its `context.current` (task, session, trace, deadline) unless one is given.
+    An asyncio task that is cancelled while it awaits `call` cancels the handler too. `task.<ref>.cancel` does so
+    for every handler that works for that task, on whichever host.
+    """
+
+    async def call(
+        self,
+        method: Method[Request, Reply],
+        request: Request,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        context: CallContext | None = None,
+    ) -> Reply:
+        """The handler's answer, or its `ApiError`, or a `BusError`; within the deadline in every case."""
+        ...
+
+    def stream(
+        self,
+        method: Method[Request, Reply],
+        request: Request,
+        *,
+        host: str | None = None,
+        timeout: float | None = None,
+        context: CallContext | None = None,
+    ) -> AsyncIterator[Reply]:
+        """Records of a method that `streams`. A gap (connection lost half-way) raises `ResultUnknown`."""
+        ...
+
+    async def serve(
+        self,
+        method: Method[Request, Reply],
+        handler: Handler[Request, Reply] | StreamHandler[Request, Reply],
+        *,
+        host: str | None = None,
+    ) -> None:
+        """Adds the method to the queue's handlers. The queue is consumed from the first `start_consuming` on."""
+        ...
+
+    async def start_consuming(self, service: str, *, host: str | None = None) -> None:
+        """Opens the queue once all its methods are served. Exclusive: a second consumer waits until the first is gone."""
+        ...
+
+    async def stop_consuming(self, service: str, *, host: str | None = None) -> None:
+        """Closes the queue: later calls get HOST_OFFLINE; those running go on."""
+        ...
+
+    async def publish(
+        self, topic: Topic[Payload], payload: Payload, *, also: tuple[str, ...] = (), **words: str
+    ) -> None:
+        """Sends an event. `also`: further routing keys; a queue that matches several gets it once."""
+        ...
+
+    async def subscribe(
+        self, topic: Topic[Payload], listener: Listener[Payload], *, durable: str = "", **words: str
+    ) -> Subscription:
+        """`durable`: the name of a queue that outlives the process; its events are acknowledged after the listener returns."""
+        ...
+
+    def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Called after the connection was lost and is back: events may have been missed."""
+        ...
+
+    @property
+    def connected(self) -> bool: ...
+
+    def metrics(self) -> dict[str, Any]: ...
+
+    async def close(self) -> None: ...

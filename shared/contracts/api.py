@@ -1,0 +1,30 @@
+"""XenAPI calls over the bus, for services that act as a client (the CLI server)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shared.bus.contract import Method, Record, Replay
+
+
+class XenApiCall(Record, frozen=True):
+    """`params`: as on the JSON-RPC wire, session first. `trusted`: the client reached the host's Unix socket (root).
+
+    `user_agent`, `address`: of the client at the edge.
+    """
+
+    method: str
+    params: list[Any]
+    trusted: bool = False
+    user_agent: str = ""
+    address: str = ""
+
+
+class XenApiAnswer(Record, frozen=True):
+    """`error`: code and parameters; empty on success. `value`: as on the JSON-RPC wire."""
+
+    value: Any = None
+    error: list[str] = []
+
+
+XENAPI = Method("api", "xenapi", XenApiCall, XenApiAnswer, "One XenAPI call.", timeout=86400, replay=Replay.ONCE)
