@@ -1,0 +1,1 @@
+"""Fixtures: a private RabbitMQ node for the tests that need a real broker."""

@@ -1,0 +1,1 @@
+"""Fixtures: a pool of processes for end-to-end tests."""
