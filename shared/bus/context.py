@@ -13,6 +13,7 @@ CANCELLED_STATUS = "TASK_CANCELLED"
 class CallContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`deadline`: Unix time in seconds after which nobody waits for the answer (None: none was set).
 
+    `request`: id of the bus request being handled ("" outside of a handler); a repeated request has the same one.
     `term`: the coordinator's term as far as the caller knows (0: unknown). `traceparent`: W3C Trace Context.
     """
 
@@ -22,6 +23,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     term: int = 0
     traceparent: str = ""
     deadline: float | None = None
+    request: str = ""
 
     def remaining(self) -> float | None:
         return None if self.deadline is None else self.deadline - time.time()

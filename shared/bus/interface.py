@@ -120,6 +120,10 @@ class Bus(Protocol):
         """Called after the connection was lost and is back: events may have been missed."""
         ...
 
+    def observe_term(self, term: int) -> None:
+        """Requests of lower terms are refused from now on (`StaleTerm`)."""
+        ...
+
     @property
     def connected(self) -> bool: ...
 

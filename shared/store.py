@@ -1,0 +1,356 @@
+"""The rows of the pool in memory, with their generations, relations and indexes: no I/O.
+
+The database process and every replica hold one `Store` each and apply the same deltas, so they agree.
+
+A stored reference (`VBD.VM`) maintains a list on the other side (`VM.VBDs`): the list object of a row is the index itself, kept even
+while the row it belongs to does not exist, so the order in which rows arrive does not matter.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from shared.contracts.db import Delta, RowChange, RowCreated, RowDeleted, RowModified, SnapshotRow
+from shared.datamodel import model
+from shared.datamodel.model import Class
+
+NULL: Final = "OpaqueRef:NULL"
+TOMBSTONES: Final = 512
+"""Deletions a table remembers; cut to half when full (as upstream does, `database-pool-ha` 1.1)."""
+
+HISTORY: Final = 65536
+"""Recent row changes kept for `changes_since`."""
+
+
+class Row:
+    """`fields`: every field of the class, derived ones included; never changed in place by readers.
+
+    `created`, `modified`: generations. `fragments`: encodings of this very state, for whoever reads it; dropped on change.
+    """
+
+    __slots__ = ("created", "fields", "fragments", "modified")
+
+    def __init__(self, fields: dict[str, Any], created: int, modified: int) -> None:
+        self.fields = fields
+        self.created = created
+        self.modified = modified
+        self.fragments: dict[str, Any] = {}
+
+
+@dataclass(slots=True)
+class Table:
+    """`tombstones`: (created, deleted, ref), oldest first. `touched`: generation of the last change to any row."""
+
+    cls: Class
+    rows: dict[str, Row] = field(default_factory=dict)
+    by_name: dict[str, dict[str, None]] = field(default_factory=dict)
+    tombstones: deque[tuple[int, int, str]] = field(default_factory=deque)
+    touched: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """What a delta did to one row, on either side of a relation. `kind`: add | mod | del.
+
+    `row`: its state afterwards; for `del` the last one.
+    """
+
+    cls: str
+    ref: str
+    kind: str
+    row: Row
+
+
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """Per class: which stored fields maintain a list elsewhere, and which fields are such lists."""
+
+    one_many: dict[str, tuple[str, str]]
+    many_many: dict[str, tuple[str, str]]
+    derived: tuple[str, ...]
+
+
+def _links() -> dict[str, _Links]:
+    links = {name: _Links({}, {}, ()) for name in model.classes}
+    derived: dict[str, list[str]] = {name: [] for name in model.classes}
+    for relation in model.relations:
+        if relation.cls not in links:
+            continue
+        target = (relation.to_cls, relation.to_field)
+        if relation.kind == "one-many":
+            links[relation.cls].one_many[relation.field] = target
+            derived.setdefault(relation.to_cls, []).append(relation.to_field)
+        else:
+            links[relation.cls].many_many[relation.field] = target
+    return {name: _Links(link.one_many, link.many_many, tuple(derived[name])) for name, link in links.items()}
+
+
+LINKS: Final = _links()
+
+_CONTAINERS = (list, dict)
+
+
+def _own(value: Any) -> Any:
+    """A container of a change belongs to whoever made the change."""
+    return value.copy() if isinstance(value, _CONTAINERS) else value
+
+
+class Store:
+    """All tables at one generation of one term."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, Table] = {name: Table(cls) for name, cls in model.classes.items() if cls.in_database}
+        self.tables.setdefault("message", Table(model.classes["message"]))
+        self.generation = 0
+        self.term = 0
+        self.by_uuid: dict[str, tuple[str, str]] = {}
+        self.by_ref: dict[str, str] = {}
+        self._referrers: dict[tuple[str, str], dict[str, list[str]]] = {}
+        self._history: deque[tuple[int, str, str]] = deque(maxlen=HISTORY)
+
+    # ---- reading
+
+    def row(self, cls: str, ref: str) -> Mapping[str, Any] | None:
+        """The row's fields, or None."""
+        row = self.tables[cls].rows.get(ref)
+        return None if row is None else row.fields
+
+    def get(self, cls: str, ref: str, name: str) -> Any:
+        """One field of a row that is known to exist."""
+        return self.tables[cls].rows[ref].fields[name]
+
+    def rows(self, cls: str) -> Mapping[str, Mapping[str, Any]]:
+        """Reference to fields, for every row of a class."""
+        return _RowsView(self.tables[cls].rows)
+
+    def find(self, cls: str, ref: str) -> Row | None:
+        return self.tables[cls].rows.get(ref)
+
+    def by_name_label(self, cls: str, label: str) -> list[str]:
+        return list(self.tables[cls].by_name.get(label, ()))
+
+    def ref_of_uuid(self, cls: str, uuid: str) -> str | None:
+        """None also when the uuid belongs to another class."""
+        found = self.by_uuid.get(uuid)
+        return found[1] if found is not None and found[0] == cls else None
+
+    def count(self) -> int:
+        return len(self.by_ref)
+
+    def changes_since(self, generation: int) -> list[tuple[str, str]] | None:
+        """(class, ref) changed after `generation`, each once; None when that is too long ago: look at every row."""
+        if not self._history or self._history[0][0] > generation + 1:
+            return None if generation < self.generation else []
+        seen: dict[tuple[str, str], None] = {}
+        for at, cls, ref in reversed(self._history):
+            if at <= generation:
+                break
+            seen[cls, ref] = None
+        return list(seen)
+
+    def snapshot(self) -> Iterator[SnapshotRow]:
+        """Every row with its stored fields only."""
+        for cls, table in self.tables.items():
+            derived = LINKS[cls].derived
+            for ref, row in table.rows.items():
+                fields = {k: v for k, v in row.fields.items() if k not in derived} if derived else row.fields
+                yield SnapshotRow(cls=cls, ref=ref, created=row.created, modified=row.modified, fields=fields)
+
+    # ---- changing
+
+    def load(self, rows: Iterable[SnapshotRow], generation: int, term: int) -> None:
+        """Fills an empty store."""
+        for item in rows:
+            if item.cls not in self.tables:
+                continue
+            row = self._insert(item.cls, item.ref, item.fields, item.created)
+            row.modified = item.modified
+        self.generation, self.term = generation, term
+        for table in self.tables.values():
+            table.touched = max((row.modified for row in table.rows.values()), default=0)
+
+    def apply(self, delta: Delta) -> list[Touched]:
+        """Applies one commit; returns every row it touched, each once, in order of first touch."""
+        touched: dict[tuple[str, str], Touched] = {}
+        self.generation, self.term = delta.generation, delta.term
+        for change in delta.changes:
+            if change.cls in self.tables:
+                self._apply(change, delta.generation, touched)
+        for cls, ref in touched:
+            self._history.append((delta.generation, cls, ref))
+        return list(touched.values())
+
+    def _apply(self, change: RowChange, generation: int, touched: dict[tuple[str, str], Touched]) -> None:
+        cls, ref = change.cls, change.ref
+        table = self.tables[cls]
+        if isinstance(change, RowCreated):
+            row = self._insert(cls, ref, change.fields, generation)
+            table.touched = generation
+            touched[cls, ref] = Touched(cls, ref, "add", row)
+            links = LINKS[cls]
+            for name, (to_cls, _) in links.one_many.items():
+                self._touch(to_cls, row.fields[name], generation, touched)
+            for name, target in links.many_many.items():
+                for other in row.fields[name]:
+                    self._propagate(target, other, ref, True, generation, touched)
+        elif isinstance(change, RowDeleted):
+            self._delete(cls, ref, generation, touched)
+        else:
+            self._modify(change, generation, touched)
+
+    def _insert(self, cls: str, ref: str, values: Mapping[str, Any], generation: int) -> Row:
+        table, links = self.tables[cls], LINKS[cls]
+        fields: dict[str, Any] = {}
+        for name, declared in table.cls.fields.items():
+            fields[name] = _own(values[name]) if name in values else declared.initial()
+        for name in links.derived:
+            fields[name] = self._referrers.setdefault((cls, name), {}).setdefault(ref, [])
+        row = Row(fields, generation, generation)
+        table.rows[ref] = row
+        self.by_ref[ref] = cls
+        if uuid := fields.get("uuid"):
+            self.by_uuid[uuid] = (cls, ref)
+        if "name_label" in fields:
+            table.by_name.setdefault(fields["name_label"], {})[ref] = None
+        for name, target in links.one_many.items():
+            self._link(target, fields[name], ref)
+        return row
+
+    def _modify(self, change: RowModified, generation: int, touched: dict[tuple[str, str], Touched]) -> None:
+        cls, ref = change.cls, change.ref
+        table = self.tables[cls]
+        row = table.rows.get(ref)
+        if row is None:
+            return
+        links = LINKS[cls]
+        for name, value in change.fields.items():
+            old = row.fields.get(name)
+            if name in links.one_many:
+                target = links.one_many[name]
+                self._unlink(target, old, ref)
+                self._touch(target[0], old, generation, touched)
+                self._link(target, value, ref)
+                self._touch(target[0], value, generation, touched)
+            elif name in links.many_many:
+                self._propagate_set(links.many_many[name], old, value, ref, generation, touched)
+            elif name == "name_label":
+                self._rename(table, ref, old, value)
+            elif name == "uuid":
+                self.by_uuid.pop(old, None)
+                self.by_uuid[value] = (cls, ref)
+            row.fields[name] = _own(value)
+        self._touch(cls, ref, generation, touched)
+
+    def _delete(self, cls: str, ref: str, generation: int, touched: dict[tuple[str, str], Touched]) -> None:
+        table = self.tables[cls]
+        row = table.rows.pop(ref, None)
+        if row is None:
+            return
+        del self.by_ref[ref]
+        links = LINKS[cls]
+        self.by_uuid.pop(row.fields.get("uuid", ""), None)
+        if "name_label" in row.fields:
+            self._rename(table, ref, row.fields["name_label"], None)
+        for name, target in links.one_many.items():
+            self._unlink(target, row.fields[name], ref)
+            self._touch(target[0], row.fields[name], generation, touched)
+        for name, target in links.many_many.items():
+            self._propagate_set(target, row.fields[name], [], ref, generation, touched)
+        for name in links.derived:
+            if not row.fields[name]:
+                self._referrers[cls, name].pop(ref, None)
+            row.fields[name] = list(row.fields[name])  # the index may go on changing; this last state does not
+        table.tombstones.append((row.created, generation, ref))
+        if len(table.tombstones) >= TOMBSTONES:
+            for _ in range(TOMBSTONES // 2):
+                table.tombstones.popleft()
+        table.touched = generation
+        touched[cls, ref] = Touched(cls, ref, "del", row)
+
+    def _touch(self, cls: str, ref: Any, generation: int, touched: dict[tuple[str, str], Touched]) -> None:
+        table = self.tables.get(cls)
+        row = table.rows.get(ref) if table is not None else None
+        if table is None or row is None:
+            return
+        row.modified = table.touched = generation
+        if row.fragments:
+            row.fragments = {}
+        if (cls, ref) not in touched:
+            touched[cls, ref] = Touched(cls, ref, "mod", row)
+
+    def _rename(self, table: Table, ref: str, old: str | None, new: str | None) -> None:
+        if old is not None and (same := table.by_name.get(old)) is not None:
+            same.pop(ref, None)
+            if not same:
+                del table.by_name[old]
+        if new is not None:
+            table.by_name.setdefault(new, {})[ref] = None
+
+    def _link(self, target: tuple[str, str], to: str, ref: str) -> None:
+        if to and to != NULL and target[0] in self.tables:
+            self._referrers.setdefault(target, {}).setdefault(to, []).insert(0, ref)
+
+    def _unlink(self, target: tuple[str, str], to: str, ref: str) -> None:
+        index = self._referrers.get(target, {})
+        if to in index and ref in index[to]:
+            index[to].remove(ref)
+            if not index[to] and to not in self.tables[target[0]].rows:
+                del index[to]
+
+    def _propagate_set(
+        self,
+        target: tuple[str, str],
+        old: list[str],
+        new: list[str],
+        ref: str,
+        generation: int,
+        touched: dict[tuple[str, str], Touched],
+    ) -> None:
+        for other in old:
+            if other not in new:
+                self._propagate(target, other, ref, False, generation, touched)
+        for other in new:
+            if other not in old:
+                self._propagate(target, other, ref, True, generation, touched)
+
+    def _propagate(
+        self,
+        target: tuple[str, str],
+        other: str,
+        ref: str,
+        present: bool,
+        generation: int,
+        touched: dict[tuple[str, str], Touched],
+    ) -> None:
+        """The right end of a many-to-many relation follows the left; links to absent rows are ignored."""
+        cls, name = target
+        row = self.tables[cls].rows.get(other) if cls in self.tables else None
+        if row is None or (ref in row.fields[name]) == present:
+            return
+        members = [member for member in row.fields[name] if member != ref]
+        row.fields[name] = [ref, *members] if present else members
+        self._touch(cls, other, generation, touched)
+
+
+class _RowsView(Mapping[str, Mapping[str, Any]]):
+    """The rows of a table as a mapping of reference to fields, without copying."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: dict[str, Row]) -> None:
+        self._rows = rows
+
+    def __getitem__(self, ref: str) -> Mapping[str, Any]:
+        return self._rows[ref].fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, ref: object) -> bool:
+        return ref in self._rows
