@@ -1,0 +1,129 @@
+"""The configuration files of a pool's processes, and the seed of its database, all derived from the plan."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pool import toml
+from pool.guest.files import Guest
+from pool.plan import Host, Plan, socket_path
+from pool.programs import Program, config_file
+
+
+@dataclass(frozen=True)
+class Place:
+    """One group of processes."""
+
+    directory: Path
+    plan: Plan
+    group: str
+    hosts: list[Host]
+
+    @property
+    def coordinator(self) -> bool:
+        return any(host.coordinator for host in self.hosts)
+
+    @property
+    def backend(self) -> str:
+        return self.hosts[0].backend
+
+
+def users_file(directory: Path) -> Path:
+    """Whose passwords the API accepts (`shared.passwords`)."""
+    return directory / "users"
+
+
+def seed_file(directory: Path, plan: Plan) -> Path:
+    return directory / plan.coordinator.name / "db" / "seed.json"
+
+
+def _api(place: Place) -> dict[str, Any]:
+    return {
+        "role": "coordinator" if place.coordinator else "member",
+        "coordinator": place.plan.coordinator.address,
+        "http_port": place.plan.http_port,
+        "https_port": place.plan.https_port,
+        "unix_socket": str(socket_path(place.directory, place.group)),
+        "auth": "file",
+        "password_file": str(users_file(place.directory)),
+    }
+
+
+OPTIONS: dict[str, Callable[[Place], dict[str, Any]]] = {
+    "api": _api,
+    "db": lambda place: {"seed": str(seed_file(place.directory, place.plan))},
+    "ha": lambda place: {"coordinator": place.coordinator},
+    "vm": lambda place: {"backend": place.backend},
+}
+"""What each service alone is told; those left out need nothing."""
+
+
+def document(place: Place, program: Program, bus_url: str) -> dict[str, Any]:
+    """The configuration of one process, as `shared.config.Config` reads it."""
+    return {
+        "service": program.service,
+        "state_dir": str(place.directory / place.group / program.service),
+        "pool": place.plan.uuid,
+        "bus": {"url": bus_url},
+        "hosts": [
+            {"uuid": host.uuid, "name": host.name, "address": host.address, "simulated": host.backend == "simulator"}
+            for host in place.hosts
+        ],
+        "options": OPTIONS.get(program.service, lambda _: {})(place),
+    }
+
+
+def write(directory: Path, plan: Plan, listed: list[Program], bus_url: str) -> None:
+    """All configuration files. They hold the broker's password, so only their owner can read them."""
+    places = {group: Place(directory, plan, group, hosts) for group, hosts in plan.groups()}
+    for program in listed:
+        path = config_file(directory, program.group, program.service)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_private(path, toml.dumps(document(places[program.group], program, bus_url)))
+
+
+def seed(plan: Plan, guest: Guest) -> dict[str, Any]:
+    """What the database holds when it is made (`services.db.seed`)."""
+    return {
+        "pool": {"uuid": plan.uuid, "name_label": plan.name_label},
+        "hosts": [
+            {
+                "uuid": host.uuid,
+                "name": host.name,
+                "address": host.address,
+                "simulated": host.backend == "simulator",
+                "coordinator": host.coordinator,
+                "backend": host.backend,
+            }
+            for host in plan.hosts
+        ],
+        "sr": {
+            "uuid": plan.sr.uuid,
+            "name_label": plan.sr.name_label,
+            "type": plan.sr.type,
+            "location": plan.sr.location,
+        },
+        "network": {
+            "uuid": plan.network.uuid,
+            "name_label": plan.network.name_label,
+            "bridge": plan.network.bridge,
+        },
+        "guest": {"kernel": str(guest.kernel), "ramdisk": str(guest.ramdisk), "args": guest.args},
+    }
+
+
+def write_seed(directory: Path, plan: Plan, guest: Guest) -> None:
+    path = seed_file(directory, plan)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_private(path, json.dumps(seed(plan, guest), indent=2) + "\n")
+
+
+def _write_private(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)

@@ -1,0 +1,220 @@
+"""What a pool consists of: decided once, at its first start, kept in `<pool directory>/pool.json`.
+
+Everything else (processes, their configuration, the seed of the database) derives from it: see `programs` and
+`configuration`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+Backend = Literal["qemu", "simulator"]
+SIMULATED = "simulated"
+"""Name of the group of processes that all simulated hosts share."""
+SOCKET_PATH_LIMIT = 107
+"""Bytes of a Unix socket's path (sun_path, less its NUL)."""
+
+
+class PlanError(Exception):
+    """The options cannot be used; the text says which one and what to do."""
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller asked for. None: not said, so what the pool has already, else the default."""
+
+    hosts: int | None = None
+    simulate: int | None = None
+    backend: str | None = None
+    base_address: str | None = None
+    simulated_address: str | None = None
+    http_port: int | None = None
+    https_port: int | None = None
+
+
+class Host(msgspec.Struct, frozen=True, kw_only=True):
+    uuid: str
+    name: str
+    address: str
+    backend: Backend
+    coordinator: bool = False
+    simulated: bool = False
+    """Shares its processes with other hosts and has no machine behind it."""
+
+
+class Sr(msgspec.Struct, frozen=True, kw_only=True):
+    uuid: str
+    name_label: str
+    type: str
+    location: str
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    uuid: str
+    name_label: str
+    bridge: str
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """`version`: of this file's layout. `wanted`: the options it was made from, with all defaults filled in."""
+
+    version: int = 1
+    uuid: str
+    name_label: str
+    wanted: Wanted
+    http_port: int
+    https_port: int
+    hosts: list[Host]
+    sr: Sr
+    network: Network
+
+    @property
+    def coordinator(self) -> Host:
+        return next(host for host in self.hosts if host.coordinator)
+
+    @property
+    def url(self) -> str:
+        port = "" if self.http_port == 80 else f":{self.http_port}"
+        return f"http://{self.coordinator.address}{port}"
+
+    def groups(self) -> Iterator[tuple[str, list[Host]]]:
+        """Groups of processes: each host its own, the simulated ones together. Their names are folders."""
+        for host in self.hosts:
+            if not host.simulated:
+                yield host.name, [host]
+        if simulated := [host for host in self.hosts if host.simulated]:
+            yield SIMULATED, simulated
+
+
+def defaults(*, root: bool, qemu: bool) -> Wanted:
+    """What a pool is when nothing is said. `qemu`: whether the emulator is installed."""
+    return Wanted(
+        hosts=3,
+        simulate=0,
+        backend="qemu" if qemu else "simulator",
+        base_address="127.0.0.11",
+        simulated_address="127.0.1.1",
+        http_port=80 if root else 8080,
+        https_port=443 if root else 8443,
+    )
+
+
+def make(directory: Path, wanted: Wanted, default: Wanted) -> Plan:
+    """A new pool. Raises `PlanError`."""
+    complete = _merge(wanted, default)
+    _check(complete)
+    hosts = [
+        Host(uuid=_uuid(), name=f"host{number}", address=address, backend=complete.backend, coordinator=number == 1)
+        for number, address in enumerate(_addresses("--base-address", complete.base_address, complete.hosts), 1)
+    ]
+    hosts += [
+        Host(uuid=_uuid(), name=f"sim{number}", address=address, backend="simulator", simulated=True)
+        for number, address in enumerate(
+            _addresses("--simulated-address", complete.simulated_address, complete.simulate), 1
+        )
+    ]
+    addresses = [host.address for host in hosts]
+    if len(set(addresses)) < len(addresses):
+        raise PlanError("the hosts' addresses and the simulated ones overlap: choose another --simulated-address")
+    plan = Plan(
+        uuid=_uuid(),
+        name_label="pool",
+        wanted=complete,
+        http_port=complete.http_port,
+        https_port=complete.https_port,
+        hosts=hosts,
+        sr=Sr(uuid=_uuid(), name_label="Local files", type="file", location=str(directory / "sr")),
+        network=Network(uuid=_uuid(), name_label="Pool-wide network associated with eth0", bridge="xenbr0"),
+    )
+    socket = socket_path(directory, plan.coordinator.name)
+    if len(str(socket).encode()) > SOCKET_PATH_LIMIT:
+        raise PlanError(f"the folder's path is too long for a Unix socket ({socket}): choose a shorter POOL_DIR")
+    return plan
+
+
+def load(directory: Path) -> Plan | None:
+    """The pool kept in that folder. Raises `PlanError` when its file cannot be read."""
+    path = directory / "pool.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Plan)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise PlanError(f"cannot read {path}: {error}. `make pool-clean` removes the pool") from error
+
+
+def save(directory: Path, plan: Plan) -> None:
+    new = directory / "pool.json.new"
+    new.write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
+    new.replace(directory / "pool.json")
+
+
+def differs(kept: Plan, wanted: Wanted) -> list[str]:
+    """What was asked for and is not what the pool has, in the options' words."""
+    return [
+        f"{name.upper()}={value} (it has {getattr(kept.wanted, name)})"
+        for name, value in msgspec.structs.asdict(wanted).items()
+        if value is not None and value != getattr(kept.wanted, name)
+    ]
+
+
+def socket_path(directory: Path, host: str) -> Path:
+    """Where that host's `xe` finds its API without a password."""
+    return directory / host / "xapi.sock"
+
+
+class _Complete(Wanted, frozen=True, kw_only=True):
+    hosts: int
+    simulate: int
+    backend: Backend
+    base_address: str
+    simulated_address: str
+    http_port: int
+    https_port: int
+
+
+def _merge(wanted: Wanted, default: Wanted) -> _Complete:
+    given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
+    try:
+        return msgspec.convert({**msgspec.structs.asdict(default), **given}, _Complete)
+    except msgspec.ValidationError as error:
+        raise PlanError(f"unsupported option: {error}") from error
+
+
+def _check(wanted: _Complete) -> None:
+    if not 1 <= wanted.hosts <= 64:
+        raise PlanError(f"HOSTS={wanted.hosts} is not between 1 and 64 (SIMULATE=N makes more, in few processes)")
+    if not 0 <= wanted.simulate <= 1000:
+        raise PlanError(f"SIMULATE={wanted.simulate} is not between 0 and 1000")
+    for name, port in (("--http-port", wanted.http_port), ("--https-port", wanted.https_port)):
+        if not 1 <= port <= 65535:
+            raise PlanError(f"{name} {port} is not a port")
+    if wanted.http_port == wanted.https_port:
+        raise PlanError("--http-port and --https-port must differ")
+
+
+def _addresses(option: str, first: str, count: int) -> list[str]:
+    """`count` addresses from `first` on, without those ending in .0 and .255."""
+    try:
+        address = ipaddress.IPv4Address(first)
+    except ValueError as error:
+        raise PlanError(f"{option}: {error}") from error
+    if not address.is_loopback:
+        raise PlanError(f"{option} {first} is not a loopback address (127.0.0.0/8)")
+    found: list[str] = []
+    while len(found) < count:
+        if not address.is_loopback:
+            raise PlanError(f"{option} {first} leaves no room for {count} hosts")
+        if int(address) & 0xFF not in (0, 255):
+            found.append(str(address))
+        address += 1
+    return found
+
+
+def _uuid() -> str:
+    return str(uuid.uuid4())
