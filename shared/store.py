@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from shared.contracts.db import Delta, RowChange, RowCreated, RowDeleted, RowModified, SnapshotRow
 from shared.datamodel import model
-from shared.datamodel.model import Class
+from shared.datamodel.schema import Class
 
 NULL: Final = "OpaqueRef:NULL"
 TOMBSTONES: Final = 512

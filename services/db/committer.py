@@ -86,7 +86,9 @@ class Committer:
     def requests(self) -> dict[str, int]:
         return dict(self._requests)
 
-    async def transact(self, request: Transact, *, request_id: str = "", task: str = "", session: str = "") -> Committed:
+    async def transact(
+        self, request: Transact, *, request_id: str = "", task: str = "", session: str = ""
+    ) -> Committed:
         """Applies and waits until durable. Raises what `resolve` raises, or INTERNAL_ERROR when the log cannot be written."""
         if request_id:
             if request_id in self._requests:
@@ -206,7 +208,9 @@ class Committer:
         self.taken_back += 1
         store = self.store
         for pending in reversed(batch):
-            store.apply(Delta(term=store.term, generation=store.generation, previous=store.generation, changes=pending.undo))
+            store.apply(
+                Delta(term=store.term, generation=store.generation, previous=store.generation, changes=pending.undo)
+            )
             self._running.pop(pending.request, None)
             if not pending.done.done():
                 pending.done.set_exception(internal_error(f"not saved, nothing changed: {error}"))

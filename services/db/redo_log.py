@@ -234,7 +234,13 @@ class FileRedoLog:
             batch: list[dict[str, object]] = []
             for row in rows:
                 batch.append(
-                    {"cls": row.cls, "ref": row.ref, "created": row.created, "modified": row.modified, "fields": row.fields}
+                    {
+                        "cls": row.cls,
+                        "ref": row.ref,
+                        "created": row.created,
+                        "modified": row.modified,
+                        "fields": row.fields,
+                    }
                 )
                 if len(batch) == 500:
                     file.write(encode(orjson.dumps(batch)))

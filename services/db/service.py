@@ -70,7 +70,9 @@ def blank_volatile(store: Store) -> list[contract.RowChange]:
         if not table.cls.persist:
             changes += [contract.RowDeleted(cls=name, ref=ref) for ref in table.rows]
             continue
-        volatile = [field for field in table.cls.fields.values() if not field.persist and not _derived(name, field.name)]
+        volatile = [
+            field for field in table.cls.fields.values() if not field.persist and not _derived(name, field.name)
+        ]
         if volatile:
             fields = {field.name: field.type.empty() for field in volatile}
             changes += [contract.RowModified(cls=name, ref=ref, fields=fields) for ref in table.rows]
@@ -118,7 +120,9 @@ class Database:
         Gauge("xapi_db_healthy", "1 when the redo log can be written", registry=registry).set_function(
             lambda: int(self.committer.healthy)
         )
-        Gauge("xapi_db_log_bytes", "Bytes written to the redo log", registry=registry).set_function(lambda: self.log.bytes)
+        Gauge("xapi_db_log_bytes", "Bytes written to the redo log", registry=registry).set_function(
+            lambda: self.log.bytes
+        )
         Gauge("xapi_db_syncs", "fdatasync calls", registry=registry).set_function(lambda: self.log.syncs)
         self._commits = Counter("xapi_db_commits", "Transactions committed", registry=registry)
         self._conflicts = Counter("xapi_db_conflicts", "Transactions refused by a precondition", registry=registry)

@@ -29,7 +29,7 @@ from shared.contracts.db import (
     Update,
 )
 from shared.datamodel import values
-from shared.datamodel.model import MISSING, Class
+from shared.datamodel.schema import MISSING, Class
 from shared.errors import ApiError, DatabaseConflict, internal_error
 from shared.store import LINKS, Store
 

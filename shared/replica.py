@@ -1,0 +1,166 @@
+"""A local copy of the database's rows that follows every commit: reads never cross the bus.
+
+The replica subscribes to deltas, fetches a snapshot, and applies what follows it. A gap, a reconnect or a new term means a new
+snapshot; watchers then get the difference between the two states, so they never miss a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+from shared.bus.interface import Bus, BusError
+from shared.contracts.db import DELTA, SNAPSHOT, Delta, SnapshotRequest, SnapshotRow
+from shared.errors import ApiError
+from shared.store import Store, Touched
+
+log = logging.getLogger("replica")
+
+Watcher = Callable[[list[Touched], Delta | None], None]
+"""Called after every commit with the rows it touched, and the delta (None after a new snapshot). It must not block."""
+
+
+class Replica:
+    """`store` is replaced by a new object after a resync: never keep it across an await."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.store = Store()
+        self.resyncs = 0
+        self._bus = bus
+        self._watchers: list[Watcher] = []
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._early: list[Delta] = []
+        self._syncing = True
+        self._wanted = asyncio.Event()
+        self._ready = asyncio.Event()
+
+    def watch(self, watcher: Watcher) -> None:
+        self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Watcher) -> None:
+        self._watchers.remove(watcher)
+
+    @property
+    def ready(self) -> bool:
+        return self._ready.is_set()
+
+    async def wait_ready(self) -> None:
+        """Until the first snapshot is in."""
+        await self._ready.wait()
+
+    async def run(self) -> None:
+        """Follows the database; ends when cancelled."""
+        subscription = await self._bus.subscribe(DELTA, self._on_delta)
+        self._bus.on_reconnect(self._on_reconnect)
+        self._wanted.set()
+        try:
+            while True:
+                await self._wanted.wait()
+                self._wanted.clear()
+                await self._sync()
+        finally:
+            with suppress(BusError):
+                await subscription.cancel()
+
+    async def _on_reconnect(self) -> None:
+        self.resync("the connection to the bus was lost")
+
+    def resync(self, why: str) -> None:
+        if not self._syncing:
+            log.info("fetching a new snapshot: %s", why)
+        self._syncing = True
+        self._wanted.set()
+
+    def _on_delta(self, delta: Delta, _: str) -> None:
+        if self._syncing:
+            self._early.append(delta)
+        else:
+            self._follow(delta)
+
+    def _follow(self, delta: Delta) -> None:
+        store = self.store
+        if delta.term < store.term or (delta.term == store.term and delta.generation <= store.generation):
+            return
+        if delta.term > store.term or delta.previous != store.generation:
+            self._early.append(delta)
+            self.resync(f"generation {delta.generation} of term {delta.term} does not follow {store.generation}")
+            return
+        self._tell(store.apply(delta), delta)
+
+    def _tell(self, touched: list[Touched], delta: Delta | None) -> None:
+        for watcher in self._watchers:
+            try:
+                watcher(touched, delta)
+            except Exception:
+                log.exception("a watcher of the replica failed")
+        if self._waiters:
+            generation = self.store.generation
+            for wanted, future in self._waiters:
+                if wanted <= generation and not future.done():
+                    future.set_result(None)
+            self._waiters = [(wanted, future) for wanted, future in self._waiters if not future.done()]
+
+    async def _sync(self) -> None:
+        """Fetches a snapshot and what came meanwhile; tries again until it succeeds."""
+        delay = 0.05
+        while True:
+            try:
+                fresh = await self._fetch()
+                break
+            except (BusError, ApiError) as error:
+                log.warning("no snapshot of the database yet: %s", error)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 2.0)
+        old, self.store = self.store, fresh
+        self.resyncs += 1
+        touched = _difference(old, fresh)
+        self._syncing = False
+        self._tell(touched, None)
+        self._ready.set()
+        early, self._early = self._early, []
+        for delta in early:
+            if self._syncing:
+                self._early.append(delta)
+            else:
+                self._follow(delta)
+
+    async def _fetch(self) -> Store:
+        first = await self._bus.call(SNAPSHOT, SnapshotRequest(), timeout=60)
+        rows: list[SnapshotRow] = list(first.rows)
+        for page in range(1, first.pages):
+            rows += (
+                await self._bus.call(SNAPSHOT, SnapshotRequest(snapshot=first.snapshot, page=page), timeout=60)
+            ).rows
+        store = Store()
+        store.load(rows, first.generation, first.term)
+        return store
+
+    async def wait_generation(self, generation: int, timeout: float = 30.0) -> None:
+        """Until the replica has that commit: a writer reads its own writes. Raises `TimeoutError`."""
+        if self.store.generation >= generation and not self._syncing:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((generation, future))
+        await asyncio.wait_for(future, timeout)
+
+
+def _difference(old: Store, new: Store) -> list[Touched]:
+    """What changed between two states; deletions become tombstones of the new one."""
+    touched: list[Touched] = []
+    for cls, table in new.tables.items():
+        before = old.tables[cls].rows
+        for ref, row in before.items():
+            if ref not in table.rows:
+                table.tombstones.append((row.created, new.generation, ref))
+                touched.append(Touched(cls, ref, "del", row))
+        for ref, row in table.rows.items():
+            known = before.get(ref)
+            if known is None:
+                touched.append(Touched(cls, ref, "add", row))
+            elif known.modified != row.modified:
+                touched.append(Touched(cls, ref, "mod", row))
+            else:
+                row.fragments = known.fragments
+    return touched
