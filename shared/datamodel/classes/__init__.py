@@ -1,0 +1,58 @@
+"""All classes, one module per group; `DECLARATIONS` is the list."""
+
+from __future__ import annotations
+
+from shared.datamodel.classes import (
+    callers,
+    clusters,
+    consoles,
+    diagnostics,
+    disks,
+    gpus,
+    host_parts,
+    hosts,
+    messages,
+    networks,
+    pifs,
+    pools,
+    pvs,
+    secrets,
+    sessions,
+    storage,
+    subjects,
+    tasks,
+    updates,
+    usb,
+    vm_groups,
+    vm_metrics,
+    vm_schedules,
+    vms,
+)
+from shared.datamodel.declare import ClassDecl
+
+DECLARATIONS: tuple[ClassDecl, ...] = (
+    *sessions.CLASSES,
+    *subjects.CLASSES,
+    *tasks.CLASSES,
+    *pools.CLASSES,
+    *updates.CLASSES,
+    *vms.CLASSES,
+    *vm_metrics.CLASSES,
+    *vm_schedules.CLASSES,
+    *vm_groups.CLASSES,
+    *hosts.CLASSES,
+    *host_parts.CLASSES,
+    *networks.CLASSES,
+    *pifs.CLASSES,
+    *storage.CLASSES,
+    *disks.CLASSES,
+    *consoles.CLASSES,
+    *messages.CLASSES,
+    *secrets.CLASSES,
+    *gpus.CLASSES,
+    *usb.CLASSES,
+    *pvs.CLASSES,
+    *clusters.CLASSES,
+    *diagnostics.CLASSES,
+    *callers.CLASSES,
+)

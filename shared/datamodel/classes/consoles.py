@@ -1,0 +1,35 @@
+"""VMs' consoles."""
+
+from __future__ import annotations
+
+from shared.datamodel import refs
+from shared.datamodel.declare import UUID, ClassDecl, declare, other_config, runtime, rw
+from shared.datamodel.roles import VM_ADMIN
+from shared.datamodel.schema import MISSING
+from shared.datamodel.types import INT, STRING, EnumType
+
+CONSOLE_PROTOCOL = EnumType(
+    "console_protocol",
+    (
+        "vt100",
+        "rfb",
+        "rdp",
+    ),
+)
+
+CONSOLE = declare(
+    "console",
+    "",
+    roles=VM_ADMIN,
+    default_ctor_dtor=True,
+    fields=[
+        UUID,
+        runtime("protocol", CONSOLE_PROTOCOL, ""),
+        runtime("location", STRING, ""),
+        runtime("VM", refs.VM, ""),
+        other_config(default=MISSING),
+        rw("port", INT, "", internal=True),
+    ],
+)
+
+CLASSES: tuple[ClassDecl, ...] = (CONSOLE,)
