@@ -19,8 +19,10 @@ class Type:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, slots=True)
-class _Scalar(Type):
+@dataclass(frozen=True, slots=True, eq=False)
+class Scalar(Type):
+    """One of the constants below."""
+
     name: str
     zero: Any
 
@@ -111,12 +113,12 @@ class OptionType(Type):
         return f"{self.of} option"
 
 
-STRING: Final = _Scalar("string", "")
-INT: Final = _Scalar("int", 0)
-FLOAT: Final = _Scalar("float", 0.0)
-BOOL: Final = _Scalar("bool", False)
-DATETIME: Final = _Scalar("datetime", EPOCH)
-VOID: Final = _Scalar("void", "")
+STRING: Final = Scalar("string", "")
+INT: Final = Scalar("int", 0)
+FLOAT: Final = Scalar("float", 0.0)
+BOOL: Final = Scalar("bool", False)
+DATETIME: Final = Scalar("datetime", EPOCH)
+VOID: Final = Scalar("void", "")
 
 STRING_SET: Final = SetType(STRING)
 STRING_MAP: Final = MapType(STRING, STRING)
