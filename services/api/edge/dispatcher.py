@@ -1,0 +1,127 @@
+"""The seam between the edge (sockets, HTTP, codecs) and what XenAPI calls do.
+
+The edge parses a call and hands it over; the answer comes back as a fragment already encoded in the call's codec, so
+that cached rows are joined and never encoded again. A read answers at once; what has to wait returns a coroutine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+import msgspec
+
+from services.api.wire.codec import Codec
+from services.api.wire.raw import RawParams
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who calls, as far as the connection tells.
+
+    `host`: uuid of the host whose address was used. `address`: the client's IP, "" for the Unix socket.
+    `trusted`: it came over the host's Unix socket and is root. `secure`: it came over TLS.
+    `task`, `subtask_of`: refs from the headers `task-id` and `subtask-of`. `host_header`: the name the client used.
+    `thumbprint`: what `x-xenapi-request-host-certificate-thumbprint` asks for, such as `sha-256:master`.
+    `other_config`: from the headers `x-http-other-config-<key>`.
+    """
+
+    host: str
+    address: str = ""
+    trusted: bool = False
+    secure: bool = False
+    user_agent: str = ""
+    originator: str = ""
+    traceparent: str = ""
+    baggage: str = ""
+    task: str = ""
+    subtask_of: str = ""
+    thumbprint: str = ""
+    host_header: str = ""
+    other_config: dict[str, str] = {}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What to reply.
+
+    `value`: the encoded result. `error`: code and parameters; then `value` does not count.
+    `early`: the failure was found before the call was looked at (emergency mode); JSON-RPC has its own form for it.
+    `bare`: XML-RPC without the Status wrapper (`system.listMethods`).
+    `thumbprint`: the coordinator's, for a HOST_IS_SLAVE whose caller asked.
+    """
+
+    value: bytes = b""
+    error: list[str] | None = None
+    early: bool = False
+    bare: bool = False
+    thumbprint: str = ""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A call that only waits (`event.from`): cancelled when its client goes. Other calls run to their end."""
+
+    answer: Coroutine[Any, Any, Answer]
+
+
+Outcome = Answer | Waiting | Coroutine[Any, Any, Answer]
+
+
+class HttpRefusal(Exception):
+    """An answer in HTTP's own terms. `text`: for people, on the page that goes with an error."""
+
+    def __init__(self, status: int, text: str = "") -> None:
+        self.status = status
+        self.text = text
+        super().__init__(status, text)
+
+
+class Dispatcher(Protocol):
+    """What stands behind the edge. `ApiError`s are failures, `HttpRefusal`s HTTP replies, the rest INTERNAL_ERROR."""
+
+    def call(self, caller: Caller, method: str, params: RawParams, codec: Codec) -> Outcome: ...
+
+
+class Session(msgspec.Struct, frozen=True, tag=True):
+    """`session_id`, from a cookie or the query."""
+
+    ref: str
+
+
+class PoolSecret(msgspec.Struct, frozen=True, tag=True):
+    secret: str
+
+
+class Basic(msgspec.Struct, frozen=True, tag=True):
+    """`Authorization: Basic`: logs in for the duration of the request."""
+
+    user: str
+    password: str
+
+
+class Trusted(msgspec.Struct, frozen=True, tag=True):
+    """The Unix socket: root without a password."""
+
+
+Credential = Session | PoolSecret | Basic | Trusted
+
+
+class Authenticator(Protocol):
+    """Who may use the HTTP handlers that are not RPC."""
+
+    def session(self, caller: Caller, credential: Credential, permission: str) -> AbstractAsyncContextManager[str]:
+        """A session ref to act with, for as long as the request lasts. `permission`: such as `http/connect_console`.
+
+        Raises SESSION_INVALID or SESSION_AUTHENTICATION_FAILED (answered 401) or RBAC_PERMISSION_DENIED (403).
+        """
+        ...
+
+
+class Consoles(Protocol):
+    """Where a console's bytes come from."""
+
+    async def console_endpoint(self, caller: Caller, session: str, query: dict[str, str]) -> str:
+        """Path of the Unix socket that speaks RFB or vt100, for the `ref` or `uuid` of a VM or console.
+
+        Raises `HttpRefusal`: 404 no such backend, 500 the VM does not run here, 503 limit reached. `ApiError`s are 500.
+        """
+        ...
