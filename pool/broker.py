@@ -20,15 +20,12 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from pool import rabbitmq
 from pool.processes import Process
+from pool.rabbitmq import BrokerError
 
 MANAGEMENT_PORT = 15672
 EXCHANGES = ("rpc", "events", "dead")
 TIMEOUT = 5.0
 """Seconds for one answer of a broker elsewhere."""
-
-
-class BrokerError(Exception):
-    """There is no broker to use; the text says why, in its own words where it has some."""
 
 
 class External(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,14 +50,12 @@ def start(directory: Path, pool: str, given: str) -> str:
 
 def restart(directory: Path) -> str:
     """Starts the private node, with the data it had. Raises `BrokerError`."""
-    try:
-        return rabbitmq.start(_node(directory)).url
-    except rabbitmq.RabbitmqError as error:
-        raise BrokerError(str(error)) from error
+    return rabbitmq.start(_node(directory)).url
 
 
 def private(directory: Path) -> bool:
-    return _external(directory) is None
+    """Whether the pool has a node of its own, running or not."""
+    return _external(directory) is None and rabbitmq.read(_node(directory)) is not None
 
 
 def process(directory: Path) -> Process | None:
@@ -70,8 +65,8 @@ def process(directory: Path) -> Process | None:
 
 
 def stop(directory: Path) -> None:
-    """Stops the private node; a foreign broker goes on."""
-    node = rabbitmq.load(_node(directory))
+    """Stops the private node, and what a killed one left running; a foreign broker goes on. Raises `BrokerError`."""
+    node = rabbitmq.read(_node(directory))
     if node is not None:
         rabbitmq.stop(node)
 

@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from pool import toml
-from pool.guest.files import Guest
 from pool.plan import Host, Plan, socket_path
 from pool.programs import Program, config_file
+
+
+@dataclass(frozen=True)
+class Guest:
+    """Files of the bundled guest; "" where no machine reads them."""
+
+    kernel: str = ""
+    ramdisk: str = ""
+    args: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,10 @@ def _api(place: Place) -> dict[str, Any]:
     }
 
 
+def _nothing(_: Place) -> dict[str, Any]:
+    return {}
+
+
 OPTIONS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "api": _api,
     "db": lambda place: {"seed": str(seed_file(place.directory, place.plan))},
@@ -74,7 +86,7 @@ def document(place: Place, program: Program, bus_url: str) -> dict[str, Any]:
             {"uuid": host.uuid, "name": host.name, "address": host.address, "simulated": host.backend == "simulator"}
             for host in place.hosts
         ],
-        "options": OPTIONS.get(program.service, lambda _: {})(place),
+        "options": OPTIONS.get(program.service, _nothing)(place),
     }
 
 
@@ -113,7 +125,7 @@ def seed(plan: Plan, guest: Guest) -> dict[str, Any]:
             "name_label": plan.network.name_label,
             "bridge": plan.network.bridge,
         },
-        "guest": {"kernel": str(guest.kernel), "ramdisk": str(guest.ramdisk), "args": guest.args},
+        "guest": {"kernel": guest.kernel, "ramdisk": guest.ramdisk, "args": guest.args},
     }
 
 

@@ -1,6 +1,6 @@
 """Installs what this folder needs: Debian packages that are missing, and a virtual environment in `.venv`.
 
-    python3 -m pool.install [--for pool|test|compose]
+    python3 -m pool.install [--for pool|test|lint|compose]
 
 Runs on the system's Python with nothing but the standard library. A second run finds its stamp and is done at once.
 """
@@ -49,7 +49,10 @@ class Package:
 PACKAGES = (
     Package("rabbitmq-server", ("rabbitmq-server", "/usr/sbin/rabbitmq-server"), frozenset({"pool", "test"})),
     Package(
-        "qemu-system-x86", ("qemu-system-x86_64",), frozenset({"pool", "test"}), "hosts are simulated, or cannot start VMs"
+        "qemu-system-x86",
+        ("qemu-system-x86_64",),
+        frozenset({"pool", "test"}),
+        "hosts are simulated, or cannot start VMs",
     ),
     Package("qemu-utils", ("qemu-img",), frozenset({"pool", "test"}), "real disks cannot be made"),
     Package("docker.io", ("dockerd",), frozenset({"compose"})),
@@ -65,10 +68,10 @@ def say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python3 -m pool.install", description="Installs what is missing.")
-    parser.add_argument("--for", dest="purpose", choices=("pool", "test", "compose"), default="pool")
+    parser.add_argument("--for", dest="purpose", choices=("pool", "test", "lint", "compose"), default="pool")
     purpose = parser.parse_args().purpose
     try:
-        if sys.version_info < (3, 11):
+        if sys.version_info < (3, 11):  # noqa: UP036 (the system's Python may be any)
             raise InstallError(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]} (PYTHON= chooses)")
         CACHE.mkdir(exist_ok=True)
         with _alone():

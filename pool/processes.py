@@ -133,6 +133,11 @@ def marked(directory: Path) -> Iterator[int]:
             yield int(entry.name)
 
 
+def by_command(directory: Path) -> dict[tuple[str, ...], int]:
+    """Pids of the pool's processes by their command lines, without the interpreter's own path."""
+    return {tuple(command_line(pid)[1:]): pid for pid in marked(directory)}
+
+
 def stop_all(processes: Sequence[Process], timeout: float) -> list[int]:
     """SIGTERM to all, then SIGKILL to those still there after `timeout` seconds: their pids are returned."""
     for process in processes:
@@ -156,3 +161,11 @@ def _state(pid: int) -> str:
 def _stat(pid: int) -> list[str]:
     """Fields of /proc/<pid>/stat from the third (state) on: the second may hold spaces and brackets."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def parent(pid: int) -> int:
+    """0 when there is none, or no such process."""
+    try:
+        return int(_stat(pid)[1])
+    except (OSError, IndexError):
+        return 0

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import fcntl
 import logging
 import os
@@ -25,8 +24,10 @@ from pathlib import Path
 import msgspec
 
 from pool import broker, processes, programs
+from pool.logfiles import tail
 from pool.processes import Process
 from pool.programs import Program
+from pool.rabbitmq import BrokerError
 from shared import logs
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
@@ -79,8 +80,12 @@ def find(directory: Path) -> Process | None:
     return processes.find(directory / "supervisor.pid", argv(directory))
 
 
+class SupervisorError(Exception):
+    """It did not start; the text is what it said."""
+
+
 def start(directory: Path) -> int:
-    """Starts one in a session of its own, so that it outlives the terminal. Returns its pid."""
+    """Starts one in a session of its own, so that it outlives the terminal. Its pid. Raises `SupervisorError`."""
     with (directory / "supervisor.log").open("ab") as output:
         process = subprocess.Popen(
             argv(directory),
@@ -91,7 +96,10 @@ def start(directory: Path) -> int:
             stderr=output,
             start_new_session=True,
         )
-    processes.write_pid(directory / "supervisor.pid", process.pid)
+    while processes.read_pid(directory / "supervisor.pid") != process.pid:
+        if process.poll() is not None:
+            raise SupervisorError(f"the supervisor ended at once:\n{tail(directory / 'supervisor.log')}")
+        time.sleep(0.02)
     return process.pid
 
 
@@ -102,6 +110,7 @@ class Supervisor:
         self.state = State(pid=os.getpid(), children=[ChildState(name=program.name) for program in listed])
         self._popen: dict[str, subprocess.Popen[bytes]] = {}
         self._running: dict[str, Process] = {}
+        self._found = processes.by_command(directory)
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -119,8 +128,10 @@ class Supervisor:
             asyncio.create_task(self._rotate(), name="rotate"),
             asyncio.create_task(self._keep_broker(), name="broker"),
         ]
-        stop = asyncio.create_task(interrupted.wait())
-        done, _ = await asyncio.wait([stop, *keepers, *others], return_when=asyncio.FIRST_COMPLETED)
+        work = [*keepers, *others]
+        stop = asyncio.ensure_future(interrupted.wait())
+        await asyncio.wait([stop, *work], return_when=asyncio.FIRST_COMPLETED)
+        failed = [task for task in work if task.done()]  # they end by an error only
         log.info("stopping")
         self.state.stopping = True
         self._changed.set()
@@ -133,22 +144,19 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         self._write_state()
-        for task in done - {stop}:
-            task.result()  # a keeper ends by an error only: let it be seen
+        stop.cancel()
+        for task in failed:
+            task.result()
 
     async def _keep(self, program: Program, child: ChildState) -> None:
         """Starts the program, or takes over the one that runs, and again each time it has died."""
         while True:
-            process = processes.find(program.pid_file(self.directory), program.argv)
-            if process is not None:
-                log.info("%s: found running with pid %d", program.name, process.pid)
-            else:
-                process = self._start(program)
+            process = self._adopt(program) or self._start(program)
             if process is not None:
                 self._running[program.name] = process
                 self._set(child, "running", process.pid)
                 await _ended(process)
-                young = processes_age(child) < GROWN_UP
+                young = time.time() - child.since < GROWN_UP
                 child.last_exit = self._reap(program)
                 self._running.pop(program.name).close()
                 child.failures = child.failures + 1 if young else 1
@@ -159,6 +167,19 @@ class Supervisor:
             self._set(child, "waiting", 0)
             log.warning("%s: ended (%s), starting it again in %.1f s", program.name, child.last_exit, delay)
             await asyncio.sleep(delay)
+
+    def _adopt(self, program: Program) -> Process | None:
+        """What an earlier supervisor left running, even if it was killed before it could write the pid file."""
+        pid = self._found.pop(tuple(program.argv[1:]), 0)
+        process = Process.open(pid) if pid else None
+        if process is None:
+            return None
+        if processes.command_line(pid)[1:] != program.argv[1:]:
+            process.close()
+            return None
+        log.info("%s: found running with pid %d", program.name, pid)
+        self._write_pid(program, pid)
+        return process
 
     def _start(self, program: Program) -> Process | None:
         try:
@@ -175,9 +196,16 @@ class Supervisor:
             log.error("%s: cannot start: %s", program.name, error)
             return None
         process = Process(popen.pid, os.pidfd_open(popen.pid))  # our child: its number is ours until we reap it
-        processes.write_pid(program.pid_file(self.directory), popen.pid)
+        self._write_pid(program, popen.pid)
         self._popen[program.name] = popen
         return process
+
+    def _write_pid(self, program: Program, pid: int) -> None:
+        """Without the file the process is still found by its command line."""
+        try:
+            processes.write_pid(program.pid_file(self.directory), pid)
+        except OSError as error:
+            log.error("%s: cannot write its pid file: %s", program.name, error)
 
     def _reap(self, program: Program) -> str:
         popen = self._popen.pop(program.name, None)
@@ -191,11 +219,14 @@ class Supervisor:
         self._changed.set()
 
     async def _publish(self) -> None:
-        """Several changes in one moment are one write."""
+        """Several changes in one moment are one write. A full disk must not stop the pool."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            self._write_state()
+            try:
+                self._write_state()
+            except OSError as error:
+                log.error("cannot write supervisor.json: %s", error)
             await asyncio.sleep(0.05)
 
     def _write_state(self) -> None:
@@ -204,6 +235,7 @@ class Supervisor:
         new.replace(self.directory / "supervisor.json")
 
     async def _stop_services(self) -> None:
+        """Stage by stage, the last first."""
         for stage in sorted({program.stage for program in self.programs}, reverse=True):
             members = [program for program in self.programs if program.stage == stage]
             running = [self._running[program.name] for program in members if program.name in self._running]
@@ -235,9 +267,13 @@ class Supervisor:
             delay = min(LONGEST_DELAY, FIRST_DELAY * 2**failures)
             log.warning("RabbitMQ has ended, starting it again in %.1f s", delay)
             await asyncio.sleep(delay)
+            restart = asyncio.ensure_future(asyncio.to_thread(broker.restart, self.directory))
             try:
-                await asyncio.to_thread(broker.restart, self.directory)
-            except broker.BrokerError as error:
+                await asyncio.shield(restart)
+            except asyncio.CancelledError:
+                await asyncio.wait([restart])  # a thread cannot be cancelled: the node must be there to be stopped
+                raise
+            except BrokerError as error:
                 failures += 1
                 log.error("RabbitMQ does not start: %s", error)
 
@@ -249,14 +285,14 @@ class Supervisor:
         own = self.directory / "supervisor.log"
         while True:
             for path in (own, *(program.log_file(self.directory) for program in self.programs)):
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     if path.stat().st_size > LOG_LIMIT:
                         await asyncio.to_thread(_rotate, path)
+                except FileNotFoundError:
+                    continue  # not started yet
+                except OSError as error:
+                    log.error("cannot rotate %s: %s", path, error)
             await asyncio.sleep(LOG_CHECK)
-
-
-def processes_age(child: ChildState) -> float:
-    return time.time() - child.since
 
 
 def _rotate(path: Path) -> None:

@@ -1,0 +1,186 @@
+"""Stops a pool, always by pid, and looks that nothing is left of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from pool import broker, folder, plan, processes, programs, supervisor
+from pool.plan import Plan, PlanError
+from pool.processes import Process
+from pool.programs import Program
+from pool.rabbitmq import BrokerError
+
+SUPERVISOR_TIMEOUT = 90.0
+SERVICE_TIMEOUT = 15.0
+STRAY_TIMEOUT = 5.0
+CLEANUP_TIMEOUT = 60.0
+
+
+class DownError(Exception):
+    """Something of the pool is still there; the text says what."""
+
+
+def down(directory: Path, say: Callable[[str], None]) -> None:
+    """Data stays. Raises `DownError`, `FolderError`."""
+    if not directory.is_dir():
+        say(f"there is no pool in {directory}")
+        return
+    with folder.alone(directory):
+        ran = stop(directory, say)
+    say("the pool is stopped; its data is kept" if ran else f"no pool runs in {directory}")
+
+
+def clean(directory: Path, say: Callable[[str], None]) -> None:
+    """Stops the pool if it runs, and removes its folder."""
+    if not directory.is_dir():
+        say(f"there is no pool in {directory}")
+        return
+    if not (directory / "pool.json").exists() and set(os.listdir(directory)) - {"lock"}:
+        raise DownError(f"{directory} does not look like a pool's folder; it is not removed")
+    with folder.alone(directory):
+        stop(directory, say)
+        shutil.rmtree(directory)
+    say(f"{directory} is removed")
+
+
+def stop(directory: Path, say: Callable[[str], None]) -> bool:
+    """Whether anything ran. Whatever can be stopped is, then what could not be raises `DownError`."""
+    problems: list[str] = []
+    pool, listed = _known(directory, problems)
+    ran = _supervisor(directory, say)
+    ran = _services(directory, listed, say) or ran
+    if pool is not None:
+        _guests(directory, pool, problems)
+        _links(directory, pool, problems)
+        try:
+            broker.remove(directory, [queue for program in listed for queue in _queues(program, pool)])
+        except BrokerError as error:
+            problems.append(str(error))
+    try:
+        broker.stop(directory)
+    except BrokerError as error:
+        problems.append(str(error))
+    ran = _strays(directory, say) or ran
+    _mounts(directory, problems)
+    for name in ("env", "supervisor.json", "supervisor.pid", "supervisor.lock"):
+        (directory / name).unlink(missing_ok=True)
+    for program in listed:
+        program.pid_file(directory).unlink(missing_ok=True)
+    for path in directory.glob("*/*.sock"):
+        path.unlink()
+    if problems:
+        raise DownError("\n".join(problems))
+    return ran
+
+
+def _known(directory: Path, problems: list[str]) -> tuple[Plan | None, list[Program]]:
+    """What the folder says about its pool; a pool whose files are damaged is stopped all the same, by its mark."""
+    try:
+        return plan.load(directory), programs.load(directory)
+    except FileNotFoundError:
+        return None, []
+    except (PlanError, OSError, msgspec.DecodeError) as error:
+        problems.append(str(error))
+        return None, []
+
+
+def _supervisor(directory: Path, say: Callable[[str], None]) -> bool:
+    process = supervisor.find(directory)
+    if process is None:
+        return False
+    say("stopping the services, then the broker")
+    with process:
+        if not process.stop(SUPERVISOR_TIMEOUT):
+            say("the supervisor did not end by itself and was killed")
+    return True
+
+
+def _services(directory: Path, listed: list[Program], say: Callable[[str], None]) -> bool:
+    """Those whose supervisor was killed."""
+    left = 0
+    for stage in sorted({program.stage for program in listed}, reverse=True):
+        with contextlib.ExitStack() as stack:
+            running = [
+                stack.enter_context(process)
+                for program in listed
+                if program.stage == stage
+                and (process := processes.find(program.pid_file(directory), program.argv)) is not None
+            ]
+            if running and not left:
+                say("stopping services that a killed supervisor left")
+            left += len(running)
+            for pid in processes.stop_all(running, SERVICE_TIMEOUT):
+                say(f"pid {pid} did not end by itself and was killed")
+    return left > 0
+
+
+def _strays(directory: Path, say: Callable[[str], None]) -> bool:
+    """Whatever else descends from the pool: children of processes that were killed."""
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(process)
+            for pid in processes.marked(directory)
+            if pid not in _ancestors() and (process := Process.open(pid)) is not None
+        ]
+        for process in running:
+            say(f"stopping what was left: pid {process.pid} ({' '.join(processes.command_line(process.pid))[:100]})")
+        processes.stop_all(running, STRAY_TIMEOUT)
+    return bool(running)
+
+
+def _ancestors() -> set[int]:
+    """This process and those above it: a command run by a pool's own process must not end itself."""
+    found, pid = set(), os.getpid()
+    while pid > 1:
+        found.add(pid)
+        pid = processes.parent(pid)
+    return found
+
+
+def _guests(directory: Path, pool: Plan, problems: list[str]) -> None:
+    return None
+
+
+def _links(directory: Path, pool: Plan, problems: list[str]) -> None:
+    return None
+
+
+def _run(module: str, arguments: list[str], problems: list[str]) -> None:
+    """A service's own clean-up, as a program: the pool does not import services."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=Path(__file__).parent.parent,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CLEANUP_TIMEOUT,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        problems.append(f"{module}: {error}")
+        return
+    if done.returncode:
+        problems.append(f"{module}: {(done.stderr or done.stdout).strip()[-500:]}")
+
+
+def _queues(program: Program, pool: Plan) -> list[str]:
+    hosts = dict(pool.groups())[program.group]
+    return [program.service, *(f"{program.service}.{host.uuid}" for host in hosts)]
+
+
+def _mounts(directory: Path, problems: list[str]) -> None:
+    inside = f"{directory}/"
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for point in reversed([point for point in mounted if point.startswith(inside)]):
+        done = subprocess.run(["umount", point], capture_output=True, text=True, check=False)
+        if done.returncode:
+            problems.append(f"still mounted: {point}: {done.stderr.strip()}")

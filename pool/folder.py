@@ -1,0 +1,75 @@
+"""The pool's folder: one command at a time in it, its password, its `env` file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pool.configuration import users_file
+from pool.plan import Plan, socket_path
+from shared import passwords
+
+USER = "root"
+
+
+class FolderError(Exception):
+    """The folder cannot be used; the text says why."""
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Holds the folder's lock. Raises `FolderError` when another command has it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / "lock").open("w")
+    except OSError as error:
+        raise FolderError(f"cannot write in {directory}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FolderError(f"another command is starting or stopping the pool in {directory}; try again") from error
+        yield
+
+
+def password(directory: Path) -> str:
+    """The pool's password: made at its first start, then kept."""
+    path = directory / "password"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        made = secrets.token_urlsafe(12)
+    passwords.write(users_file(directory), {USER: passwords.hash_password(made)})
+    write_private(path, made + "\n")
+    return made
+
+
+def env(directory: Path, plan: Plan) -> dict[str, str]:
+    """What a client needs, by the names that scripts rely on."""
+    return {
+        "XAPI_URL": plan.url,
+        "XAPI_USER": USER,
+        "XAPI_PASSWORD": password(directory),
+        "XAPI_COORDINATOR": plan.coordinator.address,
+        "XAPI_HOSTS": " ".join(host.address for host in plan.hosts),
+        "XE_SOCKET": str(socket_path(directory, plan.coordinator.name)),
+    }
+
+
+def write_env(directory: Path, plan: Plan) -> None:
+    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in env(directory, plan).items()]
+    write_private(directory / "env", "".join(lines))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replaces a file that only its owner can read."""
+    new = path.with_name(path.name + ".new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    new.replace(path)

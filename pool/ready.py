@@ -1,0 +1,132 @@
+"""Waits until a pool answers: every process up, a login through the URL, every host live."""
+
+from __future__ import annotations
+
+import http.client
+import time
+import xmlrpc.client
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pool import supervisor
+from pool.folder import USER, password
+from pool.logfiles import tail
+from pool.plan import Plan
+from pool.programs import Program
+
+FAILURES = 3
+"""Deaths in a row after which a service counts as failed, while the pool starts."""
+INTERVAL = 0.1
+CALL_TIMEOUT = 5.0
+
+
+class NotReady(Exception):
+    """The start failed; the text says which service and shows the end of its log."""
+
+
+class _Transport(xmlrpc.client.Transport):
+    """With a timeout: a process that hangs must not hang the start."""
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        connection = super().make_connection(host)
+        connection.timeout = CALL_TIMEOUT
+        return connection
+
+
+class Failure(Exception):
+    """The API answered with an error description."""
+
+
+class Session:
+    """A XenAPI session in its plainest form."""
+
+    def __init__(self, url: str) -> None:
+        self._proxy = xmlrpc.client.ServerProxy(url, transport=_Transport(), allow_none=True)
+        self._session: list[str] = []
+
+    def login(self, user: str, secret: str) -> None:
+        self._session = [self.call("session.login_with_password", user, secret, "1.0", "pool")]
+
+    def call(self, method: str, *params: object) -> Any:
+        """Raises `Failure`, `OSError`, `xmlrpc.client.Error`."""
+        answer: Any = getattr(self._proxy, method)(*self._session, *params)
+        if answer.get("Status") != "Success":
+            raise Failure(" ".join(answer.get("ErrorDescription", [str(answer)])))
+        return answer["Value"]
+
+    def logout(self) -> None:
+        if self._session:
+            self.call("session.logout")
+            self._session = []
+
+
+def wait(directory: Path, plan: Plan, listed: list[Program], timeout: float, say: Callable[[str], None]) -> None:
+    """Returns when the pool answers. Raises `NotReady`."""
+    deadline = time.monotonic() + timeout
+    told = ""
+    while True:
+        _raise_failed(directory, listed)
+        why = _services(directory, listed) or _answers(directory, plan)
+        if not why:
+            return
+        if why != told:
+            told = why
+            say(why)
+        if supervisor.find(directory) is None:
+            raise NotReady(f"the supervisor has ended:\n{tail(directory / 'supervisor.log')}")
+        if time.monotonic() > deadline:
+            raise NotReady(f"not ready after {timeout:.0f} s: {why}\n{_unready(directory, listed)}")
+        time.sleep(INTERVAL)
+
+
+def answers(directory: Path, plan: Plan) -> bool:
+    """Whether it does so now."""
+    return not _answers(directory, plan)
+
+
+def _raise_failed(directory: Path, listed: list[Program]) -> None:
+    state = supervisor.read_state(directory)
+    by_name = {program.name: program for program in listed}
+    for child in state.children if state else []:
+        if child.failures >= FAILURES:
+            log = by_name[child.name].log_file(directory)
+            raise NotReady(f"{child.name} does not start ({child.last_exit}). The end of {log}:\n{tail(log)}")
+
+
+def _services(directory: Path, listed: list[Program]) -> str:
+    state = supervisor.read_state(directory)
+    running = sum(child.state == "running" for child in state.children) if state else 0
+    return "" if running == len(listed) else f"processes: {running} of {len(listed)} run"
+
+
+def _answers(directory: Path, plan: Plan) -> str:
+    """What is still missing; "" when nothing is."""
+    try:
+        session = Session(plan.url)
+        session.login(USER, password(directory))
+        try:
+            hosts = session.call("host.get_all_records")
+            metrics = session.call("host_metrics.get_all_records")
+        finally:
+            session.logout()
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+        return f"API of {plan.coordinator.name}: {_reason(error)}"
+    except Failure as error:
+        return f"API of {plan.coordinator.name}: {error}"
+    live = sum(bool(metrics.get(host["metrics"], {}).get("live")) for host in hosts.values())
+    return "" if live >= len(plan.hosts) else f"hosts: {live} of {len(plan.hosts)} live"
+
+
+def _reason(error: Exception) -> str:
+    return "does not listen yet" if isinstance(error, ConnectionRefusedError) else str(error) or type(error).__name__
+
+
+def _unready(directory: Path, listed: list[Program]) -> str:
+    """The ends of the logs of the services that never said that they are ready."""
+    parts = [
+        f"{program.name} is not ready. The end of {program.log_file(directory)}:\n{tail(program.log_file(directory))}"
+        for program in listed
+        if '"message":"ready"' not in tail(program.log_file(directory), lines=1000, raw=True)
+    ]
+    return "\n".join(parts[:3]) or "every service is ready; see `python -m pool logs`"
