@@ -1,0 +1,79 @@
+"""`python -m bench [NAME...]`: runs the modules of this package that have a `main()`, and prints one table.
+
+`main()` takes nothing, prints what it likes while it works, and returns its `bench.result.Result`s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+import time
+from collections.abc import Iterable
+from types import ModuleType
+
+import bench
+from bench.result import Result
+
+HEADER = ("measured", "value", "compared with", "value", "ratio", "aim", "")
+
+
+def modules(wanted: Iterable[str]) -> list[ModuleType]:
+    """All that measure something, or those named. Raises `SystemExit` for a name that is none."""
+    names = [found.name for found in pkgutil.iter_modules(bench.__path__) if not found.name.startswith("_")]
+    wanted = list(wanted)
+    if unknown := set(wanted) - set(names):
+        sys.exit(f"bench: no {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
+    loaded = [importlib.import_module(f"bench.{name}") for name in names if not wanted or name in wanted]
+    return [module for module in loaded if hasattr(module, "main")]
+
+
+def table(results: Iterable[Result]) -> str:
+    rows = [HEADER, *(_row(result) for result in results)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    bound = "at most" if result.better == "less" else "at least"
+    return (
+        result.name,
+        _figure(result.value, result.unit),
+        result.reference_name,
+        _figure(result.reference, result.unit),
+        f"{result.ratio:.2f}",
+        f"{bound} {result.aim:.2f}" if result.aim is not None else "",
+        result.verdict,
+    )
+
+
+def _figure(value: float, unit: str) -> str:
+    return f"{value:.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures, and prints a table of ratios.")
+    parser.add_argument("names", nargs="*", help="only these modules")
+    results: list[Result] = []
+    failed: list[str] = []
+    for module in modules(parser.parse_args().names):
+        name = module.__name__.removeprefix("bench.")
+        print(f"bench: {name}", flush=True)
+        begun = time.monotonic()
+        try:
+            results += module.main() or []
+        except Exception as error:  # one broken measurement must not hide the others
+            failed.append(f"{name}: {type(error).__name__}: {error}")
+        print(f"bench: {name} took {time.monotonic() - begun:.1f} s", flush=True)
+    print()
+    print(table(results))
+    for line in failed:
+        print(f"bench: failed: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
