@@ -37,6 +37,18 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     https_port: int | None = None
 
 
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The same, all said."""
+
+    hosts: int
+    simulate: int
+    backend: Backend
+    base_address: str
+    simulated_address: str
+    http_port: int
+    https_port: int
+
+
 class Host(msgspec.Struct, frozen=True, kw_only=True):
     uuid: str
     name: str
@@ -61,17 +73,23 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """`version`: of this file's layout. `wanted`: the options it was made from, with all defaults filled in."""
+    """`version`: of this file's layout. `settings`: the options it was made from."""
 
     version: int = 1
     uuid: str
     name_label: str
-    wanted: Wanted
-    http_port: int
-    https_port: int
+    settings: Settings
     hosts: list[Host]
     sr: Sr
     network: Network
+
+    @property
+    def http_port(self) -> int:
+        return self.settings.http_port
+
+    @property
+    def https_port(self) -> int:
+        return self.settings.https_port
 
     @property
     def coordinator(self) -> Host:
@@ -91,9 +109,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             yield SIMULATED, simulated
 
 
-def defaults(*, root: bool, qemu: bool) -> Wanted:
+def defaults(*, root: bool, qemu: bool) -> Settings:
     """What a pool is when nothing is said. `qemu`: whether the emulator is installed."""
-    return Wanted(
+    return Settings(
         hosts=3,
         simulate=0,
         backend="qemu" if qemu else "simulator",
@@ -104,18 +122,18 @@ def defaults(*, root: bool, qemu: bool) -> Wanted:
     )
 
 
-def make(directory: Path, wanted: Wanted, default: Wanted) -> Plan:
+def make(directory: Path, wanted: Wanted, default: Settings) -> Plan:
     """A new pool. Raises `PlanError`."""
-    complete = _merge(wanted, default)
-    _check(complete)
+    settings = _merge(wanted, default)
+    _check(settings)
     hosts = [
-        Host(uuid=_uuid(), name=f"host{number}", address=address, backend=complete.backend, coordinator=number == 1)
-        for number, address in enumerate(_addresses("--base-address", complete.base_address, complete.hosts), 1)
+        Host(uuid=_uuid(), name=f"host{number}", address=address, backend=settings.backend, coordinator=number == 1)
+        for number, address in enumerate(_addresses("--base-address", settings.base_address, settings.hosts), 1)
     ]
     hosts += [
         Host(uuid=_uuid(), name=f"sim{number}", address=address, backend="simulator", simulated=True)
         for number, address in enumerate(
-            _addresses("--simulated-address", complete.simulated_address, complete.simulate), 1
+            _addresses("--simulated-address", settings.simulated_address, settings.simulate), 1
         )
     ]
     addresses = [host.address for host in hosts]
@@ -124,9 +142,7 @@ def make(directory: Path, wanted: Wanted, default: Wanted) -> Plan:
     plan = Plan(
         uuid=_uuid(),
         name_label="pool",
-        wanted=complete,
-        http_port=complete.http_port,
-        https_port=complete.https_port,
+        settings=settings,
         hosts=hosts,
         sr=Sr(uuid=_uuid(), name_label="Local files", type="file", location=str(directory / "sr")),
         network=Network(uuid=_uuid(), name_label="Pool-wide network associated with eth0", bridge="xenbr0"),
@@ -157,9 +173,9 @@ def save(directory: Path, plan: Plan) -> None:
 def differs(kept: Plan, wanted: Wanted) -> list[str]:
     """What was asked for and is not what the pool has, in the options' words."""
     return [
-        f"{name.upper()}={value} (it has {getattr(kept.wanted, name)})"
+        f"{name.upper()}={value} (it has {getattr(kept.settings, name)})"
         for name, value in msgspec.structs.asdict(wanted).items()
-        if value is not None and value != getattr(kept.wanted, name)
+        if value is not None and value != getattr(kept.settings, name)
     ]
 
 
@@ -168,25 +184,15 @@ def socket_path(directory: Path, host: str) -> Path:
     return directory / host / "xapi.sock"
 
 
-class _Complete(Wanted, frozen=True, kw_only=True):
-    hosts: int
-    simulate: int
-    backend: Backend
-    base_address: str
-    simulated_address: str
-    http_port: int
-    https_port: int
-
-
-def _merge(wanted: Wanted, default: Wanted) -> _Complete:
+def _merge(wanted: Wanted, default: Settings) -> Settings:
     given = {name: value for name, value in msgspec.structs.asdict(wanted).items() if value is not None}
     try:
-        return msgspec.convert({**msgspec.structs.asdict(default), **given}, _Complete)
+        return msgspec.convert({**msgspec.structs.asdict(default), **given}, Settings)
     except msgspec.ValidationError as error:
         raise PlanError(f"unsupported option: {error}") from error
 
 
-def _check(wanted: _Complete) -> None:
+def _check(wanted: Settings) -> None:
     if not 1 <= wanted.hosts <= 64:
         raise PlanError(f"HOSTS={wanted.hosts} is not between 1 and 64 (SIMULATE=N makes more, in few processes)")
     if not 0 <= wanted.simulate <= 1000:

@@ -31,7 +31,7 @@ def status(directory: Path) -> tuple[str, bool]:
 def _about(pool: Plan) -> str:
     simulated = sum(host.simulated for host in pool.hosts)
     return (
-        f"{pool.url}  {len(pool.hosts) - simulated} hosts ({pool.wanted.backend})"
+        f"{pool.url}  {len(pool.hosts) - simulated} hosts ({pool.settings.backend})"
         f"{f' and {simulated} simulated ones' if simulated else ''}"
     )
 

@@ -55,7 +55,7 @@ def _planned(directory: Path, wanted: Wanted) -> Plan:
     if kept is None:
         qemu = shutil.which("qemu-system-x86_64") is not None
         made = plan.make(directory, wanted, plan.defaults(root=os.geteuid() == 0, qemu=qemu))
-        if not qemu and made.wanted.backend == "qemu":
+        if not qemu and made.settings.backend == "qemu":
             raise PlanError("BACKEND=qemu: qemu-system-x86_64 is not installed (apt-get install qemu-system-x86)")
         return made
     if other := plan.differs(kept, wanted):

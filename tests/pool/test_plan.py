@@ -1,0 +1,90 @@
+"""What a pool consists of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pool import plan, programs
+from pool.plan import Plan, PlanError, Wanted
+
+DIRECTORY = Path("/srv/pool")
+
+
+def make(wanted: Wanted | None = None, *, root: bool = True, qemu: bool = True) -> Plan:
+    return plan.make(DIRECTORY, wanted or Wanted(), plan.defaults(root=root, qemu=qemu))
+
+
+def test_by_default_it_is_three_hosts_on_loopback_addresses_of_their_own() -> None:
+    made = make()
+    assert [host.address for host in made.hosts] == ["127.0.0.11", "127.0.0.12", "127.0.0.13"]
+    assert [host.coordinator for host in made.hosts] == [True, False, False]
+    assert made.url == "http://127.0.0.11"
+
+
+def test_without_root_it_listens_on_ports_above_1024() -> None:
+    assert make(root=False).url == "http://127.0.0.11:8080"
+    assert make(root=False).https_port == 8443
+
+
+def test_without_qemu_the_hosts_are_simulated() -> None:
+    assert make(qemu=False).hosts[0].backend == "simulator"
+    assert make(qemu=True).hosts[0].backend == "qemu"
+
+
+def test_simulated_hosts_share_one_group_of_processes() -> None:
+    made = make(Wanted(hosts=2, simulate=64))
+    listed = programs.programs(DIRECTORY, made)
+    assert {program.group for program in listed} == {"host1", "host2", "simulated"}
+    assert len(made.hosts) == 66
+    assert dict(made.groups())["simulated"][0].address == "127.0.1.1"
+
+
+def test_the_database_runs_on_the_coordinator_only() -> None:
+    listed = programs.programs(DIRECTORY, make())
+    assert [program.group for program in listed if program.service == "db"] == ["host1"]
+    assert [program.group for program in listed if program.service == "api"] == ["host1", "host2", "host3"]
+
+
+def test_addresses_skip_those_that_end_in_0_and_255() -> None:
+    made = make(Wanted(hosts=1, simulate=3, simulated_address="127.0.1.254"))
+    assert [host.address for host in made.hosts[1:]] == ["127.0.1.254", "127.0.2.1", "127.0.2.2"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"),
+    [
+        (Wanted(hosts=0), "HOSTS=0"),
+        (Wanted(simulate=-1), "SIMULATE=-1"),
+        (Wanted(backend="xen"), "backend"),
+        (Wanted(base_address="10.0.0.1"), "not a loopback address"),
+        (Wanted(base_address="localhost"), "--base-address"),
+        (Wanted(base_address="127.255.255.250", hosts=9), "leaves no room"),
+        (Wanted(simulate=5, simulated_address="127.0.0.10"), "overlap"),
+        (Wanted(http_port=0), "is not a port"),
+        (Wanted(http_port=443), "must differ"),
+    ],
+)
+def test_options_that_make_no_pool_are_refused_by_name(wanted: Wanted, reason: str) -> None:
+    with pytest.raises(PlanError, match=reason):
+        make(wanted)
+
+
+def test_a_folder_whose_path_is_too_long_for_a_socket_is_refused() -> None:
+    with pytest.raises(PlanError, match="shorter POOL_DIR"):
+        plan.make(Path("/" + "x" * 100), Wanted(), plan.defaults(root=True, qemu=True))
+
+
+def test_the_plan_is_kept(tmp_path: Path) -> None:
+    made = make(Wanted(simulate=2))
+    assert plan.load(tmp_path) is None
+    plan.save(tmp_path, made)
+    assert plan.load(tmp_path) == made
+
+
+def test_only_options_that_were_given_can_differ_from_a_kept_pool() -> None:
+    made = make(Wanted(hosts=3))
+    assert plan.differs(made, Wanted()) == []
+    assert plan.differs(made, Wanted(hosts=3, backend="qemu")) == []
+    assert plan.differs(made, Wanted(hosts=5)) == ["HOSTS=5 (it has 3)"]
