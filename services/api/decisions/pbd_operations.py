@@ -1,0 +1,58 @@
+"""When a PBD may be made, plugged, unplugged or destroyed (storage 4.4). PBDs have no allowed_operations."""
+
+from __future__ import annotations
+
+from services.api.decisions.rows import Rows, existing
+from services.api.decisions.vbd_operations import is_attached
+from shared.errors import ApiError
+
+
+def check_create(rows: Rows, host: str, sr: str, device_config: dict[str, str]) -> ApiError | None:
+    """Why there may be no PBD of that SR on that host."""
+    if "SRmaster" in device_config:
+        return ApiError("VALUE_NOT_SUPPORTED", "device_config", "SRmaster", "set by the pool itself")
+    existing(rows, "host", host)
+    for ref in existing(rows, "SR", sr)["PBDs"]:
+        pbd = rows.row("PBD", ref)
+        if pbd is not None and pbd["host"] == host:
+            return ApiError("PBD_EXISTS", sr, host, ref)
+    return None
+
+
+def check_plug(rows: Rows, pbd: str) -> ApiError | None:
+    """Why the SR may not be attached there. Plugging what is plugged does nothing and is allowed."""
+    row = existing(rows, "PBD", pbd)
+    sr = existing(rows, "SR", row["SR"])
+    if row["currently_attached"] or sr["shared"]:
+        return None
+    for ref in sr["PBDs"]:
+        other = rows.row("PBD", ref)
+        if ref != pbd and other is not None and other["currently_attached"]:
+            return ApiError("SR_NOT_SHARABLE", row["SR"], other["host"])
+    return None
+
+
+def check_unplug(rows: Rows, pbd: str) -> ApiError | None:
+    """Why the SR may not be detached there: VDI_IN_USE with the disks that VMs on that host hold."""
+    row = existing(rows, "PBD", pbd)
+    if not row["currently_attached"]:
+        return None
+    used = [ref for ref in existing(rows, "SR", row["SR"])["VDIs"] if _used_on(rows, ref, row["host"])]
+    return ApiError("VDI_IN_USE", *used) if used else None
+
+
+def _used_on(rows: Rows, vdi: str, host: str) -> bool:
+    row = rows.row("VDI", vdi)
+    if row is None or row["type"] == "metadata":
+        return False
+    for ref in row["VBDs"]:
+        vbd = rows.row("VBD", ref)
+        vm = rows.row("VM", vbd["VM"]) if vbd is not None and is_attached(vbd) else None
+        if vm is not None and vm["resident_on"] == host:
+            return True
+    return False
+
+
+def check_destroy(rows: Rows, pbd: str) -> ApiError | None:
+    row = existing(rows, "PBD", pbd)
+    return ApiError("OPERATION_NOT_ALLOWED", "the PBD is plugged") if row["currently_attached"] else None
