@@ -78,12 +78,7 @@ COPIED: Final = (
 
 FORGOTTEN_CONFIG: Final = frozenset({"default_template", "xensource_internal"})
 
-VBD_SETTABLE: Final = frozenset(
-    name for name, field in model.classes["VM"].fields.items() if field.qualifier in ("RW", "RO/constructor")
-) - {"blocked_operations"}
-"""What a caller of VM.create may say; the rest is ignored."""
-
-COPIED: Final = (
+VBD_COPIED: Final = (
     "userdevice",
     "bootable",
     "mode",
@@ -93,12 +88,7 @@ COPIED: Final = (
     "qos_algorithm_type",
     "qos_algorithm_params",
 )
-VIF_SETTABLE: Final = frozenset(
-    name for name, field in model.classes["VM"].fields.items() if field.qualifier in ("RW", "RO/constructor")
-) - {"blocked_operations"}
-"""What a caller of VM.create may say; the rest is ignored."""
-
-COPIED: Final = (
+VIF_COPIED: Final = (
     "device",
     "network",
     "MTU",
@@ -110,12 +100,7 @@ COPIED: Final = (
     "ipv6_allowed",
     "trunks",
 )
-GUEST_METRICS_SETTABLE: Final = frozenset(
-    name for name, field in model.classes["VM"].fields.items() if field.qualifier in ("RW", "RO/constructor")
-) - {"blocked_operations"}
-"""What a caller of VM.create may say; the rest is ignored."""
-
-COPIED: Final = (
+GUEST_METRICS_COPIED: Final = (
     "os_version",
     "netbios_name",
     "PV_drivers_version",
