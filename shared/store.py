@@ -16,6 +16,7 @@ from typing import Any, Final
 from shared.contracts.db import Delta, RowChange, RowCreated, RowDeleted, RowModified, SnapshotRow
 from shared.datamodel import model
 from shared.datamodel.schema import Class
+from shared.errors import ApiError
 
 NULL: Final = "OpaqueRef:NULL"
 TOMBSTONES: Final = 512
@@ -119,8 +120,11 @@ class Store:
         return None if row is None else row.fields
 
     def get(self, cls: str, ref: str, name: str) -> Any:
-        """One field of a row that is known to exist."""
-        return self.tables[cls].rows[ref].fields[name]
+        """One field. Raises HANDLE_INVALID [cls, ref]."""
+        row = self.tables[cls].rows.get(ref)
+        if row is None:
+            raise ApiError("HANDLE_INVALID", cls, ref)
+        return row.fields[name]
 
     def rows(self, cls: str) -> Mapping[str, Mapping[str, Any]]:
         """Reference to fields, for every row of a class."""
@@ -227,7 +231,7 @@ class Store:
             return
         links = LINKS[cls]
         for name, value in change.fields.items():
-            old = row.fields.get(name)
+            old = row.fields[name]
             if name in links.one_many:
                 target = links.one_many[name]
                 self._unlink(target, old, ref)

@@ -42,6 +42,10 @@ class Codec(Protocol):
         """The fragment of a set."""
         ...
 
+    def native_int(self, value: int) -> bytes:
+        """An integer that is a number on the wire: only `valid_ref_counts` of `event.from` has such."""
+        ...
+
 
 class Call(Protocol):
     """One parsed call: what it asks, and the envelope in which its answer goes."""

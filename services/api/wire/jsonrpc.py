@@ -230,6 +230,10 @@ class JsonCodec:
     def array(fragments: Iterable[bytes]) -> bytes:
         return b"[%b]" % b",".join(fragments)
 
+    @staticmethod
+    def native_int(value: int) -> bytes:
+        return b"%d" % value
+
 
 JSON = JsonCodec()
 

@@ -320,6 +320,10 @@ class XmlCodec:
     def array(fragments: Iterable[bytes]) -> bytes:
         return b"<value><array><data>%b</data></array></value>" % b"".join(fragments)
 
+    @staticmethod
+    def native_int(value: int) -> bytes:
+        return b"<value><i4>%d</i4></value>" % value
+
 
 XML = XmlCodec()
 

@@ -1,0 +1,133 @@
+"""Which operations an object allows: the decisions of each class, by name, and keeping `allowed_operations` up to date.
+
+Whoever changes an object publishes what it allows then, in the same transaction. What depends on other objects (a VM on its
+disks) is brought up to date by `Publisher` a moment later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from services.api.api import Api
+from services.api.decisions import (
+    host_operations,
+    network_operations,
+    pool_operations,
+    sr_operations,
+    vbd_operations,
+    vdi_operations,
+    vif_operations,
+    vm_operations,
+)
+from services.api.decisions.rows import Rows
+from services.api.overlay import Overlay
+from shared.contracts.db import Change, Delta, RowPresent, Update
+from shared.errors import ApiError
+from shared.store import Store, Touched
+
+log = logging.getLogger("api.allowed")
+
+Check = Callable[[Rows, str, str], ApiError | None]
+Allowed = Callable[[Rows, str], list[str]]
+
+CHECKS: Final[dict[str, Check]] = {
+    "VM": vm_operations.check,
+    "VBD": vbd_operations.check,
+    "VIF": vif_operations.check,
+    "VDI": vdi_operations.check,
+    "SR": sr_operations.check,
+    "host": host_operations.check,
+    "network": network_operations.check,
+    "pool": pool_operations.check,
+}
+
+ALLOWED: Final[dict[str, Allowed]] = {
+    "VM": vm_operations.allowed_operations,
+    "VBD": vbd_operations.allowed_operations,
+    "VIF": vif_operations.allowed_operations,
+    "VDI": vdi_operations.allowed_operations,
+    "SR": sr_operations.allowed_operations,
+    "host": host_operations.allowed_operations,
+    "network": network_operations.allowed_operations,
+    "pool": pool_operations.allowed_operations,
+}
+
+_DEPENDENTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
+    "VM": (("VBD", "VBDs"), ("VIF", "VIFs")),
+    "VBD": (("VM", "VM"), ("VDI", "VDI")),
+    "VIF": (("VM", "VM"),),
+    "VDI": (("VBD", "VBDs"), ("SR", "SR")),
+    "PBD": (("SR", "SR"),),
+    "VM_guest_metrics": (),
+}
+"""Class of a changed row -> (class, field) of the objects whose operations depend on it."""
+
+
+def published(store: Store, cls: str, ref: str, changes: Iterable[Change]) -> list[Change]:
+    """The change that publishes what the object allows once `changes` have been made; none if it is the same or gone."""
+    rows = Overlay(store, changes)
+    row = rows.row(cls, ref)
+    if row is None:
+        return []
+    allowed = sorted(ALLOWED[cls](rows, ref))
+    return [] if sorted(row["allowed_operations"]) == allowed else [_update(cls, ref, allowed)]
+
+
+def _update(cls: str, ref: str, allowed: list[str]) -> Change:
+    return Update(cls=cls, ref=ref, fields={"allowed_operations": allowed})
+
+
+class Publisher:
+    """Follows the replica and corrects `allowed_operations` of what a commit may have affected. Coordinator only."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._stale: dict[tuple[str, str], None] = {}
+        self._wake = asyncio.Event()
+        api.replica.watch(self._on_commit)
+
+    def _on_commit(self, touched: list[Touched], delta: Delta | None) -> None:
+        before = len(self._stale)
+        for item in touched:
+            if item.kind == "del":
+                continue
+            if item.cls in ALLOWED:
+                self._stale[item.cls, item.ref] = None
+            for cls, name in _DEPENDENTS.get(item.cls, ()):
+                value = item.row.fields[name]
+                for ref in value if isinstance(value, list) else (value,):
+                    self._stale[cls, ref] = None
+        if len(self._stale) > before:
+            self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(0.02)  # what one operation touches in several commits is looked at once
+            self._wake.clear()
+            stale, self._stale = self._stale, {}
+            changes: list[Change] = []
+            for cls, ref in stale:
+                changes += published(self._api.store, cls, ref, ())
+                if len(changes) >= 200:
+                    await self._write(changes)
+                    changes = []
+            await self._write(changes)
+
+    async def _write(self, changes: list[Change]) -> None:
+        if not changes:
+            return
+        store = self._api.store
+        alive = [change for change in changes if store.row(change.cls, change.ref) is not None]
+        try:
+            given = [RowPresent(cls=change.cls, ref=change.ref) for change in alive]
+            await self._api.database.transact(alive, given)
+        except ApiError as error:
+            log.info("allowed operations not published, trying again: %s", error)
+            for change in alive:
+                self._stale[change.cls, change.ref] = None
+            self._wake.set()
+            await asyncio.sleep(0.2)

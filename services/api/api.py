@@ -1,0 +1,88 @@
+"""What operations work with: the pool's rows, the database, the bus, and the host they run on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from services.api.authentication import Authenticator
+from shared.bus.interface import Bus
+from shared.config import HostConfig
+from shared.database import Database
+from shared.errors import ApiError
+from shared.replica import Replica
+from shared.store import NULL, Store
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`role`: coordinator | member. `coordinator`: its address, for HOST_IS_SLAVE before the database is reached.
+
+    `auth`: file | pam. `web_dir`: static files, "" for none. A port of 0 is not listened on.
+    """
+
+    role: str = "coordinator"
+    coordinator: str = ""
+    http_port: int = 80
+    https_port: int = 443
+    unix_socket: str = ""
+    password_file: str = ""
+    auth: str = "file"
+    pam_service: str = "xapi"
+    web_dir: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Api:
+    """One API process. `hosts`: those whose addresses it serves, usually one; operations run on the coordinator's."""
+
+    bus: Bus
+    replica: Replica
+    database: Database
+    hosts: list[HostConfig]
+    options: Options
+    authenticator: Authenticator
+    running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
+    """Task reference to the asyncio task that carries it out, in this process."""
+
+    @property
+    def store(self) -> Store:
+        return self.replica.store
+
+    @property
+    def is_coordinator(self) -> bool:
+        return self.options.role == "coordinator"
+
+    @property
+    def host_uuid(self) -> str:
+        return self.hosts[0].uuid
+
+    @property
+    def host_ref(self) -> str:
+        """Of the (first) host this process runs on; null until the database knows it."""
+        return self.store.ref_of_uuid("host", self.host_uuid) or NULL
+
+    @property
+    def coordinator_address(self) -> str:
+        pool = next(iter(self.store.rows("pool").values()), None)
+        master = self.store.row("host", pool["master"]) if pool is not None else None
+        return str(master["address"]) if master is not None else self.options.coordinator
+
+    def pool(self) -> Mapping[str, Any]:
+        """The pool's row. Raises HOST_STILL_BOOTING before it exists."""
+        row = next(iter(self.store.rows("pool").values()), None)
+        if row is None:
+            raise ApiError("HOST_STILL_BOOTING")
+        return row
+
+    def uuid_of(self, cls: str, ref: str) -> str:
+        """Raises HANDLE_INVALID."""
+        return str(self.store.get(cls, ref, "uuid"))
+
+    def https_url(self, address: str, path: str) -> str:
+        port = "" if self.options.https_port in (0, 443) else f":{self.options.https_port}"
+        host = f"[{address}]" if ":" in address else address
+        return f"https://{host}{port}{path}"

@@ -1,0 +1,81 @@
+"""One XenAPI call being carried out: for whom, under which task, and what is to be written when it ends."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from services.api import clock
+from services.api.edge.dispatcher import Caller
+from shared.contracts.alerts import Alert
+from shared.contracts.db import Change, Create, Delete, Precondition
+from shared.datamodel.schema import Message
+from shared.store import NULL, Store
+
+if TYPE_CHECKING:
+    from services.api.api import Api
+
+
+def new_ref() -> str:
+    return f"OpaqueRef:{uuid.uuid4()}"
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """`wire`: the name as sent, prefix included. `session`: reference, "" for session-less calls.
+
+    `task`: its reference. The row of a synchronous call's task is created with the first thing the call writes, and removed
+    with the last, so it costs no transaction of its own.
+    """
+
+    api: Api
+    caller: Caller
+    message: Message
+    wire: str
+    session: str
+    task: str = field(default_factory=new_ref)
+    task_exists: bool = False
+    asynchronous: bool = False
+    ending: list[Change] = field(default_factory=list)
+    on_success: list[Change] = field(default_factory=list)
+    on_failure: list[Change] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
+
+    @property
+    def store(self) -> Store:
+        return self.api.replica.store
+
+    @property
+    def has_task(self) -> bool:
+        """Whether clients can see the call as a task (`wire-protocol` 5.1)."""
+        return self.message.has_async and self.message.cls not in ("task", "event")
+
+    def task_row(self) -> list[Change]:
+        """The change that makes the task visible, unless it is already or never will be."""
+        if self.task_exists or not self.has_task:
+            return []
+        fields = {
+            "name_label": self.wire,
+            "created": clock.now(),
+            "finished": clock.EPOCH,
+            "status": "pending",
+            "session": self.session or NULL,
+            "resident_on": self.api.host_ref,
+            "progress": 0.0,
+            "type": "<none/>",
+        }
+        return [Create(cls="task", ref=self.task, fields=fields)]
+
+    async def transact(self, changes: Sequence[Change], given: Sequence[Precondition] = ()) -> None:
+        """Writes, and makes the call's task visible with it."""
+        await self.api.database.transact([*self.task_row(), *changes], given)
+        self.task_exists = self.task_exists or self.has_task
+
+    async def create_task(self) -> None:
+        await self.transact([])
+
+    def drop_task(self) -> list[Change]:
+        """A synchronous call's task goes when the call ends."""
+        return [Delete(cls="task", ref=self.task)] if self.task_exists and not self.asynchronous else []

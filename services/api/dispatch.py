@@ -1,0 +1,209 @@
+"""From a parsed call to its answer: which message, is it allowed, and who carries it out.
+
+The order of checks decides which error a client sees (`wire-protocol` 2.3): method, arity, types, session, role, work.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from services.api import events, implicit, operations, roles, sessions
+from services.api.api import Api
+from services.api.call import Call
+from services.api.edge.dispatcher import Answer, Caller, Outcome, Waiting
+from services.api.execute import Executor
+from services.api.operation import OPERATIONS, Operation
+from services.api.wire.codec import Codec
+from services.api.wire.raw import RawParams
+from shared import trace
+from shared.bus.context import CallContext, current
+from shared.contracts.api import XENAPI, XenApiCall
+from shared.datamodel import model
+from shared.datamodel.schema import MISSING, Message
+from shared.datamodel.types import STRING, VOID, RefType, SetType, Type
+from shared.errors import ApiError
+
+PREFIXES: Final = ("Async.", "InternalAsync.")
+TASK_REF: Final = RefType("task")
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A message and how it is carried out; one for each spelling of a method name."""
+
+    message: Message
+    asynchronous: bool
+    read: implicit.Read | None
+    write: Any
+    operation: Operation | None
+
+
+def failure(error: ApiError) -> Answer:
+    return Answer(error=error.description)
+
+
+class XenApi:
+    """The dispatcher behind the edge."""
+
+    def __init__(self, api: Api, hub: events.EventHub, executor: Executor, trace_ratio: float = 0.0) -> None:
+        self._api = api
+        self._hub = hub
+        self._executor = executor
+        self._ratio = trace_ratio
+        self._targets: dict[str, _Target | None] = {}
+        operations.load()
+
+    # ---- finding the message
+
+    def _target(self, method: str) -> _Target | None:
+        if method not in self._targets:
+            if len(self._targets) > 20_000:
+                self._targets.clear()  # names that nobody knows are remembered too
+            self._targets[method] = self._resolve(method)
+        return self._targets[method]
+
+    def _resolve(self, method: str) -> _Target | None:
+        name, asynchronous = _sync_name(method), False
+        if name != method:
+            asynchronous = True
+        message = model.message(name)
+        if message is None:
+            return None
+        operation = OPERATIONS.get(message.wire_name)
+        return _Target(message, asynchronous, implicit.reader(message), implicit.writer(message), operation)
+
+    # ---- one call
+
+    def call(self, caller: Caller, method: str, params: RawParams, codec: Codec) -> Outcome:
+        try:
+            if method == "system.listMethods":
+                return self._list_methods(codec)
+            target = self._target(method)
+            if target is None:
+                return self._unknown(method, params)
+            if caller.trusted and not self._api.is_coordinator and not target.message.local_on_member:
+                return self._to_coordinator(caller, method, params, target, codec)
+            return self._dispatch(caller, method, target, params, codec)
+        except ApiError as error:
+            return failure(error)
+
+    def _dispatch(self, caller: Caller, method: str, target: _Target, params: RawParams, codec: Codec) -> Outcome:
+        message = target.message
+        arguments = _arguments(message, params)
+        if target.asynchronous and not message.has_async:
+            raise ApiError("Fault", f"No async mode for this operation (rpc: {method})")
+        session = ""
+        if message.session:
+            session = params.text(0)
+            row = sessions.check(self._api, message, session)
+            if message.removed:
+                raise ApiError("MESSAGE_REMOVED")
+            if not target.asynchronous:
+                roles.check(row, message)
+        if target.read is not None and not target.asynchronous:
+            return Answer(value=target.read(self._api.store, arguments, codec))
+        call = Call(self._api, caller, message, method, session)
+        if message.cls == "event" and message.name in ("from", "next"):
+            return Waiting(self._wait(call, arguments, codec))
+        return self._carry_out(call, target, arguments, codec)
+
+    async def _carry_out(self, call: Call, target: _Target, arguments: tuple[Any, ...], codec: Codec) -> Answer:
+        traceparent = trace.accept(call.caller.traceparent, self._ratio)
+        token = current.set(CallContext(traceparent=traceparent, session=call.session, term=self._api.store.term))
+        try:
+            operation = target.operation or self._implicit_write(target)
+            if operation is None:
+                raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+            if target.asynchronous:
+                return Answer(value=codec.encoder(TASK_REF)(await self._executor.start(call, operation, arguments)))
+            value = await self._executor.run(call, operation, arguments)
+            return Answer(value=_encode(codec, call.message.result, value))
+        except ApiError as error:
+            return failure(error)
+        finally:
+            current.reset(token)
+
+    def _implicit_write(self, target: _Target) -> Operation | None:
+        if target.write is None:
+            return None
+        make = target.write
+
+        async def body(call: Call, *arguments: Any) -> None:
+            await implicit.write(call.api, call.message, make(arguments), arguments[0])
+
+        return Operation(target.message.wire_name, body, None)
+
+    async def _wait(self, call: Call, arguments: tuple[Any, ...], codec: Codec) -> Answer:
+        try:
+            if call.message.name == "next":
+                return Answer(value=await self._hub.next(call.session, codec))
+            classes, token, timeout = arguments
+            return Answer(value=await self._hub.wait(call.session, classes, token, timeout, codec))
+        except ApiError as error:
+            return failure(error)
+
+    # ---- what is not an ordinary message
+
+    def _list_methods(self, codec: Codec) -> Answer:
+        names = [name for name, message in model.messages.items() if not message.hidden]
+        return Answer(value=codec.encoder(SetType(STRING))(names), bare=True)
+
+    def _unknown(self, method: str, params: RawParams) -> Answer:
+        if method.startswith("unknown-message-") or len(params) == 0:
+            raise ApiError("MESSAGE_METHOD_UNKNOWN", _sync_name(method))
+        sessions.find(self._api, params.text(0))
+        raise ApiError("MESSAGE_METHOD_UNKNOWN", _sync_name(method))
+
+    def _to_coordinator(
+        self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec
+    ) -> Coroutine[Any, Any, Answer]:
+        """A call over a member's Unix socket is the coordinator's: it goes there over the bus, as it came."""
+        return self._forwarded(caller, method, params, target, codec)
+
+    async def _forwarded(
+        self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec
+    ) -> Answer:
+        request = XenApiCall(
+            method=method, params=params.values, trusted=True, user_agent=caller.user_agent, address=caller.address
+        )
+        try:
+            master = self._api.uuid_of("host", self._api.pool()["master"])
+            reply = await self._api.bus.call(XENAPI, request, host=master)
+        except ApiError as error:
+            return failure(error)
+        if reply.error:
+            return Answer(error=reply.error)
+        return Answer(value=_encode(codec, TASK_REF if target.asynchronous else target.message.result, reply.value))
+
+
+@functools.lru_cache(maxsize=4096)
+def _sync_name(method: str) -> str:
+    for prefix in PREFIXES:
+        if method.startswith(prefix):
+            return method[len(prefix) :]
+    return method
+
+
+def _encode(codec: Codec, type_: Type, value: Any) -> bytes:
+    if type_ is VOID:
+        return codec.encoder(VOID)("")
+    return codec.encoder(type_)(value)
+
+
+def _arguments(message: Message, params: RawParams) -> tuple[Any, ...]:
+    """The message's arguments, typed, defaults filled in. Raises MESSAGE_PARAMETER_COUNT_MISMATCH, INTERNAL_ERROR."""
+    first = 1 if message.session else 0
+    given = len(params) - first
+    declared = message.params
+    required = message.required
+    if given < required or (given > len(declared) and required == len(declared)):
+        raise ApiError("MESSAGE_PARAMETER_COUNT_MISMATCH", message.wire_name, required, given)
+    return tuple(
+        params.get(first + index, param.type) if index < given else param.default
+        for index, param in enumerate(declared)
+        if index < given or param.default is not MISSING
+    )
+

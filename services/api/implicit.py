@@ -1,0 +1,189 @@
+"""Messages that every class has: look-ups and writes of single rows, derived from the data model."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from services.api import query
+from services.api.api import Api
+from services.api.wire.codec import Codec, record_fields
+from shared.contracts.db import Change, MapDrop, MapPut, SetAdd, SetDrop, Update
+from shared.datamodel import model
+from shared.datamodel.schema import MISSING, Message
+from shared.datamodel.types import MapType, RecordType, SetType
+from shared.errors import ApiError
+from shared.store import Row, Store
+
+Read = Callable[[Store, tuple[Any, ...], Codec], bytes]
+"""Answers a look-up from the rows, encoded."""
+
+
+# ---- reading
+
+
+def row_fragment(codec: Codec, cls: str, row: Row) -> bytes:
+    """The row's record, encoded once for each state of the row."""
+    known = row.fragments.get(codec.name)
+    if known is None:
+        fields = row.fields
+        known = codec.record([encode(fields[name]) for name, encode in _members(codec, cls)])
+        row.fragments[codec.name] = known
+    return bytes(known)
+
+
+@cache
+def _members(codec: Codec, cls: str) -> tuple[tuple[str, Callable[[Any], bytes]], ...]:
+    fields = record_fields(RecordType(cls))
+    return tuple((name, codec.member_encoder(name, type_)) for name, type_ in fields.items())
+
+
+def _existing(store: Store, cls: str, ref: str) -> Row:
+    row = store.tables[cls].rows.get(ref)
+    if row is None:
+        raise ApiError("HANDLE_INVALID", cls, ref)
+    return row
+
+
+def reader(message: Message) -> Read | None:
+    """How an implicit look-up is answered; None when the message is no look-up."""
+    if message.kind == "getter":
+        return _getter(message)
+    if message.kind == "object":
+        make = _OBJECT.get(message.name)
+        return make(message) if make is not None else None
+    return None
+
+
+def _getter(message: Message) -> Read:
+    cls, name = message.cls, message.field.name if message.field is not None else message.name.removeprefix("get_")
+    type_ = message.result
+
+    def read(store: Store, arguments: tuple[Any, ...], codec: Codec) -> bytes:
+        return codec.encoder(type_)(_existing(store, cls, arguments[0]).fields[name])
+
+    return read
+
+
+def _get_record(message: Message) -> Read:
+    cls = message.cls
+    return lambda store, arguments, codec: row_fragment(codec, cls, _existing(store, cls, arguments[0]))
+
+
+def _get_by_uuid(message: Message) -> Read:
+    cls, type_ = message.cls, message.result
+
+    def read(store: Store, arguments: tuple[Any, ...], codec: Codec) -> bytes:
+        ref = store.ref_of_uuid(cls, arguments[0])
+        if ref is None:
+            raise ApiError("UUID_INVALID", cls, arguments[0])
+        return codec.encoder(type_)(ref)
+
+    return read
+
+
+def _get_by_name_label(message: Message) -> Read:
+    cls, type_ = message.cls, message.result
+    return lambda store, arguments, codec: codec.encoder(type_)(store.by_name_label(cls, arguments[0]))
+
+
+def _get_all(message: Message) -> Read:
+    cls, type_ = message.cls, message.result
+    return lambda store, arguments, codec: codec.encoder(type_)(list(store.tables[cls].rows))
+
+
+def records(store: Store, cls: str, codec: Codec, refs: Mapping[str, Row]) -> bytes:
+    """A map of reference to record."""
+    return codec.record([codec.member(ref, row_fragment(codec, cls, row)) for ref, row in refs.items()])
+
+
+def _get_all_records(message: Message) -> Read:
+    cls = message.cls
+    return lambda store, arguments, codec: records(store, cls, codec, store.tables[cls].rows)
+
+
+def matching(store: Store, cls: str, expression: str) -> dict[str, Row]:
+    """Rows that the query selects. Raises INVALID_VALUE [expression, reason]; INTERNAL_ERROR for an unknown field."""
+    selects = query.compile(cls, expression)
+    return {ref: row for ref, row in store.tables[cls].rows.items() if selects(ref, row.fields)}
+
+
+def _get_all_where(message: Message) -> Read:
+    cls, type_ = message.cls, message.result
+    return lambda store, arguments, codec: codec.encoder(type_)(list(matching(store, cls, arguments[0])))
+
+
+def _get_all_records_where(message: Message) -> Read:
+    cls = message.cls
+    return lambda store, arguments, codec: records(store, cls, codec, matching(store, cls, arguments[0]))
+
+
+_OBJECT: dict[str, Callable[[Message], Read]] = {
+    "get_record": _get_record,
+    "get_by_uuid": _get_by_uuid,
+    "get_by_name_label": _get_by_name_label,
+    "get_all": _get_all,
+    "get_all_records": _get_all_records,
+    "get_all_where": _get_all_where,
+    "get_all_records_where": _get_all_records_where,
+}
+
+
+# ---- writing
+
+
+def writer(message: Message) -> Callable[[tuple[Any, ...]], Change] | None:
+    """The change that a setter, add or remove comes to; None when the message is none of these."""
+    cls, field = message.cls, message.field
+    if field is None or message.kind not in ("setter", "add", "remove"):
+        return None
+    name = field.name
+    if message.kind == "setter":
+        return lambda a: Update(cls=cls, ref=a[0], fields={name: a[1]})
+    if isinstance(field.type, MapType):
+        if message.kind == "add":
+            return lambda a: MapPut(cls=cls, ref=a[0], field=name, key=_key(a[1]), value=a[2], new=True)
+        return lambda a: MapDrop(cls=cls, ref=a[0], field=name, key=_key(a[1]))
+    if message.kind == "add":
+        return lambda a: SetAdd(cls=cls, ref=a[0], field=name, value=a[1])
+    return lambda a: SetDrop(cls=cls, ref=a[0], field=name, value=a[1])
+
+
+def _key(value: Any) -> str:
+    key = str(value)
+    if not key:
+        raise ApiError("INTERNAL_ERROR", "Db_exn.Empty_key_in_map")
+    return key
+
+
+async def write(api: Api, message: Message, change: Change, ref: str) -> None:
+    """Raises HANDLE_INVALID [class, ref], MAP_DUPLICATE_KEY."""
+    if api.store.row(message.cls, ref) is None:
+        raise ApiError("HANDLE_INVALID", message.cls, ref)
+    await api.database.transact([change])
+
+
+def constructor_fields(cls: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `create` call that count: those a client may give. Others are ignored.
+
+    Missing ones get the model's default; one without default is INTERNAL_ERROR, as upstream's dispatcher says it.
+    """
+    fields: dict[str, Any] = {}
+    for name, field in model.classes[cls].fields.items():
+        if field.qualifier == "RO/runtime" or isinstance(field.type, SetType) and field.maintained_from is not None:
+            continue
+        if name in record:
+            fields[name] = record[name]
+        elif field.default is MISSING:
+            raise ApiError("INTERNAL_ERROR", f'Server_helpers.Dispatcher_FieldNotFound("{name}")')
+        else:
+            fields[name] = field.initial()
+    return fields
+
+
+def new_row(cls: str) -> tuple[str, str]:
+    """A reference and a uuid for a new row."""
+    return f"OpaqueRef:{uuid.uuid4()}", str(uuid.uuid4())
+

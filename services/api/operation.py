@@ -1,0 +1,68 @@
+"""How an explicit XenAPI message declares itself: what it locks, and the function that does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from shared.contracts.db import Change
+
+if TYPE_CHECKING:
+    from services.api.call import Call
+    from shared.store import Store
+
+
+class Policy(Enum):
+    """What to do while another operation is in the way: total seconds of waiting (`vm-lifecycle` 1.1)."""
+
+    STANDARD = 7200.0
+    FAIL_QUICKLY = 120.0
+    FAIL_IMMEDIATELY = 0.0
+
+
+Reserve = Callable[["Call", "Store", tuple[Any, ...]], Sequence[Change]]
+"""Decides what else is taken together with the lock, on the same rows (a host, memory). It may raise to refuse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """The message puts `operation` into `current_operations` of its argument number `argument`, of class `cls`.
+
+    It is allowed when the class's check says so (`services.api.decisions`). `interrupts`: operations in progress on the same
+    object that are cancelled and waited for first.
+    """
+
+    cls: str
+    operation: str
+    argument: int = 0
+    policy: Policy = Policy.STANDARD
+    reserve: Reserve | None = None
+    interrupts: frozenset[str] = frozenset()
+
+
+Body = Callable[..., Awaitable[Any] | Any]
+"""Gets the call and the message's arguments; returns the result as a plain value (None for void)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    message: str
+    body: Body
+    lock: Lock | None
+
+
+OPERATIONS: dict[str, Operation] = {}
+
+
+def operation(message: str, lock: Lock | None = None) -> Callable[[Body], Body]:
+    """Registers the function that carries out a message, such as `VM.start`."""
+
+    def register(body: Body) -> Body:
+        if message in OPERATIONS:
+            raise ValueError(f"{message} is registered twice")
+        OPERATIONS[message] = Operation(message, body, lock)
+        return body
+
+    return register

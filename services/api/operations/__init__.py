@@ -1,0 +1,32 @@
+"""What each explicit XenAPI message does: one module per class, registered by `services.api.operation.operation`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+MODULES: Final = (
+    "console",
+    "event",
+    "host",
+    "message",
+    "network",
+    "pbd",
+    "pif",
+    "pool",
+    "session",
+    "sr",
+    "task",
+    "vbd",
+    "vdi",
+    "vif",
+    "vm_config",
+    "vm_copies",
+    "vm_lifecycle",
+)
+
+
+def load() -> None:
+    """Registers every operation."""
+    for name in MODULES:
+        import_module(f"services.api.operations.{name}")

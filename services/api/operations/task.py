@@ -1,0 +1,114 @@
+"""Messages of class task. A client may change its own tasks; all local superuser sessions are one owner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.api import clock, locking, roles, sessions
+from services.api.call import Call, new_ref
+from services.api.operation import operation
+from shared.contracts.db import Change, Create, Delete, MapDrop, MapPut, Update
+from shared.errors import ApiError
+from shared.store import NULL
+
+PENDING = ("pending", "cancelling")
+
+
+def _own(call: Call, task: str) -> None:
+    """Raises HANDLE_INVALID; RBAC_PERMISSION_DENIED unless the task belongs to the caller or its role covers all tasks."""
+    row = call.store.row("task", task)
+    if row is None:
+        raise ApiError("HANDLE_INVALID", "task", task)
+    mine = sessions.find(call.api, call.session)
+    theirs = call.store.row("session", row["session"])
+    if theirs is not None and theirs["auth_user_sid"] == mine["auth_user_sid"]:
+        return
+    roles.require(mine, "task.destroy/any", ("pool-admin", "pool-operator"))
+
+
+@operation("task.create")
+async def create(call: Call, label: str, description: str) -> str:
+    ref = new_ref()
+    fields = {
+        "name_label": label,
+        "name_description": description,
+        "created": clock.now(),
+        "finished": clock.EPOCH,
+        "status": "pending",
+        "session": call.session,
+        "resident_on": call.api.host_ref,
+        "progress": 0.0,
+        "type": "<none/>",
+        "subtask_of": call.caller.subtask_of or NULL,
+    }
+    await call.api.database.transact([Create(cls="task", ref=ref, fields=fields)])
+    return ref
+
+
+@operation("task.destroy")
+async def destroy(call: Call, self: str) -> None:
+    """A task that is still running goes when it ends."""
+    _own(call, self)
+    if call.store.get("task", self, "status") not in PENDING or self not in call.api.running:
+        await call.api.database.transact([Delete(cls="task", ref=self)])
+        return
+    await call.api.database.transact(
+        [MapPut(cls="task", ref=self, field="current_operations", key=self, value="destroy")]
+    )
+
+
+@operation("task.cancel")
+async def cancel(call: Call, task: str) -> None:
+    _own(call, task)
+    if call.store.get("task", task, "status") not in PENDING:
+        raise ApiError("OPERATION_NOT_ALLOWED", "the task has already ended")
+    await call.api.database.transact(
+        [MapPut(cls="task", ref=task, field="current_operations", key=task, value="cancel")]
+    )
+    await locking.cancel_task(call.api, task)
+
+
+async def _set(call: Call, task: str, field: str, value: Any) -> None:
+    _own(call, task)
+    await call.api.database.transact([Update(cls="task", ref=task, fields={field: value})])
+
+
+@operation("task.set_status")
+async def set_status(call: Call, self: str, value: str) -> None:
+    await _set(call, self, "status", value)
+
+
+@operation("task.set_progress")
+async def set_progress(call: Call, self: str, value: float) -> None:
+    await _set(call, self, "progress", value)
+
+
+@operation("task.set_result")
+async def set_result(call: Call, self: str, value: str) -> None:
+    await _set(call, self, "result", value)
+
+
+@operation("task.set_error_info")
+async def set_error_info(call: Call, self: str, value: list[str]) -> None:
+    await _set(call, self, "error_info", value)
+
+
+@operation("task.set_other_config")
+async def set_other_config(call: Call, self: str, value: dict[str, str]) -> None:
+    await _set(call, self, "other_config", value)
+
+
+async def _change(call: Call, task: str, change: Change) -> None:
+    _own(call, task)
+    await call.api.database.transact([change])
+
+
+@operation("task.add_to_other_config")
+async def add_to_other_config(call: Call, self: str, key: str, value: str) -> None:
+    change = MapPut(cls="task", ref=self, field="other_config", key=key, value=value, new=True)
+    await _change(call, self, change)
+
+
+@operation("task.remove_from_other_config")
+async def remove_from_other_config(call: Call, self: str, key: str) -> None:
+    await _change(call, self, MapDrop(cls="task", ref=self, field="other_config", key=key))
