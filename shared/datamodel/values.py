@@ -48,7 +48,8 @@ _CANONICAL_DATETIME = re.compile(r"[0-9]{8}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", re.ASC
 def check(type: Type, value: Any) -> Any:
     """The value in its plain form: enums in canonical case, numbers read from text, datetimes in UTC.
 
-    Containers come back as copies. Raises INTERNAL_ERROR for a value of another type or a word that is not in the enum. The members of a record are not looked at: its class decides what they mean.
+    Containers come back as copies. Raises INTERNAL_ERROR for a value of another type, or a word the enum does not have.
+    The members of a record are not looked at: its class decides what they mean.
     """
     if isinstance(type, Scalar):
         return _SCALARS[type](value)

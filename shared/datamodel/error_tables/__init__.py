@@ -1,0 +1,1 @@
+"""The error codes, one table per area; `shared.datamodel.errors` joins them."""

@@ -1,0 +1,131 @@
+"""What any call can meet: arguments, sessions, roles, state of the server."""
+
+from __future__ import annotations
+
+from shared.datamodel.error_tables.declaration import ErrorDecl, error
+
+ERRORS: tuple[ErrorDecl, ...] = (
+    error("ACTIVATION_WHILE_NOT_FREE", "Activation was asked for on an edition that needs none."),
+    error("BACKUP_SCRIPT_FAILED", "The script that archives the host's files failed; its log says why.", "log"),
+    error(
+        "CANNOT_CREATE_STATE_FILE", "The state file cannot be made, usually because no storage fit for it is attached."
+    ),
+    error("CHANGE_PASSWORD_REJECTED", "The system refused the new password.", "msg"),
+    error("COULD_NOT_IMPORT_DATABASE", "The database could not be read in.", "reason"),
+    error(
+        "DB_UNIQUENESS_CONSTRAINT_VIOLATION",
+        "Another row already has this value of a field that must be unique.",
+        "table",
+        "field",
+        "value",
+    ),
+    error(
+        "EVENTS_LOST", "Events were dropped before the client fetched them; subscribe again and read everything anew."
+    ),
+    error("EVENT_FROM_TOKEN_PARSE_FAILURE", "The token was not made by event.from.", "token"),
+    error(
+        "EVENT_SUBSCRIPTION_PARSE_FAILURE",
+        "A subscription is neither `*`, nor a class, nor a class and a reference.",
+        "subscription",
+    ),
+    error("FEATURE_RESTRICTED", "The edition in use does not include this feature."),
+    error("FIELD_TYPE_ERROR", "A value has the wrong type for the field.", "field"),
+    error(
+        "HANDLE_INVALID",
+        "There is no object of this class with this reference; it may have been destroyed.",
+        "class",
+        "handle",
+    ),
+    error(
+        "INTERNAL_ERROR", "The server failed in a way that has no code of its own; its log has the details.", "message"
+    ),
+    error("INVALID_EDITION", "There is no edition of this name.", "edition"),
+    error("INVALID_FEATURE_STRING", "The string of CPU features cannot be read.", "details"),
+    error("INVALID_VALUE", "The value is not allowed for the field.", "field", "value"),
+    error("LICENCE_RESTRICTION", "The licence does not include this feature.", "feature"),
+    error(
+        "LICENSE_CANNOT_DOWNGRADE_WHILE_IN_POOL",
+        "A pool member cannot move to a free licence; take it out of the pool first.",
+    ),
+    error("LICENSE_CHECKOUT_ERROR", "The licence server did not hand out a licence.", "code", "message"),
+    error("LICENSE_DOES_NOT_SUPPORT_POOLING", "The licence does not allow pools."),
+    error("LICENSE_DOES_NOT_SUPPORT_XHA", "The licence does not allow high availability."),
+    error("LICENSE_EXPIRED", "The licence has expired."),
+    error("LICENSE_FILE_DEPRECATED", "Licence files of this old kind are no longer read."),
+    error("LICENSE_HOST_POOL_MISMATCH", "The licences of host and pool differ."),
+    error("LICENSE_PROCESSING_ERROR", "The licence cannot be read; the file may be damaged."),
+    error("MAP_DUPLICATE_KEY", "The map already has this key; remove it first.", "type", "param_name", "uuid", "key"),
+    error("MESSAGE_DEPRECATED", "This message is no longer carried out."),
+    error("MESSAGE_METHOD_UNKNOWN", "There is no message of this name.", "method"),
+    error(
+        "MESSAGE_PARAMETER_COUNT_MISMATCH",
+        "The message takes another number of parameters.",
+        "method",
+        "expected",
+        "received",
+    ),
+    error("MESSAGE_REMOVED", "This message has been taken out of the API."),
+    error("MISSING_CONNECTION_DETAILS", "The plug-in needs to know where the licence server is."),
+    error("NOT_ALLOWED_ON_OEM_EDITION", "Embedded editions do not have this command.", "command"),
+    error("NOT_IMPLEMENTED", "This function does not exist on this server.", "function"),
+    error("NOT_SUPPORTED_DURING_UPGRADE", "Wait until all hosts of the pool run the new version."),
+    error("OBJECT_NOLONGER_EXISTS", "The object was destroyed in the meantime."),
+    error("ONLY_ALLOWED_ON_OEM_EDITION", "Only embedded editions have this command.", "command"),
+    error("OPERATION_BLOCKED", "An administrator has blocked this operation on the object.", "ref", "code"),
+    error("OPERATION_NOT_ALLOWED", "The operation is not possible now, for the reason given.", "reason"),
+    error("OPERATION_PARTIALLY_FAILED", "The operation succeeded in part only.", "operation"),
+    error(
+        "OTHER_OPERATION_IN_PROGRESS",
+        "Another operation on the object must finish first.",
+        "class",
+        "object",
+        "operation_type",
+        "operation_ref",
+    ),
+    error("OUT_OF_SPACE", "There is no room left at this place.", "location"),
+    error("PERMISSION_DENIED", "The caller may not do this.", "message"),
+    error("RBAC_PERMISSION_DENIED", "None of the session's roles has this permission.", "permission", "message"),
+    error("RESTORE_INCOMPATIBLE_VERSION", "The backup comes from another version of the database."),
+    error("RESTORE_SCRIPT_FAILED", "The script that restores the host's files failed; its log says why.", "log"),
+    error("RESTORE_TARGET_MGMT_IF_NOT_IN_BACKUP", "The backup does not know this host's management interface."),
+    error("RESTORE_TARGET_MISSING_DEVICE", "The backup names a network device that this host does not have.", "device"),
+    error("ROLE_ALREADY_EXISTS", "The subject already has this role."),
+    error("ROLE_NOT_FOUND", "There is no such role."),
+    error("SESSION_AUTHENTICATION_FAILED", "User name or password is wrong."),
+    error("SESSION_AUTHORIZATION_FAILED", "The user is known but may not use this pool.", "username", "msg"),
+    error("SESSION_INVALID", "The session has ended or never existed; log in again.", "handle"),
+    error("SESSION_NOT_REGISTERED", "The session has not subscribed to events.", "handle"),
+    error("SUBJECT_ALREADY_EXISTS", "The pool already lists this subject."),
+    error("SUBJECT_CANNOT_BE_RESOLVED", "The directory does not know this subject."),
+    error("SYSTEM_STATUS_MUST_USE_TAR_ON_OEM", "Embedded editions give system status as a tar archive only."),
+    error("SYSTEM_STATUS_RETRIEVAL_FAILED", "The system status could not be collected.", "reason"),
+    error("TASK_CANCELLED", "The task was cancelled.", "task"),
+    error(
+        "TELEMETRY_NEXT_COLLECTION_TOO_LATE",
+        "The next collection of telemetry would be later than its interval allows.",
+        "timestamp",
+    ),
+    error("TOO_BUSY", "Too much work of this kind is going on; try again later."),
+    error("TOO_MANY_PENDING_TASKS", "Too many tasks are waiting; try again later."),
+    error("USER_IS_NOT_LOCAL_SUPERUSER", "Only the local superuser may do this.", "msg"),
+    error("UUID_INVALID", "No object of this class has this uuid.", "type", "uuid"),
+    error("V6D_FAILURE", "The licensing daemon failed or cannot be reached."),
+    error(
+        "VALUE_NOT_SUPPORTED",
+        "The value is allowed in general but not here, for the reason given.",
+        "field",
+        "value",
+        "reason",
+    ),
+    error(
+        "XAPI_HOOK_FAILED", "A hook script failed; its output says why.", "hook_name", "reason", "stdout", "exit_code"
+    ),
+    error("XENAPI_MISSING_PLUGIN", "The host has no plug-in of this name.", "name"),
+    error("XENAPI_PLUGIN_FAILURE", "A plug-in failed; its output says why.", "status", "stdout", "stderr"),
+    error("XEN_INCOMPATIBLE", "The hypervisor is too old or too new for this toolstack."),
+    error("XMLRPC_UNMARSHAL_FAILURE", "A value on the wire has another type than expected.", "expected", "received"),
+    # Raised, but in no documentation of the original.
+    error("CLIENT_ERROR", "The client's request makes no sense to this handler."),
+    error("EXTENSION_PROTOCOL_FAILURE", "A host extension answered with something that is no reply."),
+    error("ILLEGAL_IN_FIPS_MODE", "The cryptography asked for is not allowed in FIPS mode."),
+)
