@@ -97,7 +97,7 @@ class Bus(Protocol):
         ...
 
     async def start_consuming(self, service: str, *, host: str | None = None) -> None:
-        """Opens the queue once all its methods are served. Exclusive: a second consumer waits until the first is gone."""
+        """Opens the queue once all its methods are served. Exclusive: a second consumer waits for the first to go."""
         ...
 
     async def stop_consuming(self, service: str, *, host: str | None = None) -> None:
@@ -113,7 +113,10 @@ class Bus(Protocol):
     async def subscribe(
         self, topic: Topic[Payload], listener: Listener[Payload], *, durable: str = "", **words: str
     ) -> Subscription:
-        """`durable`: the name of a queue that outlives the process; its events are acknowledged after the listener returns."""
+        """`durable`: the name of a queue that outlives the process; its events are settled after the listener returns.
+
+        One whose listener raises comes again; after five attempts it goes to the `dead` exchange.
+        """
         ...
 
     def on_reconnect(self, callback: Callable[[], Awaitable[None]]) -> None:
@@ -121,7 +124,7 @@ class Bus(Protocol):
         ...
 
     def observe_term(self, term: int) -> None:
-        """Requests of lower terms are refused from now on (`StaleTerm`)."""
+        """From now on requests of lower terms are refused, and calls made for nobody carry this one."""
         ...
 
     @property

@@ -1,0 +1,496 @@
+"""The bus over RabbitMQ (AMQP 0-9-1), by pika on the running event loop. `docs/bus.md` says what it promises.
+
+What lies where on one connection: one channel for requests with their direct reply-to and their returns, one for
+replies and events, one for non-durable subscriptions, and one for each served queue and durable subscription, because
+a refused operation closes its channel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pika
+import pika.exceptions
+from pika.spec import Basic, BasicProperties
+
+from shared.bus.endpoint import Endpoint
+from shared.bus.pika_channel import Channel, ChannelClosed, ConnectError, Connection
+from shared.bus.timing import DEFAULT, Timing, backoff
+from shared.bus.transport import Delivery, EventDelivery, Owner
+
+log = logging.getLogger("bus")
+
+RPC, EVENTS, DEAD = "rpc", "events", "dead"
+REPLY_TO = "amq.rabbitmq.reply-to"
+PREFETCH = 256
+"""Requests that the broker may send before the earlier ones are accepted."""
+DURABLE_PREFETCH = 20
+QUEUE_EXPIRES = 30_000
+"""Milliseconds; removes a queue whose server died between declaring and consuming it."""
+DEAD_LENGTH = 10_000
+"""Messages kept for people to look at; the oldest go first."""
+RETRY_FIRST, RETRY_LONGEST = 0.05, 3.0
+"""Seconds between attempts to connect."""
+EXCLUSIVE_LONGEST = 1.0
+"""Seconds between attempts to get a queue that another process consumes."""
+CLOSE_PATIENCE = 2.0
+"""Seconds to take in what a queue still holds when it is closed."""
+
+
+async def connect(url: str, name: str = "", timing: Timing = DEFAULT) -> Endpoint:
+    """A `Bus` on the broker at `url` (amqp[s]://user:password@host:port/vhost), as soon as it answers.
+
+    Waits for a broker that is not there yet, with a log line when the reason changes. `name`: of the connection.
+    Raises `ValueError` for a URL that is none.
+    """
+    transport = AmqpTransport(url, name, timing)
+    endpoint = Endpoint(transport, timing)
+    try:
+        await transport.open()
+    except BaseException:
+        await transport.close()
+        raise
+    return endpoint
+
+
+class AmqpTransport:
+    """Implements `shared.bus.transport.Transport`. One task owns the connection and makes it again when it is lost."""
+
+    owner: Owner
+
+    def __init__(self, url: str, name: str, timing: Timing) -> None:
+        self._parameters = _parameters(url, name, timing)
+        self.reconnects = 0
+        self._blocked = False
+        self._session: _Session | None = None
+        self._consumers: list[_Consumer] = []
+        self._queues: dict[str, _RequestQueue] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def open(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="bus connection")
+        await asyncio.wait({self._task, self._opened}, return_when=asyncio.FIRST_COMPLETED)
+        if self._task.done():
+            self._task.result()
+
+    # ---- state
+
+    @property
+    def ready(self) -> bool:
+        return self._session is not None and not self._blocked
+
+    @property
+    def congested(self) -> bool:
+        stream = self._session.connection.services.stream if self._session is not None else None
+        return stream is not None and stream.congested
+
+    async def uncongested(self) -> None:
+        if self._session is not None and self._session.connection.services.stream is not None:
+            await self._session.connection.services.stream.uncongested()
+
+    # ---- sending. What the connection cannot take is lost; the core sends again what matters
+
+    def request(self, queue: str, id: str, kind: str, body: bytes, expires: float) -> None:
+        if self._session is not None:
+            properties = BasicProperties(
+                reply_to=REPLY_TO, correlation_id=id, type=kind, expiration=str(max(1, int(expires * 1000)))
+            )
+            self._publish(self._session.requests, RPC, queue, body, properties, mandatory=True)
+
+    def reply(self, to: str, id: str, body: bytes) -> None:
+        if self._session is not None:
+            self._publish(self._session.publisher, "", to, body, BasicProperties(correlation_id=id))
+
+    def event(self, key: str, also: tuple[str, ...], body: bytes) -> None:
+        if self._session is not None:
+            properties = BasicProperties(
+                content_type="application/json", delivery_mode=2, headers={"CC": list(also)} if also else None
+            )
+            self._publish(self._session.publisher, EVENTS, key, body, properties)
+
+    def bury(self, body: bytes, reason: str, source: str) -> None:
+        if self._session is None:
+            log.error("no connection: a message of %s for the dead queue is lost", source)
+            return
+        properties = BasicProperties(delivery_mode=2, headers={"reason": reason[:2000], "source": source})
+        self._publish(self._session.publisher, DEAD, source, body, properties)
+
+    def _publish(
+        self,
+        channel: Channel,
+        exchange: str,
+        key: str,
+        body: bytes,
+        properties: BasicProperties,
+        mandatory: bool = False,
+    ) -> None:
+        with contextlib.suppress(pika.exceptions.AMQPError):  # the channel is closing: `lost` follows
+            channel.pika.basic_publish(exchange, key, body, properties, mandatory)
+
+    # ---- queues and subscriptions
+
+    async def open_queue(self, queue: str, receive: Callable[[Delivery], None]) -> None:
+        if queue not in self._queues:
+            consumer = self._queues[queue] = _RequestQueue(queue, receive)
+            self._add(consumer)
+        await self._queues[queue].opened.wait()
+
+    async def close_queue(self, queue: str) -> None:
+        consumer = self._queues.pop(queue, None)
+        if consumer is not None:
+            await self._remove(consumer)
+
+    async def subscribe(self, binding: str, durable: str, receive: Callable[[EventDelivery], None]) -> _Subscribed:
+        consumer: _Consumer = _DurableEvents(binding, durable, receive) if durable else _PassingEvents(binding, receive)
+        self._add(consumer)
+        try:
+            await consumer.opened.wait()
+        except BaseException:
+            await self._remove(consumer)
+            raise
+        return _Subscribed(self._remove, consumer)
+
+    def _add(self, consumer: _Consumer) -> None:
+        self._consumers.append(consumer)
+        if self._session is not None:
+            self._session.start(consumer)
+
+    async def _remove(self, consumer: _Consumer) -> None:
+        if consumer in self._consumers:
+            self._consumers.remove(consumer)
+            if self._session is not None:
+                await self._session.stop(consumer)
+
+    # ---- the connection
+
+    async def _run(self) -> None:
+        attempt, told = 0, ""
+        while True:
+            try:
+                session = await _Session.open(self._parameters, self)
+            except (ConnectError, ChannelClosed, OSError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    where = f"{self._parameters.host}:{self._parameters.port}"
+                    log.warning("no connection to the broker at %s: %s; trying again", where, told)
+                await asyncio.sleep(backoff(attempt, RETRY_FIRST, RETRY_LONGEST))
+                attempt += 1
+                continue
+            attempt, told = 0, ""
+            try:
+                reason = await self._use(session)
+                log.warning("the connection to the broker is lost: %s", reason)
+            finally:
+                self._session = None
+                await session.close()
+            self.owner.lost()
+            await asyncio.sleep(backoff(0, RETRY_FIRST, RETRY_LONGEST))
+
+    async def _use(self, session: _Session) -> str:
+        """Returns, with the reason, when the session has ended."""
+        await session.start_all(self._consumers)
+        if not session.ended.done():
+            self._session = session
+            again = self._opened.done()
+            self.reconnects += again
+            for consumer in self._consumers:  # those that came while the others were started
+                session.start(consumer)
+            if again:
+                log.info("the connection to the broker is back")
+            else:
+                self._opened.set_result(None)
+            if not self._blocked:
+                self.owner.ready(again)
+        return await session.ended
+
+    def block(self, blocked: bool) -> None:
+        """The broker is short of memory or disk and takes no messages for now."""
+        if blocked is self._blocked:
+            return
+        self._blocked = blocked
+        log.warning("the broker %s messages", "is short of resources and takes no" if blocked else "takes again")
+        if not blocked and self._session is not None:
+            self.owner.ready(again=False)
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+class _Subscribed:
+    def __init__(self, remove: Callable[[_Consumer], Coroutine[Any, Any, None]], consumer: _Consumer) -> None:
+        self._remove = remove
+        self._consumer = consumer
+
+    async def cancel(self) -> None:
+        await self._remove(self._consumer)
+
+
+class _Session:
+    """One connection from its start to its loss, with its channels and the tasks that consume."""
+
+    def __init__(self, connection: Connection, transport: AmqpTransport) -> None:
+        self.connection = connection
+        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.requests: Channel
+        self.publisher: Channel
+        self.events: Channel
+        self._transport = transport
+        self._tasks: dict[_Consumer, asyncio.Task[None]] = {}
+
+    @classmethod
+    async def open(cls, parameters: pika.URLParameters, transport: AmqpTransport) -> _Session:
+        """Raises `ConnectError`, `ChannelClosed`."""
+        transport.block(False)
+        session = cls(await Connection.open(parameters, transport.block), transport)
+        try:
+            await session._set_up()
+        except BaseException:
+            await session.close()
+            raise
+        return session
+
+    async def _set_up(self) -> None:
+        self.connection.closed.add_done_callback(lambda closed: self._end(closed.result()))
+        self.requests = await self._channel()
+        self.publisher = await self._channel()
+        self.events = await self._channel()
+        declare = self.publisher.pika.exchange_declare
+        for exchange, kind in ((RPC, "direct"), (EVENTS, "topic"), (DEAD, "fanout")):
+            await self.publisher.do(declare, exchange, kind, durable=True)
+        arguments = {"x-max-length": DEAD_LENGTH}
+        await self.publisher.do(self.publisher.pika.queue_declare, DEAD, durable=True, arguments=arguments)
+        await self.publisher.do(self.publisher.pika.queue_bind, DEAD, DEAD, "")
+        self.requests.pika.add_on_return_callback(self._returned)
+        await self.requests.do(self.requests.pika.basic_consume, REPLY_TO, self._answered, auto_ack=True)
+
+    async def _channel(self) -> Channel:
+        """One whose end is the session's end."""
+        channel = await self.connection.channel()
+        channel.closed.add_done_callback(lambda closed: self._end(f"channel closed: {closed.result()}"))
+        return channel
+
+    def _end(self, reason: str) -> None:
+        if not self.ended.done():
+            self.ended.set_result(reason)
+
+    def _returned(self, _: Any, __: Basic.Return, properties: BasicProperties, ___: bytes) -> None:
+        self._transport.owner.returned(properties.correlation_id or "", properties.type or "")
+
+    def _answered(self, _: Any, __: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        self._transport.owner.answered(properties.correlation_id or "", body)
+
+    # ---- consumers
+
+    async def start_all(self, consumers: list[_Consumer]) -> None:
+        """Returns when each of them consumes, or has found that it must wait."""
+        attempts = [self.start(consumer) for consumer in consumers]
+        attempts = [attempt for attempt in attempts if not attempt.done()]
+        if attempts:
+            everything: asyncio.Future[Any] = asyncio.gather(*attempts)
+            ended: asyncio.Future[Any] = self.ended
+            await asyncio.wait({everything, ended}, return_when=asyncio.FIRST_COMPLETED)
+
+    def start(self, consumer: _Consumer) -> asyncio.Future[None]:
+        """The future of its first attempt's end."""
+        if consumer not in self._tasks:
+            consumer.attempted = asyncio.get_running_loop().create_future()
+            self._tasks[consumer] = asyncio.create_task(consumer.run(self), name=f"bus {consumer}")
+        return consumer.attempted
+
+    async def stop(self, consumer: _Consumer) -> None:
+        task = self._tasks.pop(consumer, None)
+        if task is not None:
+            with contextlib.suppress(ChannelClosed, TimeoutError):
+                await asyncio.wait_for(consumer.drain(), CLOSE_PATIENCE)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def close(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await self.connection.close()
+        self._end("closed")
+
+
+class _Consumer:
+    """Something that is consumed on every session until it is removed."""
+
+    def __init__(self, binding: str) -> None:
+        self.binding = binding
+        self.opened = asyncio.Event()
+        self.attempted: asyncio.Future[None]
+
+    def __str__(self) -> str:
+        return self.binding
+
+    async def run(self, session: _Session) -> None:
+        """Consumes; starts again when its channel is closed; ends with the session."""
+        attempt, told = 0, ""
+        while True:
+            try:
+                reason = await self.consume(session)
+            except ChannelClosed as error:
+                reason = error
+            finally:
+                if not self.attempted.done():
+                    self.attempted.set_result(None)
+            if reason.code == 0:
+                return
+            if str(reason) != told:
+                told = str(reason)
+                log.warning("cannot consume %s, trying again: %s", self, told)
+            await asyncio.sleep(backoff(attempt, RETRY_FIRST, EXCLUSIVE_LONGEST))
+            attempt += 1
+
+    def consuming(self) -> None:
+        self.opened.set()
+        if not self.attempted.done():
+            self.attempted.set_result(None)
+
+    async def consume(self, session: _Session) -> ChannelClosed:
+        """Returns, with the reason, when it is over. Raises `ChannelClosed`."""
+        raise NotImplementedError
+
+    async def drain(self) -> None:
+        """Called before it is stopped: takes in what is on its way."""
+
+
+class _RequestQueue(_Consumer):
+    """A queue of requests that this process alone consumes. A request is acknowledged when it was accepted."""
+
+    def __init__(self, queue: str, receive: Callable[[Delivery], None]) -> None:
+        super().__init__(queue)
+        self._receive = receive
+        self._channel: Channel | None = None
+        self._tag = 0
+        self._acknowledged = 0
+
+    async def consume(self, session: _Session) -> ChannelClosed:
+        channel = await session.connection.channel()
+        queue = self.binding
+        try:
+            self._tag = self._acknowledged = 0
+            await channel.do(
+                channel.pika.queue_declare, queue, auto_delete=True, arguments={"x-expires": QUEUE_EXPIRES}
+            )
+            await channel.do(channel.pika.queue_bind, queue, RPC, queue)
+            await channel.do(channel.pika.basic_qos, prefetch_count=PREFETCH)
+            self._channel = channel
+            await channel.do(channel.pika.basic_consume, queue, self._deliver, exclusive=True)
+            self.consuming()
+            return await asyncio.shield(channel.closed)
+        finally:
+            self._channel = None
+            channel.close()
+
+    def _deliver(self, _: Any, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        if self._tag == self._acknowledged:
+            asyncio.get_running_loop().call_soon(self._acknowledge, self._channel)
+        self._tag = method.delivery_tag
+        self._receive(Delivery(properties.correlation_id or "", properties.reply_to or "", body))
+
+    def _acknowledge(self, channel: Channel | None) -> None:
+        """All that came in one turn of the loop, in one frame."""
+        if channel is not None and channel is self._channel and channel.pika.is_open:
+            self._acknowledged = self._tag
+            channel.pika.basic_ack(self._tag, multiple=True)
+
+    async def drain(self) -> None:
+        """New requests are refused by the broker from here on; those in the queue are taken in."""
+        channel = self._channel
+        if channel is None:
+            return
+        await channel.do(channel.pika.queue_unbind, self.binding, RPC, self.binding)
+        while True:
+            held = await channel.do(channel.pika.queue_declare, self.binding, passive=True)
+            if held.method.message_count == 0:
+                return
+            await asyncio.sleep(0.01)
+
+
+class _PassingEvents(_Consumer):
+    """A queue that lives as long as this connection. What happens while it is away is missed."""
+
+    def __init__(self, binding: str, receive: Callable[[EventDelivery], None]) -> None:
+        super().__init__(binding)
+        self._receive = receive
+
+    async def consume(self, session: _Session) -> ChannelClosed:
+        channel = session.events
+        declared = await channel.do(channel.pika.queue_declare, "", exclusive=True, auto_delete=True)
+        queue = declared.method.queue
+        await channel.do(channel.pika.queue_bind, queue, EVENTS, self.binding)
+        tag = f"{self.binding}#{queue}"
+        await channel.do(
+            channel.pika.basic_consume, queue, self._deliver, auto_ack=True, exclusive=True, consumer_tag=tag
+        )
+        self.consuming()
+        try:
+            return await asyncio.shield(channel.closed)
+        finally:
+            if channel.pika.is_open:
+                channel.pika.basic_cancel(tag)
+
+    def _deliver(self, _: Any, method: Basic.Deliver, __: BasicProperties, body: bytes) -> None:
+        self._receive(EventDelivery(method.routing_key, body, 0, _nothing))
+
+
+class _DurableEvents(_Consumer):
+    """A quorum queue: it survives the broker's crash, and counts deliveries across crashes of its consumer."""
+
+    def __init__(self, binding: str, queue: str, receive: Callable[[EventDelivery], None]) -> None:
+        super().__init__(binding)
+        self._queue = queue
+        self._receive = receive
+
+    async def consume(self, session: _Session) -> ChannelClosed:
+        channel = await session.connection.channel()
+        try:
+            await channel.do(
+                channel.pika.queue_declare, self._queue, durable=True, arguments={"x-queue-type": "quorum"}
+            )
+            await channel.do(channel.pika.queue_bind, self._queue, EVENTS, self.binding)
+            await channel.do(channel.pika.basic_qos, prefetch_count=DURABLE_PREFETCH)
+            await channel.do(channel.pika.basic_consume, self._queue, self._deliverer(channel))
+            self.consuming()
+            return await asyncio.shield(channel.closed)
+        finally:
+            channel.close()
+
+    def _deliverer(self, channel: Channel) -> Callable[[Any, Basic.Deliver, BasicProperties, bytes], None]:
+        def deliver(_: Any, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+            def settle() -> None:
+                if channel.pika.is_open:
+                    channel.pika.basic_ack(method.delivery_tag)
+
+            attempts = int((properties.headers or {}).get("x-delivery-count", 0))
+            self._receive(EventDelivery(method.routing_key, body, attempts, settle))
+
+        return deliver
+
+
+def _nothing() -> None:
+    """Settles an event that its broker does not wait for."""
+
+
+def _parameters(url: str, name: str, timing: Timing) -> pika.URLParameters:
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # what it reports, this module reports once and in words
+    parameters = pika.URLParameters(url)
+    parameters.heartbeat = timing.heartbeat
+    parameters.connection_attempts = 1
+    parameters.socket_timeout = 5
+    parameters.stack_timeout = 10
+    parameters.blocked_connection_timeout = None
+    parameters.client_properties = {"connection_name": name, "product": "xapi bus"}
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        parameters.tcp_options = {"TCP_USER_TIMEOUT": timing.heartbeat * 2000}
+    return parameters
