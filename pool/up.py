@@ -10,6 +10,9 @@ from pathlib import Path
 
 from pool import broker, configuration, down, folder, plan, preflight, processes, programs, ready, supervisor
 from pool.configuration import Guest
+from pool.guest import GuestBuildError
+from pool.guest import build as build_guest
+from pool.guest.build import ARGS
 from pool.plan import Plan, PlanError, Wanted
 from pool.rabbitmq import BrokerError
 
@@ -37,7 +40,7 @@ def up(directory: Path, wanted: Wanted, amqp_url: str, say: Callable[[str], None
         begun = time.monotonic()
         try:
             _start(directory, pool, amqp_url, say)
-        except (BrokerError, supervisor.SupervisorError, ready.NotReady, OSError) as error:
+        except (BrokerError, GuestBuildError, supervisor.SupervisorError, ready.NotReady, OSError) as error:
             say("stopping what was started")
             down.stop(directory, lambda _: None)
             raise StartError(str(error)) from error
@@ -95,4 +98,9 @@ def _start(directory: Path, pool: Plan, amqp_url: str, say: Callable[[str], None
 
 
 def _guest(pool: Plan, say: Callable[[str], None]) -> Guest:
-    return Guest()
+    """The bundled template's files; the simulator reads none."""
+    if pool.settings.backend == "simulator":
+        return Guest()
+    say("the bundled guest: looking for it")
+    files = build_guest(say=lambda line: say(f"the bundled guest: {line}"))
+    return Guest(str(files.kernel), str(files.initramfs), ARGS)
