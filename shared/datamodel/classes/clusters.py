@@ -40,31 +40,47 @@ CLUSTER_OPERATION = EnumType(
 
 CLUSTER = declare(
     "Cluster",
-    "",
+    "Hosts that form a cluster, so that they can share certain SRs.",
     since="prototyped kolkata, lima",
     roles=POOL_OPERATOR,
     fields=[
         UUID,
-        maintained("cluster_hosts", "Cluster_host.cluster", ""),
-        runtime("pending_forget", STRING_SET, "", EMPTY, since="lima"),
-        static("cluster_token", STRING, "", EMPTY),
-        static("cluster_stack", STRING, "", "corosync"),
-        static("cluster_stack_version", INT, "", 2, since="prototyped 24.15.0"),
-        runtime("is_quorate", BOOL, "", EMPTY, since="prototyped 24.3.0"),
-        runtime("quorum", INT, "", EMPTY, since="prototyped 24.3.0"),
-        runtime("live_hosts", INT, "", EMPTY, since="prototyped 24.3.0"),
-        runtime("expected_hosts", INT, "", EMPTY, since="prototyped 25.17.0"),
+        maintained("cluster_hosts", "Cluster_host.cluster", "Its hosts."),
+        runtime(
+            "pending_forget", STRING_SET, "Addresses of hosts that are about to be forgotten.", EMPTY, since="lima"
+        ),
+        static("cluster_token", STRING, "The secret of its hosts.", EMPTY),
+        static("cluster_stack", STRING, "The software it is made with.", "corosync"),
+        static(
+            "cluster_stack_version", INT, "The version of that software's interface.", 2, since="prototyped 24.15.0"
+        ),
+        runtime("is_quorate", BOOL, "Whether enough hosts are alive to go on.", EMPTY, since="prototyped 24.3.0"),
+        runtime("quorum", INT, "How many hosts are enough.", EMPTY, since="prototyped 24.3.0"),
+        runtime("live_hosts", INT, "How many hosts are alive.", EMPTY, since="prototyped 24.3.0"),
+        runtime("expected_hosts", INT, "How many hosts there should be.", EMPTY, since="prototyped 25.17.0"),
         operations(CLUSTER_OPERATION, since="rio"),
-        static("pool_auto_join", BOOL, "", True),
-        static("token_timeout", FLOAT, "", 20.0, since="prototyped kolkata, changed lima, lima"),
-        static("token_timeout_coefficient", FLOAT, "", 1.0, since="prototyped kolkata, changed lima, lima"),
-        static("cluster_config", STRING_MAP, "", EMPTY),
+        static("pool_auto_join", BOOL, "Whether hosts that join the pool join the cluster.", True),
+        static(
+            "token_timeout",
+            FLOAT,
+            "Seconds of silence after which a host counts as gone.",
+            20.0,
+            since="prototyped kolkata, changed lima, lima",
+        ),
+        static(
+            "token_timeout_coefficient",
+            FLOAT,
+            "Seconds added to that for each host above two.",
+            1.0,
+            since="prototyped kolkata, changed lima, lima",
+        ),
+        static("cluster_config", STRING_MAP, "Settings of the cluster stack.", EMPTY),
         other_config(),
     ],
     messages=[
         message(
             "create",
-            "",
+            "Makes a cluster of one host.",
             {
                 "PIF": refs.PIF,
                 "cluster_stack": STRING,
@@ -82,17 +98,23 @@ CLUSTER = declare(
         ),
         message(
             "destroy",
-            "",
+            "Removes a cluster of one host.",
             {"self": refs.Cluster},
             errors=(
                 "CLUSTER_DOES_NOT_HAVE_ONE_NODE",
                 "CLUSTER_STACK_IN_USE",
             ),
         ),
-        message("get_network", "", {"self": refs.Cluster}, refs.network, roles=READ_ONLY),
+        message(
+            "get_network",
+            "The network that its hosts talk over.",
+            {"self": refs.Cluster},
+            refs.network,
+            roles=READ_ONLY,
+        ),
         message(
             "pool_create",
-            "",
+            "Makes a cluster of all hosts of the pool.",
             {
                 "network": refs.network,
                 "cluster_stack": STRING,
@@ -101,10 +123,15 @@ CLUSTER = declare(
             },
             refs.Cluster,
         ),
-        message("pool_force_destroy", "", {"self": refs.Cluster}, errors=("CLUSTER_FORCE_DESTROY_FAILED",)),
+        message(
+            "pool_force_destroy",
+            "Removes the cluster on all hosts, whatever state they are in.",
+            {"self": refs.Cluster},
+            errors=("CLUSTER_FORCE_DESTROY_FAILED",),
+        ),
         message(
             "pool_destroy",
-            "",
+            "Removes the cluster on all hosts.",
             {"self": refs.Cluster},
             errors=(
                 "CLUSTER_STACK_IN_USE",
@@ -112,32 +139,32 @@ CLUSTER = declare(
                 "CLUSTER_HOST_IS_LAST",
             ),
         ),
-        message("pool_resync", "", {"self": refs.Cluster}),
-        message("cstack_sync", "", {"self": refs.Cluster}, pool_internal=True),
+        message("pool_resync", "Brings all hosts into the cluster that should be.", {"self": refs.Cluster}),
+        message("cstack_sync", "Reads anew what the cluster stack knows.", {"self": refs.Cluster}, pool_internal=True),
     ],
 )
 
 CLUSTER_HOST = declare(
     "Cluster_host",
-    "",
+    "A host's membership of a cluster.",
     since="prototyped kolkata, lima",
     roles=POOL_OPERATOR,
     fields=[
         UUID,
-        static("cluster", refs.Cluster, "", EMPTY),
-        static("host", refs.host, "", EMPTY),
-        runtime("enabled", BOOL, "", EMPTY),
-        static("PIF", refs.PIF, "", EMPTY),
-        runtime("joined", BOOL, "", True),
-        runtime("live", BOOL, "", EMPTY, since="prototyped 24.3.0"),
-        runtime("last_update_live", DATETIME, "", EMPTY, since="prototyped 24.3.0"),
+        static("cluster", refs.Cluster, "The cluster.", EMPTY),
+        static("host", refs.host, "The host.", EMPTY),
+        runtime("enabled", BOOL, "Whether it should take part.", EMPTY),
+        static("PIF", refs.PIF, "The interface that it talks over.", EMPTY),
+        runtime("joined", BOOL, "Whether it has joined the cluster.", True),
+        runtime("live", BOOL, "Whether the cluster counts it as alive.", EMPTY, since="prototyped 24.3.0"),
+        runtime("last_update_live", DATETIME, "When that was last learnt.", EMPTY, since="prototyped 24.3.0"),
         operations(CLUSTER_HOST_OPERATION, since="rio"),
         other_config(static),
     ],
     messages=[
         message(
             "create",
-            "",
+            "Has a host join a cluster.",
             {"cluster": refs.Cluster, "host": refs.host, "pif": refs.PIF},
             refs.Cluster_host,
             errors=(
@@ -147,7 +174,7 @@ CLUSTER_HOST = declare(
         ),
         message(
             "destroy",
-            "",
+            "Has the host leave the cluster.",
             {"self": refs.Cluster_host},
             errors=(
                 "CLUSTER_STACK_IN_USE",
@@ -157,16 +184,28 @@ CLUSTER_HOST = declare(
         ),
         message(
             "enable",
-            "",
+            "Has it take part.",
             {"self": refs.Cluster_host},
             errors=(
                 "PIF_ALLOWS_UNPLUG",
                 "REQUIRED_PIF_IS_UNPLUGGED",
             ),
         ),
-        message("force_destroy", "", {"self": refs.Cluster_host}, errors=("CLUSTER_STACK_IN_USE",)),
-        message("forget", "", {"self": refs.Cluster_host}, since="lima", roles=LOCAL_ONLY, hidden=True),
-        message("disable", "", {"self": refs.Cluster_host}, errors=("CLUSTER_STACK_IN_USE",)),
+        message(
+            "force_destroy",
+            "Removes it, even if the host cannot leave in good order.",
+            {"self": refs.Cluster_host},
+            errors=("CLUSTER_STACK_IN_USE",),
+        ),
+        message(
+            "forget",
+            "Removes a host that is gone for good.",
+            {"self": refs.Cluster_host},
+            since="lima",
+            roles=LOCAL_ONLY,
+            hidden=True,
+        ),
+        message("disable", "Has it stop taking part.", {"self": refs.Cluster_host}, errors=("CLUSTER_STACK_IN_USE",)),
     ],
 )
 

@@ -19,16 +19,16 @@ CONSOLE_PROTOCOL = EnumType(
 
 CONSOLE = declare(
     "console",
-    "",
+    "A way to a VM's screen or serial line.",
     roles=VM_ADMIN,
     default_ctor_dtor=True,
     fields=[
         UUID,
-        runtime("protocol", CONSOLE_PROTOCOL, ""),
-        runtime("location", STRING, ""),
-        runtime("VM", refs.VM, ""),
+        runtime("protocol", CONSOLE_PROTOCOL, "Whether it is a screen or a text terminal."),
+        runtime("location", STRING, "The address to connect to."),
+        runtime("VM", refs.VM, "The VM it shows."),
         other_config(default=MISSING),
-        rw("port", INT, "", internal=True),
+        rw("port", INT, "The port on its host.", internal=True),
     ],
 )
 

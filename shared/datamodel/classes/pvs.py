@@ -20,86 +20,95 @@ PVS_PROXY_STATUS = EnumType(
 
 PVS_SITE = declare(
     "PVS_site",
-    "",
+    "Provisioning servers that offer the same disks.",
     since="ely",
     roles=POOL_OPERATOR,
     fields=[
         UUID,
-        names("PVS_site"),
-        static("PVS_uuid", STRING, "", EMPTY),
-        maintained("cache_storage", "PVS_cache_storage.site", "", stored_here=True),
-        maintained("servers", "PVS_server.site", ""),
-        maintained("proxies", "PVS_proxy.site", ""),
+        names("site"),
+        static("PVS_uuid", STRING, "The uuid that the provisioning service knows it by.", EMPTY),
+        maintained("cache_storage", "PVS_cache_storage.site", "Where hosts cache its disks.", stored_here=True),
+        maintained("servers", "PVS_server.site", "Its servers."),
+        maintained("proxies", "PVS_proxy.site", "Proxies of VMs that boot from it."),
     ],
     messages=[
-        message("introduce", "", {"name_label": STRING, "name_description": STRING, "PVS_uuid": STRING}, refs.PVS_site),
+        message(
+            "introduce",
+            "Enters a site.",
+            {"name_label": STRING, "name_description": STRING, "PVS_uuid": STRING},
+            refs.PVS_site,
+        ),
         message(
             "forget",
-            "",
+            "Removes a site that is not in use.",
             {"self": refs.PVS_site},
             errors=(
                 "PVS_SITE_CONTAINS_RUNNING_PROXIES",
                 "PVS_SITE_CONTAINS_SERVERS",
             ),
         ),
-        message("set_PVS_uuid", "", {"self": refs.PVS_site, "value": STRING}),
+        message(
+            "set_PVS_uuid",
+            "Sets the uuid that the provisioning service knows it by.",
+            {"self": refs.PVS_site, "value": STRING},
+        ),
     ],
 )
 
 PVS_SERVER = declare(
     "PVS_server",
-    "",
+    "A provisioning server.",
     since="ely",
     roles=POOL_OPERATOR,
     fields=[
         UUID,
-        static("addresses", STRING_SET, "", EMPTY),
-        static("first_port", INT, "", EMPTY),
-        static("last_port", INT, "", EMPTY),
-        static("site", refs.PVS_site, "", EMPTY),
+        static("addresses", STRING_SET, "Its addresses.", EMPTY),
+        static("first_port", INT, "The first UDP port it serves.", EMPTY),
+        static("last_port", INT, "The last UDP port it serves.", EMPTY),
+        static("site", refs.PVS_site, "The site it belongs to.", EMPTY),
     ],
     messages=[
         message(
             "introduce",
-            "",
+            "Enters a server of a site.",
             {"addresses": STRING_SET, "first_port": INT, "last_port": INT, "site": refs.PVS_site},
             refs.PVS_server,
         ),
-        message("forget", "", {"self": refs.PVS_server}),
+        message("forget", "Removes it.", {"self": refs.PVS_server}),
     ],
 )
 
 PVS_PROXY = declare(
     "PVS_proxy",
-    "",
+    "A cache between a VM's interface and the provisioning servers.",
     since="ely",
     roles=POOL_OPERATOR,
     fields=[
         UUID,
-        static("site", refs.PVS_site, "", EMPTY),
-        static("VIF", refs.VIF, "", EMPTY),
-        runtime("currently_attached", BOOL, "", EMPTY),
-        runtime("status", PVS_PROXY_STATUS, "", "stopped"),
+        static("site", refs.PVS_site, "The site that its VM boots from.", EMPTY),
+        static("VIF", refs.VIF, "The interface it listens on.", EMPTY),
+        runtime("currently_attached", BOOL, "Whether it is at work.", EMPTY),
+        runtime("status", PVS_PROXY_STATUS, "What it is doing.", "stopped"),
     ],
     messages=[
-        message("create", "", {"site": refs.PVS_site, "VIF": refs.VIF}, refs.PVS_proxy),
-        message("destroy", "", {"self": refs.PVS_proxy}),
+        message("create", "Gives a VM interface a proxy.", {"site": refs.PVS_site, "VIF": refs.VIF}, refs.PVS_proxy),
+        message("destroy", "Removes the proxy.", {"self": refs.PVS_proxy}),
     ],
 )
 
 PVS_CACHE_STORAGE = declare(
     "PVS_cache_storage",
-    "",
+    "Where a host caches a site's disks.",
     since="ely",
     roles=POOL_OPERATOR,
     default_ctor_dtor=True,
     fields=[
         UUID,
-        static("host", refs.host, "", EMPTY),
-        static("SR", refs.SR, "", EMPTY),
-        static("site", refs.PVS_site, "", EMPTY),
-        static("size", INT, "", 21474836480),
-        runtime("VDI", refs.VDI, "", EMPTY),
+        static("host", refs.host, "The host.", EMPTY),
+        static("SR", refs.SR, "The SR that the cache is in.", EMPTY),
+        static("site", refs.PVS_site, "The site.", EMPTY),
+        static("size", INT, "Bytes it may take.", 21474836480),
+        runtime("VDI", refs.VDI, "The disk that is the cache.", EMPTY),
     ],
 )
 

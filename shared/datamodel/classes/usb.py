@@ -31,47 +31,49 @@ VUSB_OPERATIONS = EnumType(
 
 PUSB = declare(
     "PUSB",
-    "",
+    "A USB device of a host.",
     since="inverness",
     roles=POOL_ADMIN,
     fields=[
         UUID,
-        static("USB_group", refs.USB_group, "", EMPTY),
-        static("host", refs.host, "", EMPTY),
-        static("path", STRING, "", EMPTY),
-        static("vendor_id", STRING, "", EMPTY),
-        static("vendor_desc", STRING, "", EMPTY),
-        static("product_id", STRING, "", EMPTY),
-        static("product_desc", STRING, "", EMPTY),
-        static("serial", STRING, "", EMPTY),
-        static("version", STRING, "", EMPTY),
-        static("description", STRING, "", EMPTY),
-        runtime("passthrough_enabled", BOOL, "", EMPTY),
+        static("USB_group", refs.USB_group, "The group it belongs to.", EMPTY),
+        static("host", refs.host, "The host it is plugged into.", EMPTY),
+        static("path", STRING, "Where it is on the bus.", EMPTY),
+        static("vendor_id", STRING, "Number of its maker.", EMPTY),
+        static("vendor_desc", STRING, "Its maker.", EMPTY),
+        static("product_id", STRING, "Number of its model.", EMPTY),
+        static("product_desc", STRING, "Its model.", EMPTY),
+        static("serial", STRING, "Its serial number.", EMPTY),
+        static("version", STRING, "The version of USB it speaks.", EMPTY),
+        static("description", STRING, "What it is.", EMPTY),
+        runtime("passthrough_enabled", BOOL, "Whether it may be passed to a VM.", EMPTY),
         other_config(),
-        static("speed", FLOAT, "", -1.0, since="stockholm"),
+        static("speed", FLOAT, "Its speed, in Mbit/s.", -1.0, since="stockholm"),
     ],
     messages=[
-        message("scan", "", {"host": refs.host}),
-        message("set_passthrough_enabled", "", {"self": refs.PUSB, "value": BOOL}),
+        message("scan", "Enters new USB devices of a host, and forgets those that are gone.", {"host": refs.host}),
+        message(
+            "set_passthrough_enabled", "Sets whether it may be passed to a VM.", {"self": refs.PUSB, "value": BOOL}
+        ),
     ],
 )
 
 USB_GROUP = declare(
     "USB_group",
-    "",
+    "Like USB devices across the pool.",
     since="inverness",
     roles=POOL_ADMIN,
     fields=[
         UUID,
-        names("USB_group"),
-        maintained("PUSBs", "PUSB.USB_group", ""),
-        maintained("VUSBs", "VUSB.USB_group", ""),
+        names("USB group"),
+        maintained("PUSBs", "PUSB.USB_group", "USB devices that belong to it."),
+        maintained("VUSBs", "VUSB.USB_group", "VMs' USB devices that use it."),
         other_config(),
     ],
     messages=[
         message(
             "create",
-            "",
+            "Makes an empty group.",
             {
                 "name_label": Optional(STRING),
                 "name_description": Optional(STRING),
@@ -79,29 +81,32 @@ USB_GROUP = declare(
             },
             refs.USB_group,
         ),
-        message("destroy", "", {"self": refs.USB_group}),
+        message("destroy", "Removes an empty group.", {"self": refs.USB_group}),
     ],
 )
 
 VUSB = declare(
     "VUSB",
-    "",
+    "A VM's USB device.",
     since="inverness",
     roles=POOL_ADMIN,
     fields=[
         UUID,
         operations(VUSB_OPERATIONS, since="rio"),
-        runtime("VM", refs.VM, ""),
-        runtime("USB_group", refs.USB_group, ""),
+        runtime("VM", refs.VM, "The VM it belongs to."),
+        runtime("USB_group", refs.USB_group, "The group it takes a device from."),
         other_config(),
-        runtime("currently_attached", BOOL, "", EMPTY, since="rio"),
+        runtime("currently_attached", BOOL, "Whether it is plugged into a running VM.", EMPTY, since="rio"),
     ],
     messages=[
         message(
-            "create", "", {"VM": refs.VM, "USB_group": refs.USB_group, "other_config": Optional(STRING_MAP)}, refs.VUSB
+            "create",
+            "Gives a VM a USB device of a group.",
+            {"VM": refs.VM, "USB_group": refs.USB_group, "other_config": Optional(STRING_MAP)},
+            refs.VUSB,
         ),
-        message("unplug", "", {"self": refs.VUSB}),
-        message("destroy", "", {"self": refs.VUSB}),
+        message("unplug", "Unplugs it from the running VM.", {"self": refs.VUSB}),
+        message("destroy", "Takes it away.", {"self": refs.VUSB}),
     ],
 )
 
