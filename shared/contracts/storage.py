@@ -143,6 +143,18 @@ class Datapaths(Record, frozen=True):
     datapaths: list[Datapath]
 
 
+class Fence(Record, frozen=True):
+    """`host`: uuid of a host that certainly does not run any more: powered off, or fenced by HA."""
+
+    host: str
+
+
+class Fenced(Record, frozen=True):
+    """`leases`: how many activations of that host were forgotten."""
+
+    leases: int
+
+
 class DriverInfo(Record, frozen=True):
     """What an SR type can do; becomes a row of class SM."""
 
@@ -197,3 +209,11 @@ VDI_RESIZE = Method(
 OPEN = Method(_S, "open", Open, Opened, "Attaches and activates disks for datapaths.", timeout=120, errors=_VDI_ERRORS)
 CLOSE = Method(_S, "close", Close, Empty, "Deactivates and detaches datapaths.", timeout=120, absent=Absent.WAIT)
 DATAPATHS = Method(_S, "datapaths", Empty, Datapaths, "Everything that is attached or activated on this host.")
+FENCE = Method(
+    _S,
+    "fence",
+    Fence,
+    Fenced,
+    "Lets others activate what a dead host had activated, in all SRs attached here. Never guessed, only when told.",
+    errors=("HOST_IS_LIVE",),
+)

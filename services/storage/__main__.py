@@ -1,0 +1,4 @@
+from services.storage.service import setup
+from shared.service import main
+
+main("storage", setup)

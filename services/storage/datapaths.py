@@ -1,0 +1,400 @@
+"""The datapaths of one host: opening and closing disks so that a crash at any point can be repaired.
+
+Before the plug-in is asked to do anything, where a datapath is going (`target`) is durable; afterwards, where it is
+(`state`). After a restart, a datapath whose two differ is brought to its target. The caller of an open may have been
+answered and a VM may be using the disk, so an interrupted open is completed, and only undone if that fails; an
+interrupted close is completed in any case. What cannot be closed is leaked: it stays listed, and is tried again
+whenever its disk is used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from services.storage import automaton
+from services.storage.automaton import IllegalStep, IllegalTransition, InUse, State, Step
+from services.storage.journal import Journal
+from services.storage.locks import Locks
+from services.storage.plugins.errors import in_use
+from services.storage.plugins.interface import ActivatedOnAnotherHost, Domain, Implementation
+from services.storage.repositories import Repositories
+from services.storage.settle import settle
+from shared.bus.contract import Record
+from shared.contracts.storage import Backend, Datapath, DiskOpen
+from shared.errors import ApiError, internal_error
+
+log = logging.getLogger("storage.datapath")
+
+COPY = "copy/"
+"""Prefix of the datapaths of copies: their reader is this process, so they do not outlive it."""
+
+Checkpoint = Callable[[str], None]
+"""Called at every point between two durable or visible effects, with its name. For tests that end the process there."""
+
+_Failures = (ApiError, IllegalStep, IllegalTransition, InUse)
+
+
+class Entry(Record, frozen=True):
+    """One datapath. `uri`, `backend`: of the disk, once it was attached."""
+
+    sr: str
+    location: str
+    writable: bool
+    state: State
+    target: State
+    uri: str = ""
+    backend: Implementation | None = None
+
+    @property
+    def disk(self) -> tuple[str, str]:
+        return (self.sr, self.location)
+
+    @property
+    def leaked(self) -> bool:
+        return self.target is State.DETACHED
+
+
+class Datapaths:
+    def __init__(
+        self,
+        repositories: Repositories,
+        locks: Locks,
+        journal: Journal,
+        checkpoint: Checkpoint = lambda _: None,
+    ) -> None:
+        self._repositories = repositories
+        self._locks = locks
+        self._journal = journal
+        self._checkpoint = checkpoint
+        self._prefix = f"dp/{repositories.host}/"
+        self._entries: dict[str, Entry] = {}
+        self._on: dict[tuple[str, str], dict[str, None]] = {}
+        for key, value in journal.data.items():
+            if key.startswith(self._prefix):
+                self._set(key.removeprefix(self._prefix), msgspec.convert(value, Entry))
+
+    # -- what others ask ---------------------------------------------------------------------------------------------
+
+    def held(self) -> list[Datapath]:
+        """Everything that is attached or activated, leaked ones too."""
+        return [
+            Datapath(
+                dp=dp,
+                sr=entry.sr,
+                location=entry.location,
+                state="activated" if entry.state.activated else "attached",
+                writable=entry.writable,
+            )
+            for dp, entry in self._entries.items()
+            if entry.state.attached
+        ]
+
+    def users(self, sr: str, location: str | None = None) -> list[str]:
+        """The datapaths that hold something in an SR, or of one disk."""
+        return [
+            dp
+            for dp, entry in self._entries.items()
+            if entry.sr == sr and (location is None or entry.location == location)
+        ]
+
+    def writers(self, sr: str, location: str) -> list[str]:
+        return [dp for dp in self.users(sr, location) if self._entries[dp].writable]
+
+    async def open(self, disks: Sequence[DiskOpen]) -> list[Backend]:
+        """All or none; a datapath that has its disk open already keeps it. Cancelled: none.
+
+        Raises SR_NOT_ATTACHED, VDI_IN_USE, VDI_READONLY, VDI_MISSING, SR_BACKEND_FAILURE_*.
+        """
+        fresh: list[str] = []
+        try:
+            return await settle(self._open(disks, fresh))
+        except BaseException:
+            if fresh:  # opened, but the caller is gone
+                await settle(self.close(fresh))
+            raise
+
+    async def close(self, dps: Iterable[str]) -> None:
+        """Closes all that can be closed, then raises the first failure, if any."""
+        await settle(self._close(list(dps)))
+
+    # -- after a restart ---------------------------------------------------------------------------------------------
+
+    async def abandon(self, dps: Sequence[str], also: dict[str, Any] | None = None) -> None:
+        """Says durably that these datapaths have no user any more. `also`: journal entries to write with that."""
+        for dp in dps:
+            self._set(dp, msgspec.structs.replace(self._entries[dp], target=State.DETACHED))
+        await self._journal.write({**self._changes(dps), **(also or {})})
+
+    def all(self) -> list[str]:
+        return list(self._entries)
+
+    def copies(self) -> list[str]:
+        return [dp for dp in self._entries if dp.startswith(COPY)]
+
+    async def recover(self, sr: str) -> None:
+        """Makes the SR's idea of what this host has open that of the journal. The caller holds the SR exclusively."""
+        mine = self.users(sr)
+        for disk in sorted({self._entries[dp].disk for dp in mine}):
+            await self._assert(disk)
+        for dp in sorted(mine, key=lambda dp: self._entries[dp].writable):
+            if self._entries[dp].leaked:
+                await self._try_close(dp)
+        for dp in sorted(mine, key=lambda dp: not self._entries[dp].writable):
+            if dp in self._entries and not self._entries[dp].state.attached:
+                await self._resume(dp)
+        await self._adopt(sr)
+        await self._record({*mine, *self.users(sr)})
+
+    async def _assert(self, disk: tuple[str, str]) -> None:
+        """Repeats what brought a disk to where it is: harmless when nothing was lost."""
+        resting = [dp for dp in self._on.get(disk, {}) if self._entries[dp].state is self._entries[dp].target]
+        try:
+            for step in automaton.transition(
+                State.DETACHED, automaton.superstate(self._entries[dp].state for dp in resting)
+            ):
+                await self._step(step, resting[0])
+        except _Failures as error:
+            log.critical(
+                "disk %s of SR %s is open here for %s, but cannot be any more: %s", disk[1], disk[0], resting, error
+            )
+
+    async def _resume(self, dp: str) -> None:
+        try:
+            await self._advance(dp)
+            log.info("completed the interrupted opening of %s", dp)
+        except _Failures as error:
+            log.warning("the interrupted opening of %s cannot be completed and is undone: %s", dp, error)
+            await self._undo([dp])
+
+    async def _adopt(self, sr: str) -> None:
+        """What the SR says this host holds, and the host does not remember, is listed until somebody closes it."""
+        plugin, handle = self._repositories.find(sr)
+        for held in await plugin.datapath.held(handle):
+            if any(self._entries[dp].state.activated for dp in self._on.get((sr, held.key), {})):
+                continue
+            if held.dp in self._entries:  # it serves another disk, so it cannot be using this one
+                await plugin.datapath.deactivate(held.uri, Domain(host=self._repositories.host, dp=held.dp))
+                continue
+            log.warning("SR %s: disk %s is held for %s, which nobody here remembers", sr, held.key, held.dp)
+            state = automaton.activated(held.writable)
+            self._set(
+                held.dp,
+                Entry(sr=sr, location=held.key, writable=held.writable, state=state, target=state, uri=held.uri),
+            )
+
+    # -- opening and closing -----------------------------------------------------------------------------------------
+
+    async def _open(self, disks: Sequence[DiskOpen], fresh: list[str]) -> list[Backend]:
+        keys = {(disk.sr, disk.location) for disk in disks}
+        async with self._locks.disks(keys):
+            for sr, _ in sorted(keys):
+                self._repositories.find(sr)
+            for key in sorted(keys):
+                await self._retry_leaked(key)
+            opening = self._plan(disks)
+            if opening:
+                await self._begin(opening)
+                try:
+                    for dp in opening:
+                        await self._advance(dp)
+                except BaseException as error:
+                    await self._undo(opening)
+                    raise _translated(error) from error
+                await self._record(opening)
+                self._checkpoint("open: done")
+            fresh.extend(opening)
+            return [self._answer(disk.dp) for disk in disks]
+
+    def _plan(self, disks: Sequence[DiskOpen]) -> dict[str, Entry]:
+        """The datapaths that have to be opened, writers first (a reader cannot be joined by one)."""
+        opening: dict[str, Entry] = {}
+        for disk in sorted(disks, key=lambda disk: not disk.writable):
+            known = self._entries.get(disk.dp) or opening.get(disk.dp)
+            if known is not None:
+                same = (known.sr, known.location, known.writable) == (disk.sr, disk.location, disk.writable)
+                if not same or known.leaked:
+                    raise internal_error(
+                        f"datapath {disk.dp} has disk {known.location} of SR {known.sr} open"
+                        f" ({known.state}, to be {known.target}); close it first"
+                    )
+                continue
+            target = automaton.activated(disk.writable)
+            states = {dp: self._entries[dp].state for dp in self._on.get((disk.sr, disk.location), {})}
+            states |= {dp: entry.target for dp, entry in opening.items() if entry.disk == (disk.sr, disk.location)}
+            try:
+                for operation in automaton.route(State.DETACHED, target):
+                    states, _ = automaton.apply(states, disk.dp, operation)
+            except (InUse, IllegalTransition) as error:
+                log.info("%s cannot open disk %s: %s", disk.dp, disk.location, error)
+                raise in_use(disk.location, "attach") from error
+            opening[disk.dp] = Entry(
+                sr=disk.sr, location=disk.location, writable=disk.writable, state=State.DETACHED, target=target
+            )
+        return opening
+
+    async def _begin(self, opening: dict[str, Entry]) -> None:
+        for dp, entry in opening.items():
+            self._set(dp, entry)
+        self._checkpoint("open: before intent")
+        try:
+            await self._journal.write(self._changes(opening))
+        except OSError as error:
+            for dp in opening:
+                self._drop(dp)
+            raise internal_error(f"cannot record what is being opened: {error}") from error
+        self._checkpoint("open: after intent")
+
+    async def _close(self, dps: list[str]) -> None:
+        keys = {self._entries[dp].disk for dp in dps if dp in self._entries}
+        async with self._locks.disks(keys):
+            mine = [dp for dp in dict.fromkeys(dps) if dp in self._entries and self._entries[dp].disk in keys]
+            if not mine:
+                return
+            self._checkpoint("close: before intent")
+            before = {dp: self._entries[dp] for dp in mine}
+            try:
+                await self.abandon(mine)
+            except OSError as error:
+                for dp, entry in before.items():
+                    self._set(dp, entry)
+                raise internal_error(f"cannot record what is being closed: {error}") from error
+            self._checkpoint("close: after intent")
+            failures: list[BaseException] = []
+            for dp in sorted(mine, key=lambda dp: self._entries[dp].writable):
+                try:
+                    await self._advance(dp)
+                except _Failures as error:
+                    log.error("%s is leaked: %s", dp, error)
+                    failures.append(error)
+            await self._record(mine)
+            self._checkpoint("close: done")
+        if failures:
+            raise _translated(failures[0]) from failures[0]
+
+    async def _advance(self, dp: str) -> None:
+        """Brings a datapath to its target, one operation after the other."""
+        while (entry := self._entries[dp]).state is not entry.target:
+            operation = automaton.route(entry.state, entry.target)[0]
+            states = {name: self._entries[name].state for name in self._on[entry.disk]}
+            after, steps = automaton.apply(states, dp, operation)
+            if entry.target.attached and not entry.backend:
+                self._borrow(dp)
+            reached = after.get(dp, State.DETACHED)
+            try:
+                for step in steps:
+                    await self._step(step, dp)
+            except BaseException:
+                if entry.target.attached:
+                    # it may have happened before it failed: the way back starts from there
+                    self._set(dp, msgspec.structs.replace(self._entries[dp], state=reached))
+                raise
+            self._set(dp, msgspec.structs.replace(self._entries[dp], state=reached))
+
+    def _borrow(self, dp: str) -> None:
+        """A disk that another datapath has attached is where that one found it."""
+        entry = self._entries[dp]
+        for other in self._on[entry.disk]:
+            if self._entries[other].backend is not None:
+                known = self._entries[other]
+                self._set(dp, msgspec.structs.replace(entry, uri=known.uri, backend=known.backend))
+                return
+
+    async def _step(self, step: Step, dp: str) -> None:
+        """Raises ApiError."""
+        try:
+            await self._ask(step, dp)
+        except ActivatedOnAnotherHost as error:
+            log.info("%s cannot have its disk: %s", dp, error)
+            raise in_use(self._entries[dp].location, "attach") from error
+        self._checkpoint(f"after {step}")
+
+    async def _ask(self, step: Step, dp: str) -> None:
+        entry = self._entries[dp]
+        plugin, handle = self._repositories.find(entry.sr)
+        domain = Domain(host=self._repositories.host, dp=dp)
+        match step:
+            case Step.ATTACH:
+                volume = await plugin.volume.stat(handle, entry.location)
+                if entry.writable and not volume.read_write:
+                    raise ApiError("VDI_READONLY", entry.location)
+                self._set(dp, msgspec.structs.replace(entry, uri=volume.uri[0]))
+                backend = await plugin.datapath.attach(volume.uri[0], domain)
+                self._set(dp, msgspec.structs.replace(self._entries[dp], backend=backend))
+            case Step.ACTIVATE_RW:
+                await plugin.datapath.activate(entry.uri, domain)
+            case Step.ACTIVATE_RO:
+                await plugin.datapath.activate_readonly(entry.uri, domain)
+            case Step.DEACTIVATE if entry.uri:
+                await plugin.datapath.deactivate(entry.uri, domain)
+            case Step.DETACH if entry.uri:
+                await plugin.datapath.detach(entry.uri, domain)
+
+    async def _undo(self, dps: Iterable[str]) -> None:
+        """Closes what an open that failed has opened."""
+        undone = sorted(dps, key=lambda dp: self._entries[dp].writable)
+        for dp in undone:
+            self._set(dp, msgspec.structs.replace(self._entries[dp], target=State.DETACHED))
+            await self._try_close(dp)
+        await self._record(undone)
+
+    async def _retry_leaked(self, disk: tuple[str, str]) -> None:
+        leaked = [dp for dp in self._on.get(disk, {}) if self._entries[dp].leaked]
+        for dp in leaked:
+            await self._try_close(dp)
+        if leaked:
+            await self._record(leaked)
+
+    async def _try_close(self, dp: str) -> None:
+        try:
+            await self._advance(dp)
+        except _Failures as error:
+            log.error("%s stays leaked: %s", dp, error)
+
+    # -- the table ---------------------------------------------------------------------------------------------------
+
+    async def _record(self, dps: Iterable[str]) -> None:
+        """Writes where datapaths are now; those that hold nothing any more are dropped."""
+        for dp in dps:
+            entry = self._entries.get(dp)
+            if entry is not None and entry.leaked and not entry.state.attached:
+                self._drop(dp)
+        await self._journal.note(self._changes(dps))
+
+    def _changes(self, dps: Iterable[str]) -> dict[str, Any]:
+        return {
+            self._prefix + dp: msgspec.to_builtins(self._entries[dp]) if dp in self._entries else None for dp in dps
+        }
+
+    def _set(self, dp: str, entry: Entry) -> None:
+        self._entries[dp] = entry
+        self._on.setdefault(entry.disk, {})[dp] = None
+
+    def _drop(self, dp: str) -> None:
+        entry = self._entries.pop(dp)
+        others = self._on[entry.disk]
+        del others[dp]
+        if not others:
+            del self._on[entry.disk]
+
+    def _answer(self, dp: str) -> Backend:
+        entry = self._entries[dp]
+        if entry.backend is None:
+            raise internal_error(f"datapath {dp} is open without a backend")
+        return Backend(
+            dp=dp,
+            kind=entry.backend.kind,
+            path=entry.backend.path,
+            format=entry.backend.format,
+            writable=entry.writable,
+        )
+
+
+def _translated(error: BaseException) -> BaseException:
+    """What the caller is told."""
+    if isinstance(error, IllegalStep | IllegalTransition | InUse):
+        return internal_error(f"storage: {error}")
+    return error

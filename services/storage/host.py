@@ -1,0 +1,101 @@
+"""The storage of one host: its SRs, its disks and its datapaths, behind one set of locks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from services.storage.datapaths import Checkpoint, Datapaths
+from services.storage.disks import Disks
+from services.storage.journal import Journal
+from services.storage.locks import Locks
+from services.storage.plugins.interface import Plugin
+from services.storage.repositories import Repositories
+from shared.contracts.storage import SrAttach, SrCreate, SrStat
+from shared.errors import ApiError
+
+log = logging.getLogger("storage.host")
+
+
+def _nowhere(_: str) -> None:
+    """The checkpoint of a running service."""
+
+
+class HostStorage:
+    def __init__(
+        self, host: str, plugins: Mapping[str, Plugin], journal: Journal, checkpoint: Checkpoint = _nowhere
+    ) -> None:
+        self.host = host
+        self._locks = Locks()
+        self.repositories = Repositories(host, plugins, journal)
+        self.datapaths = Datapaths(self.repositories, self._locks, journal, checkpoint)
+        self.disks = Disks(self.repositories, self.datapaths, self._locks)
+        self._journal = journal
+
+    async def start(self, boot: str) -> None:
+        """Attaches again what was attached, and repairs what was interrupted. `boot`: see `services.storage.boot`.
+
+        After a reboot nobody has anything open. An SR that cannot be attached now is tried again by `retry`.
+        """
+        key = f"boot/{self.host}"
+        rebooted = self._journal.data.get(key) not in (None, boot)
+        gone = self.datapaths.all() if rebooted else self.datapaths.copies()
+        await self.datapaths.abandon(gone, {key: boot})
+        await self.retry()
+
+    async def retry(self) -> None:
+        for sr in self.repositories.missing():
+            async with self._locks.sr(sr):
+                if sr in self.repositories.missing() and await self.repositories.attach_again(sr):
+                    try:
+                        await self.datapaths.recover(sr)
+                    except ApiError as error:
+                        log.error("SR %s is attached, but its datapaths cannot be recovered: %s", sr, error)
+                        self.repositories.suspend(sr, error)
+
+    async def create_sr(self, request: SrCreate) -> None:
+        async with self._locks.sr(request.sr):
+            plugin = self.repositories.plugin(request.type)
+            await plugin.sr.create(request.sr, request.device_config, request.name_label, "")
+
+    async def attach_sr(self, request: SrAttach) -> SrStat:
+        async with self._locks.sr(request.sr):
+            if request.sr not in self.repositories.attached():
+                await self.repositories.attach(request)
+                try:
+                    await self.datapaths.recover(request.sr)
+                except ApiError:
+                    await self.repositories.detach(request.sr)
+                    raise
+            return await self.repositories.stat(request.sr)
+
+    async def detach_sr(self, sr: str) -> None:
+        self._refuse_used(sr)  # before waiting for those who work on its disks
+        async with self._locks.sr(sr):
+            self._refuse_used(sr)
+            await self.repositories.detach(sr)
+
+    async def destroy_sr(self, sr: str) -> None:
+        self._refuse_used(sr)
+        async with self._locks.sr(sr):
+            self._refuse_used(sr)
+            plugin, handle = self.repositories.find(sr)
+            await plugin.sr.destroy(handle)
+            await self.repositories.forget(sr)
+
+    async def fence(self, host: str) -> int:
+        """Breaks what another host has activated, in every SR attached here. Returns how many leases that were."""
+        if host == self.host:
+            raise ApiError("HOST_IS_LIVE", host)
+        count = 0
+        for sr in self.repositories.attached():
+            async with self._locks.shared(sr):
+                plugin, handle = self.repositories.find(sr)
+                count += await plugin.datapath.fence(handle, host)
+        return count
+
+    def _refuse_used(self, sr: str) -> None:
+        users = self.datapaths.users(sr)
+        if users:
+            log.info("SR %s is in use by %s", sr, ", ".join(users))
+            raise ApiError("SR_DEVICE_IN_USE")

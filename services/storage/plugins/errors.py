@@ -1,0 +1,54 @@
+"""The failures of plug-ins, as catalogue errors.
+
+Numbers are those of the SR_BACKEND_FAILURE_<n> family that the SM drivers use for the same thing.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from shared.errors import ApiError
+
+
+class Failure(IntEnum):
+    INVALID_ARGUMENT = 1
+    SR_SCAN = 40
+    SR_EXISTS = 42
+    VDI_EXISTS = 43
+    SR_UNAVAILABLE = 47
+    SR_CREATE = 61
+    SR_DELETE = 63
+    VDI_LOAD = 65
+    VDI_CREATE = 78
+    VDI_SIZE = 79
+    VDI_DELETE = 80
+    VDI_CLONE = 81
+    VDI_SNAPSHOT = 82
+    LOCATION_MISSING = 94
+    CHAIN_TOO_LONG = 109
+    VDI_RESIZE = 110
+    IO = 200
+    NO_WRITE = 461
+
+
+def backend_failure(number: Failure, text: object, detail: object = "") -> ApiError:
+    """SR_BACKEND_FAILURE_<n> ["", text, detail]."""
+    return ApiError(f"SR_BACKEND_FAILURE_{int(number)}", "", text, detail)
+
+
+def plugin_failed(reason: object, output: object = "") -> ApiError:
+    """SR_BACKEND_FAILURE [reason, "", output]: a program did not run, or not to its end."""
+    return ApiError("SR_BACKEND_FAILURE", reason, "", output)
+
+
+def volume_missing(sr: str, key: str) -> ApiError:
+    return ApiError("VDI_MISSING", sr, key)
+
+
+def sr_full(requested: int, maximum: int) -> ApiError:
+    """Bytes."""
+    return ApiError("SR_FULL", requested, maximum)
+
+
+def in_use(key: str, operation: str) -> ApiError:
+    return ApiError("VDI_IN_USE", key, operation)

@@ -1,0 +1,121 @@
+"""The SRs that one host has, or should have, attached."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from services.storage.journal import Journal
+from services.storage.plugins.interface import Handle, Plugin
+from shared.bus.contract import Record
+from shared.contracts.storage import SrAttach, SrStat
+from shared.errors import ApiError
+
+log = logging.getLogger("storage.sr")
+
+
+class Wanted(Record, frozen=True):
+    """What an SR was attached with; kept until it is detached."""
+
+    type: str
+    device_config: dict[str, str]
+
+
+class Repositories:
+    """An SR that was attached stays wanted over restarts; while it cannot be attached, callers get the reason."""
+
+    def __init__(self, host: str, plugins: Mapping[str, Plugin], journal: Journal) -> None:
+        self.host = host
+        self._plugins = plugins
+        self._journal = journal
+        self._prefix = f"sr/{host}/"
+        self._wanted: dict[str, Wanted] = {
+            key.removeprefix(self._prefix): msgspec.convert(value, Wanted)
+            for key, value in journal.data.items()
+            if key.startswith(self._prefix)
+        }
+        self._handles: dict[str, Handle] = {}
+        self._failures: dict[str, ApiError] = {}
+
+    def plugin(self, kind: str) -> Plugin:
+        """Raises SR_UNKNOWN_DRIVER."""
+        try:
+            return self._plugins[kind]
+        except KeyError:
+            raise ApiError("SR_UNKNOWN_DRIVER", kind) from None
+
+    def find(self, sr: str) -> tuple[Plugin, Handle]:
+        """Raises SR_NOT_ATTACHED, or why the SR could not be attached again after a restart."""
+        handle = self._handles.get(sr)
+        if handle is None:
+            raise self._failures.get(sr) or ApiError("SR_NOT_ATTACHED", sr)
+        return self._plugins[self._wanted[sr].type], handle
+
+    def attached(self) -> list[str]:
+        return list(self._handles)
+
+    def missing(self) -> list[str]:
+        """SRs that should be attached and are not."""
+        return [sr for sr in self._wanted if sr not in self._handles]
+
+    async def attach(self, request: SrAttach) -> None:
+        """Attaching one that is attached already changes nothing."""
+        if request.sr in self._handles:
+            return
+        plugin = self.plugin(request.type)
+        handle = await plugin.sr.attach(request.sr, request.device_config, self.host)
+        wanted = Wanted(type=request.type, device_config=request.device_config)
+        await self._write(request.sr, wanted)
+        self._wanted[request.sr] = wanted
+        self._handles[request.sr] = handle
+        self._failures.pop(request.sr, None)
+
+    async def attach_again(self, sr: str) -> bool:
+        """After a restart. False: it failed, and why is kept for callers."""
+        wanted = self._wanted[sr]
+        try:
+            self._handles[sr] = await self.plugin(wanted.type).sr.attach(sr, wanted.device_config, self.host)
+        except ApiError as error:
+            if str(error) != str(self._failures.get(sr)):
+                log.error("SR %s cannot be attached again: %s", sr, error)
+            self._failures[sr] = error
+            return False
+        self._failures.pop(sr, None)
+        return True
+
+    def suspend(self, sr: str, why: ApiError) -> None:
+        """It stays wanted, and is to be attached again."""
+        self._handles.pop(sr, None)
+        self._failures[sr] = why
+
+    async def detach(self, sr: str) -> None:
+        """Detaching one that is not attached changes nothing."""
+        if sr not in self._wanted:
+            return
+        handle = self._handles.get(sr)
+        if handle is not None:
+            await self.plugin(self._wanted[sr].type).sr.detach(handle)
+        await self.forget(sr)
+
+    async def forget(self, sr: str) -> None:
+        await self._write(sr, None)
+        self._wanted.pop(sr, None)
+        self._handles.pop(sr, None)
+        self._failures.pop(sr, None)
+
+    async def stat(self, sr: str) -> SrStat:
+        plugin, handle = self.find(sr)
+        space = await plugin.sr.stat(handle)
+        volumes = await plugin.sr.ls(handle)
+        return SrStat(
+            physical_size=space.total_space,
+            physical_utilisation=space.total_space - space.free_space,
+            virtual_allocation=sum(volume.virtual_size for volume in volumes),
+        )
+
+    async def _write(self, sr: str, wanted: Wanted | None) -> None:
+        value: Any = None if wanted is None else msgspec.to_builtins(wanted)
+        await self._journal.write({self._prefix + sr: value})

@@ -1,0 +1,208 @@
+"""The storage service: the methods of `shared.contracts.storage`, for each host of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from services.storage.boot import boot_identity
+from services.storage.host import HostStorage
+from services.storage.journal import Journal
+from services.storage.options import StorageOptions
+from services.storage.plugins.dummy import DummyPlugin
+from services.storage.plugins.file.plugin import FilePlugin
+from services.storage.plugins.file.qemu_img import QemuImg
+from services.storage.plugins.interface import Plugin
+from shared.bus import context
+from shared.bus.contract import Empty, Method, Reply, Request
+from shared.bus.interface import Bus, BusError
+from shared.contracts import storage as contract
+from shared.contracts.task import PROGRESS, Progress
+from shared.errors import ApiError
+from shared.service import Service
+
+PROGRESS_INTERVAL = 0.5
+"""Seconds between two reports of one copy."""
+
+
+STOP_AFTER = 5.0
+"""Seconds that running calls get to end when the service stops; then they are cancelled and undo their work."""
+
+
+class Calls:
+    """The calls that are running, and what is counted about calls."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.calls = Counter(
+            "storage_calls",
+            "Calls by method and outcome (ok or an error code)",
+            ["method", "outcome"],
+            registry=registry,
+        )
+        self.seconds = Histogram("storage_call_seconds", "Duration of calls", ["method"], registry=registry)
+        self.datapaths = Gauge("storage_datapaths", "Datapaths by host and state", ["host", "state"], registry=registry)
+        self._running: set[asyncio.Task[Any]] = set()
+        self.srs = Gauge("storage_srs_attached", "SRs attached, by host", ["host"], registry=registry)
+
+    def follow(self, host: HostStorage) -> None:
+        """The gauges are read from the tables when somebody asks for them."""
+        for state in ("attached", "activated"):
+            self.datapaths.labels(host.host, state).set_function(partial(_count, host, state))
+        self.srs.labels(host.host).set_function(lambda: len(host.repositories.attached()))
+
+    def measured(
+        self, method: Method[Request, Reply], handler: Callable[[Request], Awaitable[Reply]]
+    ) -> Callable[[Request], Awaitable[Reply]]:
+        seconds = self.seconds.labels(method.name)
+
+        async def call(request: Request) -> Reply:
+            begin, outcome = time.perf_counter(), "INTERNAL_ERROR"
+            task = asyncio.current_task()
+            assert task is not None
+            self._running.add(task)
+            try:
+                reply = await handler(request)
+                outcome = "ok"
+                return reply
+            except ApiError as error:
+                outcome = error.code
+                raise
+            except asyncio.CancelledError:
+                outcome = "cancelled"
+                raise
+            finally:
+                self._running.discard(task)
+                seconds.observe(time.perf_counter() - begin)
+                self.calls.labels(method.name, outcome).inc()
+
+        return call
+
+    async def end(self) -> None:
+        if self._running:
+            await asyncio.wait(self._running, timeout=STOP_AFTER)
+        left = list(self._running)
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+
+def _count(host: HostStorage, state: str) -> float:
+    return sum(held.state == state for held in host.datapaths.held())
+
+
+class Handlers:
+    """One host's methods."""
+
+    def __init__(self, host: HostStorage, plugins: dict[str, Plugin], bus: Bus) -> None:
+        self._host, self._plugins, self._bus = host, plugins, bus
+
+    def table(self) -> list[tuple[Method[Any, Any], Callable[[Any], Awaitable[Any]]]]:
+        disks = self._host.disks
+        return [
+            (contract.DRIVERS, self._drivers),
+            (contract.SR_CREATE, self._sr_create),
+            (contract.SR_ATTACH, self._host.attach_sr),
+            (contract.SR_DETACH, self._sr_detach),
+            (contract.SR_DESTROY, self._sr_destroy),
+            (contract.SR_SCAN, lambda request: disks.scan(request.sr)),
+            (contract.VDI_CREATE, disks.create),
+            (contract.VDI_DESTROY, self._vdi_destroy),
+            (contract.VDI_CLONE, disks.clone),
+            (contract.VDI_COPY, self._vdi_copy),
+            (contract.VDI_RESIZE, disks.resize),
+            (contract.OPEN, self._open),
+            (contract.CLOSE, self._close),
+            (contract.DATAPATHS, self._datapaths),
+            (contract.FENCE, self._fence),
+        ]
+
+    async def _drivers(self, _: Empty) -> contract.Drivers:
+        return contract.Drivers(drivers=[plugin.query() for plugin in self._plugins.values()])
+
+    async def _sr_create(self, request: contract.SrCreate) -> Empty:
+        await self._host.create_sr(request)
+        return Empty()
+
+    async def _sr_detach(self, request: contract.SrRef) -> Empty:
+        await self._host.detach_sr(request.sr)
+        return Empty()
+
+    async def _sr_destroy(self, request: contract.SrRef) -> Empty:
+        await self._host.destroy_sr(request.sr)
+        return Empty()
+
+    async def _vdi_destroy(self, request: contract.VdiRef) -> Empty:
+        await self._host.disks.destroy(request)
+        return Empty()
+
+    async def _vdi_copy(self, request: contract.VdiClone) -> contract.VdiInfo:
+        return await self._host.disks.copy(request, self._reporter())
+
+    async def _open(self, request: contract.Open) -> contract.Opened:
+        return contract.Opened(backends=await self._host.datapaths.open(request.disks))
+
+    async def _close(self, request: contract.Close) -> Empty:
+        await self._host.datapaths.close(request.dps)
+        return Empty()
+
+    async def _datapaths(self, _: Empty) -> contract.Datapaths:
+        return contract.Datapaths(datapaths=self._host.datapaths.held())
+
+    async def _fence(self, request: contract.Fence) -> contract.Fenced:
+        return contract.Fenced(leases=await self._host.fence(request.host))
+
+    def _reporter(self) -> Callable[[float], Awaitable[None]]:
+        """Tells the task of the current call how far it is, now and then."""
+        task = context.current.get().task
+        last = 0.0
+
+        async def report(progress: float) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if task and now - last >= PROGRESS_INTERVAL:
+                last = now
+                try:
+                    await self._bus.publish(PROGRESS, Progress(task=task, progress=progress), task=task)
+                except BusError:
+                    last = 0.0  # a copy does not fail for want of an audience
+
+        return report
+
+
+async def setup(service: Service) -> None:
+    options = service.options(StorageOptions)
+    journal = Journal(service.state_dir / "journal")
+    plugins: dict[str, Plugin] = {
+        "file": FilePlugin(QemuImg(options.qemu_img, options.qemu_img_timeout), options.lock_timeout),
+        "dummy": DummyPlugin(Journal(service.state_dir / "dummy")),
+    }
+    calls = Calls(service.registry)
+    boot = boot_identity()
+    hosts = [HostStorage(config.uuid, plugins, journal) for config in service.hosts]
+    for host in hosts:
+        await host.start(boot)
+        calls.follow(host)
+        for method, handler in Handlers(host, plugins, service.bus).table():
+            await service.serve(method, calls.measured(method, handler), host=host.host)
+
+    async def close() -> None:
+        await calls.end()
+        for plugin in plugins.values():
+            await plugin.close()
+        await journal.close()
+
+    service.on_stop(close)
+    service.spawn(_retry(hosts, options.retry_interval), "attach SRs again")
+
+
+async def _retry(hosts: list[HostStorage], interval: float) -> None:
+    while True:
+        await asyncio.sleep(interval)
+        for host in hosts:
+            await host.retry()

@@ -1,0 +1,25 @@
+"""Work that must not be left half-way when its caller is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+async def settle(work: Coroutine[Any, Any, Result]) -> Result:
+    """Awaits the work. A cancellation is raised only when the work has ended, whatever came of it."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                continue  # asked again; the answer comes when the work has ended
+        if not task.cancelled():
+            task.exception()  # the caller gets the cancellation; the failure was undone by the work itself
+        raise
