@@ -20,7 +20,9 @@ ATTEMPTS = 20
 
 
 class Database:
-    """Writes go to the database process; `store` is what they are decided on. A write returns when the replica shows it."""
+    """Writes go to the database process; `store` is what they are decided on. A write returns when the replica shows
+    it.
+    """
 
     def __init__(self, bus: Bus, replica: Replica | None = None) -> None:
         self._bus = bus
@@ -33,7 +35,9 @@ class Database:
         return self._replica.store
 
     async def transact(self, changes: Sequence[Change], given: Sequence[Precondition] = ()) -> int:
-        """Applies all changes or none; returns the commit's generation. Raises `DatabaseConflict` and the store's errors."""
+        """Applies all changes or none; returns the commit's generation. Raises `DatabaseConflict` and the store's
+        errors.
+        """
         try:
             committed = await self._bus.call(TRANSACT, Transact(changes=list(changes), preconditions=list(given)))
         except ApiError as error:

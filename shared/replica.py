@@ -1,7 +1,7 @@
 """A local copy of the database's rows that follows every commit: reads never cross the bus.
 
-The replica subscribes to deltas, fetches a snapshot, and applies what follows it. A gap, a reconnect or a new term means a new
-snapshot; watchers then get the difference between the two states, so they never miss a change.
+The replica subscribes to deltas, fetches a snapshot, and applies what follows it. A gap, a reconnect or a new term
+means a new snapshot; watchers then get the difference between the two states, so they never miss a change.
 """
 
 from __future__ import annotations

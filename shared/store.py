@@ -2,8 +2,8 @@
 
 The database process and every replica hold one `Store` each and apply the same deltas, so they agree.
 
-A stored reference (`VBD.VM`) maintains a list on the other side (`VM.VBDs`): the list object of a row is the index itself, kept even
-while the row it belongs to does not exist, so the order in which rows arrive does not matter.
+A stored reference (`VBD.VM`) maintains a list on the other side (`VM.VBDs`): the list object of a row is the index
+itself, kept even while the row it belongs to does not exist, so the order in which rows arrive does not matter.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ HISTORY: Final = 65536
 class Row:
     """`fields`: every field of the class, derived ones included; never changed in place by readers.
 
-    `created`, `modified`: generations. `fragments`: encodings of this very state, for whoever reads it; dropped on change.
+    `created`, `modified`: generations. `fragments`: encodings of this very state, for whoever reads it; dropped on
+    change.
     """
 
     __slots__ = ("created", "fields", "fragments", "modified")

@@ -1,7 +1,7 @@
 """Which operations an object allows: the decisions of each class, by name, and keeping `allowed_operations` up to date.
 
-Whoever changes an object publishes what it allows then, in the same transaction. What depends on other objects (a VM on its
-disks) is brought up to date by `Publisher` a moment later.
+Whoever changes an object publishes what it allows then, in the same transaction. What depends on other objects (a VM on
+its disks) is brought up to date by `Publisher` a moment later.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _DEPENDENTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 
 
 def published(store: Store, cls: str, ref: str, changes: Iterable[Change]) -> list[Change]:
-    """The change that publishes what the object allows once `changes` have been made; none if it is the same or gone."""
+    """The change that publishes what the object allows after `changes`; none if it is the same or gone."""
     rows = Overlay(store, changes)
     row = rows.row(cls, ref)
     if row is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,6 +16,10 @@ from shared.database import Database
 from shared.errors import ApiError
 from shared.replica import Replica
 from shared.store import NULL, Store
+
+if TYPE_CHECKING:
+    from services.api.events import EventHub
+    from services.api.placement import Placement
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +49,8 @@ class Api:
     hosts: list[HostConfig]
     options: Options
     authenticator: Authenticator
+    hub: EventHub = field(init=False)
+    placement: Placement = field(init=False)
     running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     """Task reference to the asyncio task that carries it out, in this process."""
 

@@ -37,8 +37,8 @@ def _refused(user: str) -> ApiError:
 class PasswordFile:
     """One `user:hash` a line, as `shared.passwords` makes them.
 
-    A check costs tens of milliseconds on purpose. Pairs that passed are remembered as keyed digests until the file changes,
-    so a client that logs in for every call does not pay each time; failures are never remembered.
+    A check costs tens of milliseconds on purpose. Pairs that passed are remembered as keyed digests until the file
+    changes, so a client that logs in for every call does not pay each time; failures are never remembered.
     """
 
     def __init__(self, path: Path) -> None:

@@ -26,8 +26,8 @@ def new_ref() -> str:
 class Call:
     """`wire`: the name as sent, prefix included. `session`: reference, "" for session-less calls.
 
-    `task`: its reference. The row of a synchronous call's task is created with the first thing the call writes, and removed
-    with the last, so it costs no transaction of its own.
+    `task`: its reference. The row of a synchronous call's task is created with the first thing the call writes, and
+    removed with the last, so it costs no transaction of its own.
     """
 
     api: Api

@@ -163,9 +163,7 @@ class XenApi:
         """A call over a member's Unix socket is the coordinator's: it goes there over the bus, as it came."""
         return self._forwarded(caller, method, params, target, codec)
 
-    async def _forwarded(
-        self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec
-    ) -> Answer:
+    async def _forwarded(self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec) -> Answer:
         request = XenApiCall(
             method=method, params=params.values, trusted=True, user_agent=caller.user_agent, address=caller.address
         )
@@ -206,4 +204,3 @@ def _arguments(message: Message, params: RawParams) -> tuple[Any, ...]:
         for index, param in enumerate(declared)
         if index < given or param.default is not MISSING
     )
-

@@ -1,7 +1,7 @@
 """`event.from` and `event.next`: changes of rows, answered from the replica.
 
-A waiting call is a coroutine on a future. Every commit looks up who subscribed to the classes it touched and wakes only those;
-each then joins fragments that were encoded once for all.
+A waiting call is a coroutine on a future. Every commit looks up who subscribed to the classes it touched and wakes only
+those; each then joins fragments that were encoded once for all.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Token:
 
     @staticmethod
     def parse(text: str) -> Token:
-        """"" is the beginning. Raises EVENT_FROM_TOKEN_PARSE_FAILURE [token]."""
+        """ "" is the beginning. Raises EVENT_FROM_TOKEN_PARSE_FAILURE [token]."""
         if not text:
             return Token(0, 0)
         first, comma, second = text.partition(",")

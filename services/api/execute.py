@@ -1,4 +1,6 @@
-"""Carrying out an explicit message: take its lock, run its body, write the outcome and give the lock back in one transaction."""
+"""Carrying out an explicit message: take its lock, run its body, write the outcome and give the lock back in one
+transaction.
+"""
 
 from __future__ import annotations
 
@@ -100,9 +102,7 @@ class Executor:
             await asyncio.shield(asyncio.create_task(self._write(call, changes)))
         if error is None:
             for alert in call.alerts:
-                await call.api.bus.publish(
-                    ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name
-                )
+                await call.api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name)
 
     async def _write(self, call: Call, changes: Sequence[Change]) -> None:
         """Tries for as long as the database may need to come back: an outcome that is lost leaves a lock behind."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 from services.api import query
@@ -29,15 +28,23 @@ def row_fragment(codec: Codec, cls: str, row: Row) -> bytes:
     known = row.fragments.get(codec.name)
     if known is None:
         fields = row.fields
-        known = codec.record([encode(fields[name]) for name, encode in _members(codec, cls)])
+        known = codec.record([encode(fields[name]) for name, encode in _encoders(codec, cls)])
         row.fragments[codec.name] = known
     return bytes(known)
 
 
-@cache
-def _members(codec: Codec, cls: str) -> tuple[tuple[str, Callable[[Any], bytes]], ...]:
-    fields = record_fields(RecordType(cls))
-    return tuple((name, codec.member_encoder(name, type_)) for name, type_ in fields.items())
+_Encoders = tuple[tuple[str, Callable[[Any], bytes]], ...]
+_ENCODERS: dict[tuple[str, str], _Encoders] = {}
+
+
+def _encoders(codec: Codec, cls: str) -> _Encoders:
+    """Field name and its encoder, for every field that clients see; made once per codec and class."""
+    known = _ENCODERS.get((codec.name, cls))
+    if known is None:
+        fields = record_fields(RecordType(cls))
+        known = tuple((name, codec.member_encoder(name, type_)) for name, type_ in fields.items())
+        _ENCODERS[codec.name, cls] = known
+    return known
 
 
 def _existing(store: Store, cls: str, ref: str) -> Row:
@@ -172,7 +179,7 @@ def constructor_fields(cls: str, record: Mapping[str, Any]) -> dict[str, Any]:
     """
     fields: dict[str, Any] = {}
     for name, field in model.classes[cls].fields.items():
-        if field.qualifier == "RO/runtime" or isinstance(field.type, SetType) and field.maintained_from is not None:
+        if field.qualifier == "RO/runtime" or (isinstance(field.type, SetType) and field.maintained_from is not None):
             continue
         if name in record:
             fields[name] = record[name]
@@ -186,4 +193,3 @@ def constructor_fields(cls: str, record: Mapping[str, Any]) -> dict[str, Any]:
 def new_row(cls: str) -> tuple[str, str]:
     """A reference and a uuid for a new row."""
     return f"OpaqueRef:{uuid.uuid4()}", str(uuid.uuid4())
-

@@ -1,7 +1,8 @@
 """Taking and giving back `current_operations`, the locks of the API.
 
-A lock is taken by a transaction whose precondition is the row the decision was made on. What is in the way of a call makes it wait,
-as upstream does, until the other operation ends or the policy's time is over; everything else refuses at once.
+A lock is taken by a transaction whose precondition is the row the decision was made on. What is in the way of a call
+makes it wait, as upstream does, until the other operation ends or the policy's time is over; everything else refuses at
+once.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ async def acquire(call: Call, waiters: RowWaiters, lock: Lock, arguments: tuple[
             call.task_exists = call.task_exists or call.has_task
             return
         except ApiError as error:
+            if lock.reserve is not None:
+                call.api.placement.withdraw(ref)
             left = deadline - time.monotonic()
             if error.code != "OTHER_OPERATION_IN_PROGRESS" or left <= 0:
                 raise
@@ -115,7 +118,9 @@ def release(call: Call, lock: Lock, arguments: tuple[Any, ...], changes: Sequenc
     """What gives the lock back, together with the outcome's `changes`."""
     ref = arguments[lock.argument]
     row = call.store.row(lock.cls, ref)
-    if row is None or any(change.cls == lock.cls and change.ref == ref and isinstance(change, Delete) for change in changes):
+    if row is None or any(
+        change.cls == lock.cls and change.ref == ref and isinstance(change, Delete) for change in changes
+    ):
         return list(changes)
     given_back: Change = MapDrop(cls=lock.cls, ref=ref, field="current_operations", key=call.task)
     everything = [*changes, given_back]

@@ -30,8 +30,8 @@ Reserve = Callable[["Call", "Store", tuple[Any, ...]], Sequence[Change]]
 class Lock:
     """The message puts `operation` into `current_operations` of its argument number `argument`, of class `cls`.
 
-    It is allowed when the class's check says so (`services.api.decisions`). `interrupts`: operations in progress on the same
-    object that are cancelled and waited for first.
+    It is allowed when the class's check says so (`services.api.decisions`). `interrupts`: operations in progress on the
+    same object that are cancelled and waited for first.
     """
 
     cls: str

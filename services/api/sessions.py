@@ -33,14 +33,14 @@ def find(api: Api, session: str) -> Mapping[str, Any]:
 
 
 def check(api: Api, message: Message, session: str) -> Mapping[str, Any]:
-    """Everything about the session that is checked before roles (`wire-protocol` 6.2). Raises SESSION_INVALID, HOST_IS_SLAVE."""
+    """Everything about the session that is checked before roles (`wire-protocol` 6.2). Raises SESSION_INVALID,
+    HOST_IS_SLAVE.
+    """
     row = find(api, session)
     if not api.is_coordinator and not row["pool"]:
         raise ApiError("HOST_IS_SLAVE", api.coordinator_address)
     if message.pool_internal and not row["pool"]:
-        raise internal_error(
-            f'Internal API "{message.wire_name}" call attempted with non-pool (external) session'
-        )
+        raise internal_error(f'Internal API "{message.wire_name}" call attempted with non-pool (external) session')
     return row
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,5 +87,3 @@ async def abandon(api: Api) -> None:
             changes.append(Delete(cls="task", ref=ref))
     if changes:
         await api.database.transact(changes, [RowPresent(cls="task", ref=change.ref) for change in changes])
-
-

@@ -18,7 +18,8 @@ async def write(store: Store, redo_log: FileRedoLog, committer: Committer) -> bo
     """Begins a new segment and has a child write the rows as they are then. Returns whether the checkpoint counts.
 
     The rows may hold commits whose records go to the new segment a moment later: replay skips those. If they are taken
-    back instead, the checkpoint is dropped. A child that fails or is killed leaves the older checkpoint and all segments.
+    back instead, the checkpoint is dropped. A child that fails or is killed leaves the older checkpoint and all
+    segments.
     """
     cut: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
     taken_back = committer.taken_back

@@ -1,8 +1,9 @@
 """Group commit: one write and one fdatasync for all that waits.
 
-A transaction is applied to the rows at once, so the next one is decided on top of it, but it is answered and published only when
-its record is durable. While a write is in flight, what arrives joins the next batch. Order is kept for all: a volatile
-transaction (sessions, tasks) needs no sync, yet waits for the durable ones before it, because followers apply deltas in order.
+A transaction is applied to the rows at once, so the next one is decided on top of it, but it is answered and published
+only when its record is durable. While a write is in flight, what arrives joins the next batch. Order is kept for all: a
+volatile transaction (sessions, tasks) needs no sync, yet waits for the durable ones before it, because followers apply
+deltas in order.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ class Committer:
     async def transact(
         self, request: Transact, *, request_id: str = "", task: str = "", session: str = ""
     ) -> Committed:
-        """Applies and waits until durable. Raises what `resolve` raises, or INTERNAL_ERROR when the log cannot be written."""
+        """Applies and waits until durable. Raises what `resolve` raises, or INTERNAL_ERROR when the log cannot be
+        written.
+        """
         if request_id:
             if request_id in self._requests:
                 return Committed(generation=self._requests[request_id], term=self.store.term)
@@ -215,6 +218,6 @@ class Committer:
             if not pending.done.done():
                 pending.done.set_exception(internal_error(f"not saved, nothing changed: {error}"))
                 pending.done.exception()  # its caller may have gone
-        # Followers that saw any of it in a snapshot, and those that did not, must both notice: the next delta fits neither.
+        # Followers that saw it in a snapshot, and those that did not, must both notice: the next delta fits neither.
         store.generation += 1
         self.durable = store.generation

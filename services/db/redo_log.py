@@ -1,8 +1,8 @@
 """The `file` redo log: an append-only folder of segments, replayed at start.
 
-A record is `length (u32) | crc32 (u32) | body`, little endian, body JSON. A segment begins with a header record that names the
-machine's boot. Records of volatile changes (sessions, tasks, `current_operations`) are written but never waited for: they bring
-back a database process that was killed, and are ignored once the machine has been restarted.
+A record is `length (u32) | crc32 (u32) | body`, little endian, body JSON. A segment begins with a header record that
+names the machine's boot. Records of volatile changes (sessions, tasks, `current_operations`) are written but never
+waited for: they bring back a database process that was killed, and are ignored once the machine has been restarted.
 
 `checkpoint-<generation>` holds all rows at one generation; segments before it are no longer needed.
 """

@@ -107,7 +107,8 @@ class Open(Record, frozen=True):
 
 
 class Backend(Record, frozen=True):
-    """Where the hypervisor finds the disk. `kind`: "file" | "block" | "nbd"; `format`: "raw" | "qcow2" | "vhd" | "none".
+    """Where the hypervisor finds the disk. `kind`: "file" | "block" | "nbd"; `format`: "raw" | "qcow2" | "vhd" |
+    "none".
 
     `none` is a simulated disk without content.
     """

@@ -6,13 +6,11 @@ from importlib import import_module
 from typing import Final
 
 MODULES: Final = (
-    "console",
     "event",
     "host",
     "message",
     "network",
     "pbd",
-    "pif",
     "pool",
     "session",
     "sr",

@@ -70,7 +70,7 @@ async def destroy_all(call: Call, filters: dict[str, str]) -> None:
     tests: list[Callable[[Row], bool]] = []
     for key, value in filters.items():
         if key == "priority":
-            tests.append(lambda row, wanted=_number(key, value): row["priority"] == wanted)  # type: ignore[misc]
+            tests.append(_of_priority(_number(key, value)))
         elif key in ("before", "after"):
             limit = _date(key, value)
             tests.append(_before(limit) if key == "before" else _after(limit))
@@ -94,6 +94,10 @@ def _date(key: str, value: str) -> str:
     except ValueError:
         raise ApiError("INVALID_VALUE", key, value) from None
     return value
+
+
+def _of_priority(wanted: int) -> Callable[[Row], bool]:
+    return lambda row: bool(row["priority"] == wanted)
 
 
 def _before(limit: str) -> Callable[[Row], bool]:

@@ -15,7 +15,7 @@ PENDING = ("pending", "cancelling")
 
 
 def _own(call: Call, task: str) -> None:
-    """Raises HANDLE_INVALID; RBAC_PERMISSION_DENIED unless the task belongs to the caller or its role covers all tasks."""
+    """Raises HANDLE_INVALID; RBAC_PERMISSION_DENIED unless the task is the caller's or its role covers all."""
     row = call.store.row("task", task)
     if row is None:
         raise ApiError("HANDLE_INVALID", "task", task)

@@ -1,0 +1,81 @@
+"""Who may use the HTTP handlers that are not calls, and where their bytes come from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from services.api import roles, sessions
+from services.api.api import Api
+from services.api.decisions.rows import is_null
+from services.api.edge.dispatcher import Basic, Caller, Credential, HttpRefusal, PoolSecret, Session, Trusted
+from services.api.edge.handlers import HANDLERS
+from shared.contracts import vm as contract
+from shared.errors import ApiError
+
+_ROLES: Final = {row.permission: row.role for row in HANDLERS}
+
+
+class Access:
+    """Credentials of a request, turned into a session for as long as it lasts."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    @asynccontextmanager
+    async def session(self, caller: Caller, credential: Credential, permission: str) -> AsyncIterator[str]:
+        """Raises SESSION_INVALID, SESSION_AUTHENTICATION_FAILED, RBAC_PERMISSION_DENIED, HOST_IS_SLAVE."""
+        match credential:
+            case Session(ref):
+                row = sessions.find(self._api, ref)
+                roles.require(row, permission, (_ROLES.get(permission, roles.POOL_ADMIN),))
+                yield ref
+            case PoolSecret():
+                raise ApiError("SESSION_AUTHENTICATION_FAILED", "", "hosts of this pool do not log in over HTTP")
+            case Trusted():
+                yield ""
+            case Basic(user, password):
+                originator = f"{caller.user_agent} using Basic auth"
+                ref = await sessions.login(self._api, caller, user, password, originator)
+                try:
+                    yield ref
+                finally:
+                    await sessions.logout(self._api, ref)
+
+
+class ConsoleAccess:
+    """Finds the console that a request names."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def console_endpoint(self, caller: Caller, session: str, query: dict[str, str]) -> str:
+        """Path of the socket with the console's bytes. `HttpRefusal`: 404 no such console, 500 not on this host."""
+        vm, protocol = self._named(query)
+        store = self._api.store
+        row = store.row("VM", vm)
+        if row is None:
+            raise HttpRefusal(404, "there is no such VM")
+        resident = row["resident_on"]
+        host = store.row("host", resident) if not is_null(resident) else None
+        if row["power_state"] != "Running" or host is None or host["uuid"] != caller.host:
+            raise HttpRefusal(500, "the VM does not run on this host")
+        request = contract.ConsoleRequest(vm=row["uuid"], protocol=protocol)
+        return (await self._api.bus.call(contract.CONSOLE, request, host=caller.host)).path
+
+    def _named(self, query: dict[str, str]) -> tuple[str, str]:
+        """(VM, protocol) for the `ref` or `uuid` of a console, or of a VM (its framebuffer, else its serial line)."""
+        store = self._api.store
+        ref = query.get("ref", "")
+        if not ref:
+            uuid = query.get("uuid", "")
+            ref = store.ref_of_uuid("console", uuid) or store.ref_of_uuid("VM", uuid) or ""
+        console = store.row("console", ref)
+        if console is not None:
+            return str(console["VM"]), str(console["protocol"])
+        vm = store.row("VM", ref)
+        if vm is None:
+            raise HttpRefusal(404, "there is no such console")
+        protocols = [store.get("console", one, "protocol") for one in vm["consoles"]]
+        return ref, "rfb" if "rfb" in protocols or not protocols else str(protocols[0])

@@ -1,0 +1,258 @@
+"""What the coordinator does when a host appears: learn what it is, plug its storage, find its VMs, enable it.
+
+A host appears when its heartbeats begin, or begin anew after its services were started again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+from typing import Final
+
+from services.api import clock, vm_state
+from services.api.allowed import published
+from services.api.api import Api
+from services.api.operations.host import DISABLED
+from services.api.storage_hosts import reconciled, stat_change
+from services.api.vm_events import VmEvents
+from shared.bus.contract import Empty
+from shared.bus.interface import BusError
+from shared.contracts import storage
+from shared.contracts import vm as contract
+from shared.contracts.db import Change, Create, Delta, Update
+from shared.contracts.ha import HEARTBEAT, Heartbeat
+from shared.errors import ApiError
+from shared.store import Store, Touched
+
+log = logging.getLogger("api.hosts")
+
+PRODUCT_VERSION: Final = "8.3.0"
+"""Clients choose their features by it (`host-services` 3.1)."""
+
+ATTEMPTS: Final = 60
+
+
+class HostConnect:
+    """One task per host that is being brought in. Coordinator only."""
+
+    def __init__(self, api: Api, vm_events: VmEvents) -> None:
+        self._api = api
+        self._vm_events = vm_events
+        self._boots: dict[str, str] = {}
+        self._work: dict[str, asyncio.Task[None]] = {}
+        api.replica.watch(self._on_commit)
+
+    async def subscribe(self) -> None:
+        await self._api.bus.subscribe(HEARTBEAT, self._on_heartbeat)
+
+    def _on_heartbeat(self, beat: Heartbeat, _: str) -> None:
+        if self._boots.get(beat.host) != beat.boot:
+            self._boots[beat.host] = beat.boot
+            self._begin(beat.host)
+
+    def _on_commit(self, touched: list[Touched], _: Delta | None) -> None:
+        """A host that was taken for dead and lives: its VMs may have changed unheard."""
+        for item in touched:
+            if item.cls == "host_metrics" and item.kind == "mod" and not item.row.fields["live"]:
+                for host in self._api.store.rows("host").values():
+                    if host["metrics"] == item.ref:
+                        self._boots.pop(host["uuid"], None)
+
+    def _begin(self, host: str) -> None:
+        running = self._work.pop(host, None)
+        if running is not None:
+            running.cancel()
+        task = asyncio.create_task(self._connect(host), name=f"connect {host}")
+        self._work[host] = task
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.error("bringing in a host failed", exc_info=task.exception())
+
+    async def close(self) -> None:
+        for task in self._work.values():
+            task.cancel()
+        await asyncio.gather(*self._work.values(), return_exceptions=True)
+
+    async def _connect(self, host: str) -> None:
+        """Tries until the host's services answer; gives up when it stays silent (its next heartbeat tries again)."""
+        delay = 0.1
+        for _ in range(ATTEMPTS):
+            ref = self._api.store.ref_of_uuid("host", host)
+            try:
+                if ref is not None:
+                    await self._bring_in(host, ref)
+                    return
+            except (BusError, ApiError) as error:
+                log.info("host %s is not ready: %s", host, error)
+            await asyncio.sleep(delay * random.uniform(0.8, 1.2))
+            delay = min(delay * 1.5, 3.0)
+        self._boots.pop(host, None)
+
+    async def _bring_in(self, host: str, ref: str) -> None:
+        bus, database = self._api.bus, self._api.database
+        facts = await bus.call(contract.CAPABILITIES, Empty(), host=host)
+        await database.transact(host_facts(self._api.store, ref, facts))
+        drivers = await bus.call(storage.DRIVERS, Empty(), host=host)
+        await database.decide(lambda store: (driver_rows(store, drivers.drivers), [], None))
+        problems = await self._plug(host, ref)
+        await self._find_vms(host, ref)
+        row = self._api.store.row("host", ref)
+        if row is not None and row["other_config"].get(DISABLED) != "true" and not row["enabled"]:
+            enabled: list[Change] = [Update(cls="host", ref=ref, fields={"enabled": True})]
+            await database.transact([*enabled, *published(self._api.store, "host", ref, enabled)])
+        log.info("host %s is in", host, extra={"backend": facts.backend, "accel": facts.accel, "unplugged": problems})
+
+    async def _plug(self, host: str, ref: str) -> int:
+        """Attaches every SR that has a PBD on the host. Returns how many could not be."""
+        problems = 0
+        store = self._api.store
+        pbds = [(pbd, row) for pbd in store.get("host", ref, "PBDs") if (row := store.row("PBD", pbd)) is not None]
+        for pbd, row in pbds:
+            sr = store.row("SR", row["SR"])
+            if sr is None:
+                continue
+            request = storage.SrAttach(
+                sr=sr["uuid"], type=sr["type"], device_config=row["device_config"], ref=row["SR"]
+            )
+            changes: list[Change]
+            try:
+                stat = await self._api.bus.call(storage.SR_ATTACH, request, host=host)
+                found = await self._api.bus.call(storage.SR_SCAN, storage.SrRef(sr=sr["uuid"]), host=host)
+            except BusError:
+                raise
+            except ApiError as error:
+                problems += 1
+                log.warning("SR %s cannot be attached on host %s: %s", sr["uuid"], host, error)
+                changes = [Update(cls="PBD", ref=pbd, fields={"currently_attached": False})]
+            else:
+                changes = [
+                    Update(cls="PBD", ref=pbd, fields={"currently_attached": True}),
+                    stat_change(row["SR"], stat),
+                    *reconciled(self._api.store, row["SR"], found),
+                ]
+            await self._api.database.transact(changes)
+        return problems
+
+    async def _find_vms(self, host: str, ref: str) -> None:
+        """The host says which VMs it has; those the rows put there and it does not have are halted."""
+        listed = (await self._api.bus.call(contract.LIST, Empty(), host=host)).vms
+        for state in listed:
+            change = contract.VmStateChanged(host=host, state=state, cause=contract.Cause.REQUEST)
+            await self._vm_events.apply(change)
+        present = {state.uuid for state in listed}
+        store = self._api.store
+        for vm in list(store.get("host", ref, "resident_VMs")):
+            row = store.row("VM", vm)
+            if row is None or row["is_control_domain"] or row["uuid"] in present or row["current_operations"]:
+                continue
+            log.warning("VM %s is no longer on host %s: halted", row["uuid"], host)
+            changes = vm_state.halted(store, vm)
+            await self._api.database.transact([*changes, *published(store, "VM", vm, changes)])
+
+
+def host_facts(store: Store, host: str, facts: contract.HostCapabilities) -> list[Change]:
+    """What a host says about itself, in rows."""
+    row = store.row("host", host)
+    if row is None:
+        return []
+    cpus = {
+        "cpu_count": str(facts.cpu_count),
+        "socket_count": "1",
+        "threads_per_core": "1",
+        "vendor": facts.cpu_vendor,
+        "speed": str(facts.cpu_speed),
+        "modelname": facts.cpu_model,
+        "flags": facts.cpu_flags,
+        "features_pv": "",
+        "features_hvm": "",
+        "features_hvm_host": "",
+        "features_pv_host": "",
+    }
+    version = {
+        "product_brand": "xapi-toolstack",
+        "product_version": PRODUCT_VERSION,
+        "product_version_text": PRODUCT_VERSION,
+        "product_version_text_short": PRODUCT_VERSION,
+        "platform_name": "XCP",
+        "platform_version": "3.4.0",
+        "xapi": "2.23",
+        "xencenter_min": "2.23",
+        "xencenter_max": "2.23",
+        "hypervisor": facts.backend,
+        "hypervisor_version": facts.version,
+        "accelerator": facts.accel,
+        "network_backend": "bridge",
+        "db_schema": "5.909",
+    }
+    changes: list[Change] = [
+        Update(
+            cls="host",
+            ref=host,
+            fields={
+                "cpu_info": cpus,
+                "software_version": version,
+                "capabilities": list(facts.capabilities),
+                "memory_overhead": facts.memory_overhead,
+                "boot_free_mem": facts.memory_total - facts.memory_overhead,
+                "cpu_configuration": {},
+            },
+        ),
+        Update(
+            cls="host_metrics",
+            ref=row["metrics"],
+            fields={
+                "live": True,
+                "memory_total": facts.memory_total,
+                "memory_free": facts.memory_total - facts.memory_overhead,
+                "last_updated": clock.now(),
+            },
+        ),
+    ]
+    known = len(row["host_CPUs"])
+    for number in range(known, facts.cpu_count):
+        fields = {
+            "host": host,
+            "number": number,
+            "vendor": facts.cpu_vendor,
+            "speed": facts.cpu_speed,
+            "modelname": facts.cpu_model,
+            "flags": facts.cpu_flags,
+        }
+        changes.append(Create(cls="host_cpu", ref=f"OpaqueRef:{uuid.uuid4()}", fields=fields))
+    return changes
+
+
+def driver_rows(store: Store, drivers: list[storage.DriverInfo]) -> list[Change]:
+    """Rows of class SM for the SR types that a host can run."""
+    known = {row["type"]: (ref, row) for ref, row in store.rows("SM").items()}
+    changes: list[Change] = []
+    for driver in drivers:
+        fields = {
+            "name_label": driver.name,
+            "name_description": driver.description,
+            "type": driver.type,
+            "vendor": driver.vendor,
+            "copyright": driver.copyright,
+            "version": driver.version,
+            "required_api_version": driver.required_api_version,
+            "configuration": driver.configuration,
+            "features": driver.features,
+            "capabilities": sorted(driver.features),
+            "driver_filename": driver.driver_filename,
+        }
+        if driver.type not in known:
+            changes.append(Create(cls="SM", ref=_driver_ref(driver.type), fields=fields))
+            continue
+        ref, row = known[driver.type]
+        if any(row[name] != value for name, value in fields.items()):
+            changes.append(Update(cls="SM", ref=ref, fields=fields))
+    return changes
+
+
+def _driver_ref(type_: str) -> str:
+    """The same for every host that reports the driver, so that two at once make one row."""
+    return f"OpaqueRef:{uuid.uuid5(uuid.NAMESPACE_URL, f'sm:{type_}')}"

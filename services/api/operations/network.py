@@ -1,0 +1,69 @@
+"""Messages of class network."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Mapping
+from typing import Any
+
+from services.api.call import Call, new_ref
+from services.api.decisions import network_operations
+from services.api.decisions.rows import existing
+from services.api.implicit import constructor_fields
+from services.api.operation import operation
+from shared.contracts.db import Change, Create, Delete, SetAdd, SetDrop, Update
+from shared.errors import ApiError
+from shared.store import Store
+
+
+def free_bridge(store: Store) -> str:
+    """`xapi<n>`, the lowest number no network has."""
+    taken = {row["bridge"] for row in store.rows("network").values()}
+    return next(name for number in range(len(taken) + 1) if (name := f"xapi{number}") not in taken)
+
+
+@operation("network.create")
+async def create(call: Call, args: Mapping[str, Any]) -> str:
+    """A private network; its bridge is made on a host when the first VIF needs it."""
+    fields = constructor_fields("network", args)
+    if fields["MTU"] < 68 or fields["MTU"] > 65535:
+        raise ApiError("INVALID_VALUE", "MTU", fields["MTU"])
+    bridge = fields["bridge"] or free_bridge(call.store)
+    if any(row["bridge"] == bridge for row in call.store.rows("network").values()):
+        raise ApiError("BRIDGE_NAME_EXISTS", bridge)
+    ref = new_ref()
+    await call.transact(
+        [Create(cls="network", ref=ref, fields={**fields, "uuid": str(uuids.uuid4()), "bridge": bridge})]
+    )
+    return ref
+
+
+@operation("network.destroy")
+async def destroy(call: Call, self: str) -> None:
+    refusal = network_operations.check_destroy(call.store, self)
+    if refusal is not None:
+        raise refusal
+    row = existing(call.store, "network", self)
+    vifs: list[Change] = [Delete(cls="VIF", ref=ref) for ref in row["VIFs"]]
+    await call.transact([*vifs, Delete(cls="network", ref=self)])
+
+
+@operation("network.set_default_locking_mode")
+async def set_default_locking_mode(call: Call, network: str, value: str) -> None:
+    row = existing(call.store, "network", network)
+    vifs = (existing(call.store, "VIF", ref) for ref in row["VIFs"])
+    if any(vif["currently_attached"] and vif["locking_mode"] == "network_default" for vif in vifs):
+        raise ApiError("VIF_IN_USE", network, row["VIFs"][0])
+    await call.transact([Update(cls="network", ref=network, fields={"default_locking_mode": value})])
+
+
+@operation("network.add_purpose")
+async def add_purpose(call: Call, self: str, value: str) -> None:
+    existing(call.store, "network", self)
+    await call.transact([SetAdd(cls="network", ref=self, field="purpose", value=value)])
+
+
+@operation("network.remove_purpose")
+async def remove_purpose(call: Call, self: str, value: str) -> None:
+    existing(call.store, "network", self)
+    await call.transact([SetDrop(cls="network", ref=self, field="purpose", value=value)])

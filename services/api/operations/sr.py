@@ -1,0 +1,172 @@
+"""Messages of class SR."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from typing import Any
+
+from services.api.call import Call, new_ref
+from services.api.decisions.rows import existing
+from services.api.operation import Lock, operation
+from services.api.storage_hosts import host_for, is_live, reconciled, stat_change
+from shared.contracts import storage as contract
+from shared.contracts.db import Change, Create, Delete, Update
+from shared.errors import ApiError
+
+
+def _types(call: Call) -> list[str]:
+    return sorted({row["type"] for row in call.store.rows("SM").values()})
+
+
+@operation("SR.get_supported_types")
+def get_supported_types(call: Call) -> list[str]:
+    return _types(call)
+
+
+def _row(name: str, description: str, type_: str, content_type: str, shared: bool, config: dict[str, str]) -> Any:
+    return {
+        "name_label": name,
+        "name_description": description,
+        "type": type_,
+        "content_type": content_type,
+        "shared": shared,
+        "sm_config": config,
+        "default_vdi_visibility": True,
+    }
+
+
+def _known_type(call: Call, type_: str) -> None:
+    if type_ not in _types(call):
+        raise ApiError("SR_UNKNOWN_DRIVER", type_)
+
+
+@operation("SR.create")
+async def create(
+    call: Call,
+    host: str,
+    device_config: dict[str, str],
+    physical_size: int,
+    name_label: str,
+    name_description: str,
+    type: str,
+    content_type: str,
+    shared: bool,
+    sm_config: dict[str, str],
+) -> str:
+    """Prepares the medium from the given host, then plugs the SR there, or on every live host if it is shared."""
+    existing(call.store, "host", host)
+    _known_type(call, type)
+    uuid, sr = str(uuids.uuid4()), new_ref()
+    request = contract.SrCreate(
+        sr=uuid,
+        type=type,
+        device_config=device_config,
+        physical_size=physical_size,
+        name_label=name_label,
+        content_type=content_type,
+        sm_config=sm_config,
+    )
+    home = call.api.uuid_of("host", host)
+    await call.api.bus.call(contract.SR_CREATE, request, host=home)
+    hosts = [ref for ref in call.store.rows("host") if is_live(call.store, ref)] if shared else [host]
+    changes: list[Change] = [
+        Create(
+            cls="SR",
+            ref=sr,
+            fields={"uuid": uuid, **_row(name_label, name_description, type, content_type, shared, sm_config)},
+        )
+    ]
+    attached: list[str] = []
+    try:
+        for one in hosts:
+            attach = contract.SrAttach(sr=uuid, type=type, device_config=device_config, ref=sr)
+            stat = await call.api.bus.call(contract.SR_ATTACH, attach, host=call.api.uuid_of("host", one))
+            attached.append(one)
+            fields = {"host": one, "SR": sr, "device_config": device_config, "currently_attached": True}
+            changes.append(Create(cls="PBD", ref=new_ref(), fields=fields))
+        await call.transact([*changes, stat_change(sr, stat)])
+    except BaseException:
+        for one in attached:
+            await call.api.bus.call(contract.SR_DETACH, contract.SrRef(sr=uuid), host=call.api.uuid_of("host", one))
+        raise
+    return sr
+
+
+@operation("SR.introduce")
+async def introduce(
+    call: Call,
+    uuid: str,
+    name_label: str,
+    name_description: str,
+    type: str,
+    content_type: str,
+    shared: bool,
+    sm_config: dict[str, str],
+) -> str:
+    """A record for an SR whose medium exists; PBDs make it usable."""
+    _known_type(call, type)
+    if call.store.by_uuid.get(uuid) is not None:
+        raise ApiError("SR_UUID_EXISTS", uuid)
+    ref = new_ref()
+    fields = {"uuid": uuid, **_row(name_label, name_description, type, content_type, shared, sm_config)}
+    await call.transact([Create(cls="SR", ref=ref, fields=fields)])
+    return ref
+
+
+@operation("SR.scan", Lock("SR", "scan"))
+async def scan(call: Call, sr: str) -> None:
+    request = contract.SrRef(sr=call.api.uuid_of("SR", sr))
+    found = await call.api.bus.call(contract.SR_SCAN, request, host=call.api.uuid_of("host", host_for(call.store, sr)))
+    call.on_success += reconciled(call.store, sr, found)
+
+
+@operation("SR.update", Lock("SR", "update"))
+async def update(call: Call, sr: str) -> None:
+    await scan(call, sr)
+
+
+def _gone(call: Call, sr: str) -> list[Change]:
+    row = existing(call.store, "SR", sr)
+    devices: list[Change] = [Delete(cls="PBD", ref=ref) for ref in row["PBDs"]]
+    disks: list[Change] = [Delete(cls="VDI", ref=ref) for ref in row["VDIs"]]
+    return [*devices, *disks, Delete(cls="SR", ref=sr)]
+
+
+@operation("SR.forget", Lock("SR", "forget"))
+async def forget(call: Call, sr: str) -> None:
+    """The records go, the medium stays."""
+    call.on_success += _gone(call, sr)
+
+
+@operation("SR.destroy", Lock("SR", "destroy"))
+async def destroy(call: Call, sr: str) -> None:
+    """The medium goes too. The SR must be unplugged everywhere and hold no disks."""
+    row = existing(call.store, "SR", sr)
+    if row["VDIs"]:
+        raise ApiError("SR_NOT_EMPTY")
+    pbds = [existing(call.store, "PBD", ref) for ref in row["PBDs"]]
+    hosts = [pbd for pbd in pbds if is_live(call.store, pbd["host"])]
+    if not hosts:
+        raise ApiError("SR_HAS_NO_PBDS", sr)
+    home = call.api.uuid_of("host", hosts[0]["host"])
+    attach = contract.SrAttach(sr=row["uuid"], type=row["type"], device_config=hosts[0]["device_config"], ref=sr)
+    await call.api.bus.call(contract.SR_ATTACH, attach, host=home)
+    await call.api.bus.call(contract.SR_DESTROY, contract.SrRef(sr=row["uuid"]), host=home)
+    call.on_success += _gone(call, sr)
+
+
+@operation("SR.get_live_hosts")
+def get_live_hosts(call: Call, sr: str) -> list[str]:
+    pbds = [existing(call.store, "PBD", ref) for ref in existing(call.store, "SR", sr)["PBDs"]]
+    return [pbd["host"] for pbd in pbds if pbd["currently_attached"] and is_live(call.store, pbd["host"])]
+
+
+def _setter(message: str, field: str) -> None:
+    @operation(message)
+    async def set_field(call: Call, sr: str, value: Any) -> None:
+        existing(call.store, "SR", sr)
+        await call.transact([Update(cls="SR", ref=sr, fields={field: value})])
+
+
+_setter("SR.set_name_label", "name_label")
+_setter("SR.set_name_description", "name_description")

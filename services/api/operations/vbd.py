@@ -1,0 +1,105 @@
+"""Messages of class VBD. A running VM's disks are changed by its host; that part is not built yet."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Mapping
+from typing import Any
+
+from services.api.allowed import CHECKS, published
+from services.api.call import Call, new_ref
+from services.api.decisions import vbd_devices, vbd_records
+from services.api.decisions.rows import existing, is_null
+from services.api.implicit import constructor_fields
+from services.api.operation import operation
+from shared.contracts.db import Change, Delete, RowPresent, Update
+from shared.errors import ApiError
+from shared.store import NULL
+
+
+@operation("VBD.create")
+async def create(call: Call, args: Mapping[str, Any]) -> str:
+    ref, uuid = new_ref(), str(uuids.uuid4())
+    row = vbd_records.created(call.store, ref, uuid, constructor_fields("VBD", args))
+    changes: list[Change] = [row]
+    await call.transact(
+        [*changes, *published(call.store, "VBD", ref, changes)], [RowPresent(cls="VM", ref=row.fields["VM"])]
+    )
+    return ref
+
+
+@operation("VBD.destroy")
+async def destroy(call: Call, self: str) -> None:
+    row = existing(call.store, "VBD", self)
+    if row["currently_attached"]:
+        raise ApiError("OPERATION_NOT_ALLOWED", f"VBD '{row['uuid']}' still attached to '{row['VM']}'")
+    if row["current_operations"]:
+        task, running = next(iter(row["current_operations"].items()))
+        raise ApiError("OTHER_OPERATION_IN_PROGRESS", "VBD", self, running, task)
+    changes: list[Change] = [Delete(cls="VBD", ref=self)]
+    if not is_null(row["metrics"]):
+        changes.append(Delete(cls="VBD_metrics", ref=row["metrics"]))
+    await call.transact(changes)
+
+
+def _check(call: Call, vbd: str, op: str) -> Mapping[str, Any]:
+    row = existing(call.store, "VBD", vbd)
+    refusal = CHECKS["VBD"](call.store, vbd, op)
+    if refusal is not None:
+        raise refusal
+    return existing(call.store, "VM", row["VM"])
+
+
+def _only_halted(vm: Mapping[str, Any], message: str) -> None:
+    if vm["power_state"] != "Halted":
+        raise ApiError("NOT_IMPLEMENTED", f"{message} on a running VM")
+
+
+@operation("VBD.insert")
+async def insert(call: Call, vbd: str, vdi: str) -> None:
+    """On a halted VM the record changes; the disk is there at the next start."""
+    existing(call.store, "VDI", vdi)
+    _only_halted(_check(call, vbd, "insert"), "VBD.insert")
+    await call.transact([Update(cls="VBD", ref=vbd, fields={"VDI": vdi, "empty": False})])
+
+
+@operation("VBD.eject")
+async def eject(call: Call, vbd: str) -> None:
+    _only_halted(_check(call, vbd, "eject"), "VBD.eject")
+    await call.transact([Update(cls="VBD", ref=vbd, fields={"VDI": NULL, "empty": True})])
+
+
+@operation("VBD.plug")
+async def plug(call: Call, self: str) -> None:
+    _only_halted(_check(call, self, "plug"), "VBD.plug")
+
+
+@operation("VBD.unplug")
+async def unplug(call: Call, self: str) -> None:
+    _only_halted(_check(call, self, "unplug"), "VBD.unplug")
+
+
+@operation("VBD.unplug_force")
+async def unplug_force(call: Call, self: str) -> None:
+    _only_halted(_check(call, self, "unplug_force"), "VBD.unplug_force")
+
+
+@operation("VBD.assert_attachable")
+def assert_attachable(call: Call, self: str) -> None:
+    _check(call, self, "attach")
+
+
+@operation("VBD.set_mode")
+async def set_mode(call: Call, self: str, value: str) -> None:
+    row = existing(call.store, "VBD", self)
+    vm = existing(call.store, "VM", row["VM"])
+    if vm["power_state"] != "Halted":
+        raise ApiError("VM_BAD_POWER_STATE", row["VM"], "halted", str(vm["power_state"]).lower())
+    if row["type"] == "CD" and value != "RO":
+        raise ApiError("VBD_CDS_MUST_BE_READONLY")
+    await call.transact([Update(cls="VBD", ref=self, fields={"mode": value})])
+
+
+@operation("VM.get_allowed_VBD_devices")
+def get_allowed_vbd_devices(call: Call, vm: str) -> list[str]:
+    return vbd_devices.allowed(call.store, vm)

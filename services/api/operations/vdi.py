@@ -1,0 +1,161 @@
+"""Messages of class VDI. Disks are made and changed by the storage service of a host that has their SR attached."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Mapping
+from typing import Any
+
+from services.api import clock
+from services.api.allowed import CHECKS
+from services.api.call import Call, new_ref
+from services.api.decisions.rows import existing, is_null
+from services.api.implicit import constructor_fields
+from services.api.operation import Lock, operation
+from services.api.storage_hosts import host_for, vdi_fields
+from shared.contracts import storage as contract
+from shared.contracts.db import Change, Create, Delete, Update
+from shared.errors import ApiError
+from shared.store import NULL
+
+CREATABLE = ("user", "system", "ephemeral", "suspend", "crashdump", "metadata", "rrd", "ha_statefile", "redo_log")
+
+
+@operation("VDI.create")
+async def create(call: Call, args: Mapping[str, Any]) -> str:
+    return await make_disk(call, args)
+
+
+async def make_disk(call: Call, record: Mapping[str, Any]) -> str:
+    """A new disk on the record's SR and its row. Raises what the SR's plug-in says (SR_FULL, SR_BACKEND_FAILURE_*)."""
+    fields = constructor_fields("VDI", record)
+    sr, size = fields["SR"], fields["virtual_size"]
+    refusal = CHECKS["SR"](call.store, sr, "vdi_create")
+    if refusal is not None:
+        raise refusal
+    if size <= 0:
+        raise ApiError("INVALID_VALUE", "virtual_size", size)
+    if fields["type"] not in CREATABLE:
+        raise ApiError("VDI_INCOMPATIBLE_TYPE", NULL, fields["type"])
+    uuid = str(uuids.uuid4())
+    request = contract.VdiCreate(
+        sr=call.api.uuid_of("SR", sr),
+        uuid=uuid,
+        virtual_size=size,
+        name_label=fields["name_label"],
+        name_description=fields["name_description"],
+        type=fields["type"],
+        sm_config=fields["sm_config"],
+    )
+    host = call.api.uuid_of("host", host_for(call.store, sr))
+    info = await call.api.bus.call(contract.VDI_CREATE, request, host=host)
+    ref = new_ref()
+    row = {**fields, **vdi_fields(info), "managed": True, "snapshot_time": clock.EPOCH}
+    try:
+        await call.transact([Create(cls="VDI", ref=ref, fields=row)])
+    except ApiError:
+        location = contract.VdiRef(sr=request.sr, location=info.location)
+        await call.api.bus.call(contract.VDI_DESTROY, location, host=host)
+        raise
+    return ref
+
+
+@operation("VDI.destroy", Lock("VDI", "destroy"))
+async def destroy(call: Call, self: str) -> None:
+    await destroy_disk(call, self)
+    call.on_success.append(Delete(cls="VDI", ref=self))
+    for vbd in call.store.get("VDI", self, "VBDs"):
+        row = existing(call.store, "VBD", vbd)
+        if row["type"] == "CD":
+            call.on_success.append(Update(cls="VBD", ref=vbd, fields={"VDI": NULL, "empty": True}))
+        else:
+            call.on_success.append(Delete(cls="VBD", ref=vbd))
+
+
+async def destroy_disk(call: Call, vdi: str) -> None:
+    """Removes the disk itself; one that its SR no longer has is fine."""
+    row = existing(call.store, "VDI", vdi)
+    host = call.api.uuid_of("host", host_for(call.store, row["SR"]))
+    request = contract.VdiRef(sr=call.api.uuid_of("SR", row["SR"]), location=row["location"])
+    try:
+        await call.api.bus.call(contract.VDI_DESTROY, request, host=host)
+    except ApiError as error:
+        if error.code != "VDI_MISSING":
+            raise
+
+
+async def copy_disk(call: Call, vdi: str, method: Any, *, snapshot: bool = False, name: str | None = None) -> str:
+    """A clone, snapshot or copy of a disk in its own SR, and its row."""
+    row = existing(call.store, "VDI", vdi)
+    request = contract.VdiClone(
+        sr=call.api.uuid_of("SR", row["SR"]),
+        location=row["location"],
+        uuid=str(uuids.uuid4()),
+        snapshot=snapshot,
+        name_label=row["name_label"] if name is None else name,
+    )
+    host = call.api.uuid_of("host", host_for(call.store, row["SR"]))
+    info = await call.api.bus.call(method, request, host=host)
+    ref = new_ref()
+    kept = ("name_description", "SR", "type", "sharable", "other_config", "xenstore_data", "tags", "on_boot")
+    fields: dict[str, Any] = {
+        **{field: row[field] for field in kept},
+        **vdi_fields(info),
+        "name_label": request.name_label,
+        "managed": True,
+        "is_a_snapshot": snapshot,
+        "snapshot_of": vdi if snapshot else NULL,
+        "snapshot_time": clock.now() if snapshot else clock.EPOCH,
+        "read_only": row["read_only"] or snapshot,
+    }
+    await call.transact([Create(cls="VDI", ref=ref, fields=fields)])
+    return ref
+
+
+@operation("VDI.clone", Lock("VDI", "clone"))
+async def clone(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
+    return await copy_disk(call, vdi, contract.VDI_CLONE)
+
+
+@operation("VDI.snapshot", Lock("VDI", "snapshot"))
+async def snapshot(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
+    return await copy_disk(call, vdi, contract.VDI_CLONE, snapshot=True)
+
+
+@operation("VDI.copy", Lock("VDI", "copy"))
+async def copy(call: Call, vdi: str, sr: str, base_vdi: str, into_vdi: str) -> str:
+    """A full copy inside the SR; copies to another SR and into an existing disk are not built yet."""
+    own = existing(call.store, "VDI", vdi)["SR"]
+    if not (is_null(sr) or sr == own) or not is_null(base_vdi) or not is_null(into_vdi):
+        raise ApiError("NOT_IMPLEMENTED", "VDI.copy to another SR or into a VDI")
+    return await copy_disk(call, vdi, contract.VDI_COPY)
+
+
+@operation("VDI.resize", Lock("VDI", "resize"))
+async def resize(call: Call, vdi: str, size: int) -> None:
+    row = existing(call.store, "VDI", vdi)
+    if size < row["virtual_size"]:
+        raise ApiError("INVALID_VALUE", "size", str(size))
+    request = contract.VdiResize(sr=call.api.uuid_of("SR", row["SR"]), location=row["location"], virtual_size=size)
+    host = call.api.uuid_of("host", host_for(call.store, row["SR"]))
+    info = await call.api.bus.call(contract.VDI_RESIZE, request, host=host)
+    sizes = {"virtual_size": info.virtual_size, "physical_utilisation": info.physical_utilisation}
+    call.on_success.append(Update(cls="VDI", ref=vdi, fields=sizes))
+
+
+@operation("VDI.forget", Lock("VDI", "forget"))
+async def forget(call: Call, vdi: str) -> None:
+    """The row goes, the disk stays: a scan of the SR brings it back."""
+    call.on_success.append(Delete(cls="VDI", ref=vdi))
+
+
+def _setter(name: str) -> None:
+    @operation(f"VDI.set_{name}")
+    async def set_field(call: Call, self: str, value: Any) -> None:
+        existing(call.store, "VDI", self)
+        change: Change = Update(cls="VDI", ref=self, fields={name: value})
+        await call.transact([change])
+
+
+for _field in ("name_label", "name_description", "sharable", "read_only", "managed", "allow_caching"):
+    _setter(_field)

@@ -1,0 +1,164 @@
+"""VM messages that make and remove VMs: create, clone, copy, provision, destroy."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Mapping
+from typing import Any
+
+from services.api import clock
+from services.api.allowed import published
+from services.api.call import Call, new_ref
+from services.api.decisions import provision as provisioning
+from services.api.decisions import vm_records
+from services.api.decisions.rows import existing, is_null
+from services.api.implicit import constructor_fields
+from services.api.operation import Lock, Policy, operation
+from services.api.operations.vdi import copy_disk, destroy_disk, make_disk
+from shared.contracts import storage as contract
+from shared.contracts.db import Change, Create, Delete, Update
+from shared.errors import ApiError
+from shared.store import NULL
+
+
+def fresh() -> str:
+    return str(uuids.uuid4())
+
+
+def _with_allowed(call: Call, vm: str, changes: list[Change]) -> list[Change]:
+    """New rows say what they allow from the start."""
+    return [*changes, *published(call.store, "VM", vm, changes)]
+
+
+@operation("VM.create")
+async def create(call: Call, args: Mapping[str, Any]) -> str:
+    ref = new_ref()
+    changes = vm_records.created(ref, constructor_fields("VM", args), fresh)
+    await call.transact(_with_allowed(call, ref, changes))
+    return ref
+
+
+async def _copied(call: Call, vm: str, name: str, method: Any) -> str:
+    """Disks first, then the record; disks made so far are removed when something fails."""
+    made: dict[str, str] = {}
+    ref = new_ref()
+    try:
+        for vbd_ref in existing(call.store, "VM", vm)["VBDs"]:
+            vbd = existing(call.store, "VBD", vbd_ref)
+            if vbd["type"] != "CD" and not vbd["empty"] and not is_null(vbd["VDI"]):
+                made[vbd_ref] = await copy_disk(call, vbd["VDI"], method)
+        changes = vm_records.cloned(call.store, vm, ref, name, made, fresh)
+        await call.transact(_with_allowed(call, ref, changes))
+    except BaseException:
+        for disk in made.values():
+            await destroy_disk(call, disk)
+            await call.transact([Delete(cls="VDI", ref=disk)])
+        raise
+    return ref
+
+
+@operation("VM.clone", Lock("VM", "clone"))
+async def clone(call: Call, vm: str, new_name: str) -> str:
+    return await _copied(call, vm, new_name, contract.VDI_CLONE)
+
+
+@operation("VM.copy", Lock("VM", "copy"))
+async def copy(call: Call, vm: str, new_name: str, sr: str) -> str:
+    disks = [existing(call.store, "VBD", vbd) for vbd in existing(call.store, "VM", vm)["VBDs"]]
+    others = [
+        vbd
+        for vbd in disks
+        if vbd["type"] != "CD" and not is_null(vbd["VDI"]) and existing(call.store, "VDI", vbd["VDI"])["SR"] != sr
+    ]
+    if not is_null(sr) and others:
+        raise ApiError("NOT_IMPLEMENTED", "VM.copy to another SR")
+    return await _copied(call, vm, new_name, contract.VDI_COPY)
+
+
+@operation("VM.provision", Lock("VM", "provision"))
+async def provision(call: Call, vm: str) -> None:
+    """A template becomes a VM; the disks its `other_config:disks` describes are made."""
+    row = existing(call.store, "VM", vm)
+    config = dict(row["other_config"])
+    disks = provisioning.disks(config.pop("disks", ""))
+    if config.pop("postinstall", ""):
+        raise ApiError("PERMISSION_DENIED", "postinstall scripts are not allowed on this pool")
+    for disk in disks:
+        if call.store.ref_of_uuid("SR", disk.sr) is None:
+            raise ApiError("UUID_INVALID", "sr", disk.sr)
+    made: list[str] = []
+    try:
+        for disk in disks:
+            made.append(await _provision_disk(call, vm, disk))
+    except BaseException:
+        for vdi in made:
+            await destroy_disk(call, vdi)
+            vbds = [Delete(cls="VBD", ref=ref) for ref in call.store.get("VDI", vdi, "VBDs")]
+            await call.transact([*vbds, Delete(cls="VDI", ref=vdi)])
+        raise
+    fields: dict[str, Any] = {"is_a_template": False, "other_config": config}
+    changes: list[Change] = []
+    metrics = row["metrics"]
+    if is_null(metrics) or call.store.row("VM_metrics", metrics) is None:
+        metrics = new_ref()
+        fields["metrics"] = metrics
+        times = {"start_time": clock.EPOCH, "install_time": clock.now(), "last_updated": clock.now()}
+        changes.append(Create(cls="VM_metrics", ref=metrics, fields=times))
+    else:
+        changes.append(Update(cls="VM_metrics", ref=metrics, fields={"install_time": clock.now()}))
+    call.on_success += [*changes, Update(cls="VM", ref=vm, fields=fields)]
+
+
+async def _provision_disk(call: Call, vm: str, disk: provisioning.Disk) -> str:
+    record: dict[str, Any] = {
+        "name_label": disk.device,
+        "name_description": f"Created by template provisioner for {existing(call.store, 'VM', vm)['name_label']}",
+        "SR": call.store.ref_of_uuid("SR", disk.sr),
+        "virtual_size": disk.size,
+        "type": disk.type,
+        "sharable": False,
+        "read_only": False,
+        "other_config": {},
+        "sm_config": {},
+    }
+    vdi = await make_disk(call, record)
+    fields = {
+        "VM": vm,
+        "VDI": vdi,
+        "userdevice": disk.device,
+        "bootable": disk.bootable,
+        "mode": "RW",
+        "type": "Disk",
+        "unpluggable": disk.unpluggable,
+        "empty": False,
+        "other_config": {"owner": ""},
+        "qos_algorithm_type": "",
+        "qos_algorithm_params": {},
+    }
+    await call.transact([Create(cls="VBD", ref=new_ref(), fields=fields)])
+    return vdi
+
+
+@operation("VM.destroy", Lock("VM", "destroy", policy=Policy.STANDARD))
+async def destroy(call: Call, self: str) -> None:
+    """The record goes with its devices and metrics; disks stay. Snapshots and children move up to its own parent."""
+    row = existing(call.store, "VM", self)
+    if row["other_config"].get("default_template") == "true":
+        raise ApiError("VM_CANNOT_DELETE_DEFAULT_TEMPLATE", self)
+    parent = row["parent"]
+    gone: list[Change] = [Update(cls="VM", ref=child, fields={"parent": parent}) for child in row["children"]]
+    for cls in ("VBD", "VIF", "VTPM", "VUSB", "VGPU"):
+        for ref in row.get(cls + "s", []):
+            device = call.store.row(cls, ref)
+            if device is None:
+                continue
+            metrics = device.get("metrics", NULL)
+            if not is_null(metrics) and cls in ("VBD", "VIF"):
+                gone.append(Delete(cls=f"{cls}_metrics", ref=metrics))
+            gone.append(Delete(cls=cls, ref=ref))
+    gone += [Delete(cls="console", ref=ref) for ref in row["consoles"]]
+    gone += [Delete(cls=cls, ref=row[name]) for cls, name in _METRICS if not is_null(row[name])]
+    call.on_success += [*gone, Delete(cls="VM", ref=self)]
+
+
+_METRICS = (("VM_metrics", "metrics"), ("VM_guest_metrics", "guest_metrics"))

@@ -1,0 +1,226 @@
+"""The API process: puts edge, dispatcher and the coordinator's followers together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+
+import orjson
+from prometheus_client import Gauge, generate_latest
+
+from services.api import locking, sessions, tasks
+from services.api.access import Access, ConsoleAccess
+from services.api.allowed import Publisher
+from services.api.api import Api, Options
+from services.api.authentication import authenticator
+from services.api.dispatch import XenApi
+from services.api.edge.dispatcher import Answer, Caller, Waiting
+from services.api.edge.endpoint import Endpoint, Kind
+from services.api.edge.server import Edge
+from services.api.edge.web import Health
+from services.api.events import EventHub
+from services.api.execute import Executor
+from services.api.host_connect import HostConnect
+from services.api.placement import Placement
+from services.api.vm_events import VmEvents
+from services.api.wire.jsonrpc import JSON
+from services.api.wire.raw import RawParams
+from shared.config import ConfigError, HostConfig
+from shared.contracts.api import XENAPI, XenApiAnswer, XenApiCall
+from shared.contracts.db import Change, Delete, RowPresent, Update
+from shared.contracts.task import PROGRESS, Progress
+from shared.database import Database
+from shared.errors import ApiError
+from shared.replica import Replica
+from shared.service import Service
+
+log = logging.getLogger("api")
+
+SWEEP = 30.0
+"""Seconds between two passes over old sessions, tasks and locks nobody holds."""
+
+
+class _Facts:
+    """What `/health` and `/metrics` tell."""
+
+    def __init__(self, service: Service, api: Api) -> None:
+        self._service, self._api = service, api
+
+    def health(self, host: str) -> Health:
+        details = {
+            "role": self._api.options.role,
+            "generation": str(self._api.store.generation),
+            "bus": "connected" if self._service.bus.connected else "not connected",
+        }
+        return Health(ready=self._api.replica.ready and self._service.bus.connected, details=details)
+
+    def metrics(self) -> str:
+        return generate_latest(self._service.registry).decode()
+
+
+async def setup(service: Service) -> None:
+    options = service.options(Options)
+    if options.role not in ("coordinator", "member"):
+        raise ConfigError(f"option role must be coordinator or member, not {options.role!r}")
+    replica = Replica(service.bus)
+    api = Api(
+        bus=service.bus,
+        replica=replica,
+        database=Database(service.bus, replica),
+        hosts=service.hosts,
+        options=options,
+        authenticator=authenticator(options.auth, options.password_file, options.pam_service),
+    )
+    api.hub = EventHub(api)
+    api.placement = Placement(api)
+    waiters = locking.RowWaiters(api)
+    executor = Executor(waiters)
+    dispatcher = XenApi(api, api.hub, executor, service.config.trace_ratio)
+    edge = Edge(
+        dispatcher=dispatcher,
+        authenticator=Access(api),
+        consoles=ConsoleAccess(api),
+        facts=_Facts(service, api),
+        bus=service.bus,
+        certificates=service.state_dir / "certificates",
+        is_coordinator=lambda host: api.is_coordinator,
+        site=Path(options.web_dir) if options.web_dir else None,
+    )
+    _count(service, api)
+    service.spawn(replica.run(), "replica")
+    for host in service.hosts:
+        await service.serve(XENAPI, _bus_calls(dispatcher, host), host=host.uuid)
+    await replica.wait_ready()
+    if api.is_coordinator:
+        await _coordinate(service, api)
+    for host in service.hosts:
+        await edge.listen(host, _endpoints(options, host))
+    service.on_stop(executor.close)
+    service.on_stop(edge.close)
+
+
+def _endpoints(options: Options, host: HostConfig) -> list[Endpoint]:
+    found = []
+    if options.http_port:
+        found.append(Endpoint(host.uuid, Kind.PLAIN, host.address, options.http_port))
+    if options.https_port:
+        found.append(Endpoint(host.uuid, Kind.TLS, host.address, options.https_port))
+    if options.unix_socket:
+        found.append(Endpoint(host.uuid, Kind.UNIX, path=options.unix_socket))
+    return found
+
+
+def _count(service: Service, api: Api) -> None:
+    def gauge(name: str, text: str, read: object) -> None:
+        Gauge(name, text, registry=service.registry).set_function(read)  # type: ignore[arg-type]
+
+    gauge("xapi_replica_generation", "Generation the API shows", lambda: api.store.generation)
+    gauge("xapi_replica_resyncs", "Snapshots fetched", lambda: api.replica.resyncs)
+    gauge("xapi_sessions", "Sessions", lambda: len(api.store.tables["session"].rows))
+    gauge("xapi_tasks", "Tasks", lambda: len(api.store.tables["task"].rows))
+    gauge("xapi_event_waiters", "Calls waiting in event.from", lambda: api.hub.waiting)
+    gauge("xapi_vms", "VMs, templates and snapshots", lambda: len(api.store.tables["VM"].rows))
+
+
+async def _coordinate(service: Service, api: Api) -> None:
+    """What only the coordinator does: takes over what an earlier process left, follows hosts, VMs and tasks."""
+    await tasks.abandon(api)
+    await _drop_orphaned_locks(api)
+    publisher = Publisher(api)
+    vm_events = VmEvents(api)
+    hosts = HostConnect(api, vm_events)
+    await vm_events.subscribe()
+    await hosts.subscribe()
+    progress = _ProgressWriter(api)
+    await api.bus.subscribe(PROGRESS, progress.on_progress)
+    service.spawn(publisher.run(), "allowed operations")
+    service.spawn(vm_events.run(), "VM events")
+    service.spawn(progress.run(), "task progress")
+    service.spawn(_sweep(api), "sweep")
+    service.on_stop(hosts.close)
+
+
+class _ProgressWriter:
+    """Writes how far tasks have come, several at once and not more often than clients look."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._latest: dict[str, float] = {}
+        self._wake = asyncio.Event()
+
+    def on_progress(self, progress: Progress, _: str) -> None:
+        self._latest[progress.task] = progress.progress
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(0.25)
+            self._wake.clear()
+            latest, self._latest = self._latest, {}
+            rows = self._api.store.rows("task")
+            known = {
+                task: value for task, value in latest.items() if task in rows and rows[task]["status"] == "pending"
+            }
+            changes: list[Change] = [
+                Update(cls="task", ref=task, fields={"progress": min(max(value, 0.0), 1.0)})
+                for task, value in known.items()
+            ]
+            if changes:
+                try:
+                    await self._api.database.transact(changes, [RowPresent(cls="task", ref=task) for task in known])
+                except ApiError as error:
+                    log.info("progress of %d tasks not written: %s", len(changes), error)
+
+
+async def _drop_orphaned_locks(api: Api) -> None:
+    changes = locking.orphans(api.store, api.running)
+    if changes:
+        log.warning("giving back %d locks that nobody holds any more", len(changes))
+        await api.database.transact(changes)
+
+
+async def _sweep(api: Api) -> None:
+    """Every half minute: sessions idle for a day, tasks long done."""
+    progress: dict[str, float] = {}
+    while True:
+        await asyncio.sleep(SWEEP)
+        now = time.time()
+        old: list[Change] = [Delete(cls="session", ref=ref) for ref in sessions.expired(api, now)]
+        old += [Delete(cls="task", ref=ref) for ref in tasks.collectable(api, now, progress)]
+        progress = {ref: row["progress"] for ref, row in api.store.rows("task").items()}
+        if old:
+            try:
+                await api.database.transact(old)
+            except ApiError as error:
+                log.warning("old sessions and tasks not removed: %s", error)
+
+
+def _bus_calls(dispatcher: XenApi, host: HostConfig):  # type: ignore[no-untyped-def]
+    """XenAPI calls that arrive over the bus, from services that act as clients."""
+
+    async def call(request: XenApiCall) -> XenApiAnswer:
+        caller = Caller(
+            host=host.uuid,
+            address=request.address,
+            trusted=request.trusted,
+            user_agent=request.user_agent,
+            originator="cli",
+        )
+        try:
+            outcome = dispatcher.call(caller, request.method, RawParams(request.params), JSON)
+            answer = outcome if isinstance(outcome, Answer) else await _answer(outcome)
+        except ApiError as error:
+            return XenApiAnswer(error=error.description)
+        if answer.error is not None:
+            return XenApiAnswer(error=answer.error)
+        return XenApiAnswer(value=orjson.loads(answer.value))
+
+    return call
+
+
+async def _answer(outcome: object) -> Answer:
+    work = outcome.answer if isinstance(outcome, Waiting) else outcome
+    return await work  # type: ignore[misc,no-any-return]

@@ -1,0 +1,89 @@
+"""Which host does the work on an SR, and what its answers come to in rows."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+
+from services.api import clock
+from services.api.decisions.rows import existing
+from shared.contracts.db import Change, Create, Delete, Update
+from shared.contracts.storage import SrScan, SrStat, VdiInfo
+from shared.errors import ApiError
+from shared.store import NULL, Store
+
+
+def host_for(store: Store, sr: str, prefer: Iterable[str] = ()) -> str:
+    """A live host with the SR attached: one of `prefer` if possible, else the coordinator, else any.
+
+    Raises HANDLE_INVALID; SR_HAS_NO_PBDS [sr]; SR_NOT_ATTACHED [sr].
+    """
+    row = existing(store, "SR", sr)
+    if not row["PBDs"]:
+        raise ApiError("SR_HAS_NO_PBDS", sr)
+    hosts: list[str] = [
+        pbd["host"] for pbd in (store.row("PBD", ref) for ref in row["PBDs"]) if pbd and pbd["currently_attached"]
+    ]
+    live = [host for host in hosts if is_live(store, host)]
+    if not live:
+        raise ApiError("SR_NOT_ATTACHED", sr)
+    pool = next(iter(store.rows("pool").values()), None)
+    for host in (*prefer, pool["master"] if pool is not None else NULL):
+        if host in live:
+            return host
+    return live[0]
+
+
+def is_live(store: Store, host: str) -> bool:
+    row = store.row("host", host)
+    metrics = store.row("host_metrics", row["metrics"]) if row is not None else None
+    return metrics is not None and bool(metrics["live"])
+
+
+def vdi_fields(info: VdiInfo) -> dict[str, object]:
+    """Of a disk as its SR describes it."""
+    return {
+        "uuid": info.uuid,
+        "location": info.location,
+        "virtual_size": info.virtual_size,
+        "physical_utilisation": info.physical_utilisation,
+        "read_only": info.read_only,
+        "sm_config": dict(info.sm_config),
+    }
+
+
+def stat_change(sr: str, stat: SrStat) -> Change:
+    fields = {
+        "physical_size": stat.physical_size,
+        "physical_utilisation": stat.physical_utilisation,
+        "virtual_allocation": stat.virtual_allocation,
+    }
+    return Update(cls="SR", ref=sr, fields=fields)
+
+
+def reconciled(store: Store, sr: str, scan: SrScan) -> list[Change]:
+    """What a scan found, in rows: new disks appear, known ones are updated, those that are gone disappear."""
+    known = {store.get("VDI", ref, "location"): ref for ref in store.get("SR", sr, "VDIs")}
+    result: list[Change] = [stat_change(sr, scan.stat)]
+    for info in scan.disks:
+        ref = known.pop(info.location, None)
+        if ref is None:
+            fields = {
+                **vdi_fields(info),
+                "name_label": info.name_label,
+                "name_description": info.name_description,
+                "type": info.type,
+                "SR": sr,
+                "managed": True,
+                "snapshot_time": clock.EPOCH,
+            }
+            result.append(Create(cls="VDI", ref=f"OpaqueRef:{uuid.uuid4()}", fields=fields))
+            continue
+        row = existing(store, "VDI", ref)
+        now = {name: value for name, value in vdi_fields(info).items() if name != "uuid"}
+        if any(row[name] != value for name, value in now.items()):
+            result.append(Update(cls="VDI", ref=ref, fields=now))
+    for ref in known.values():
+        if not store.get("VDI", ref, "current_operations"):
+            result.append(Delete(cls="VDI", ref=ref))
+    return result
