@@ -1,0 +1,36 @@
+"""All commands: the written ones, those generated from the record classes, and those that are still to be written."""
+
+from __future__ import annotations
+
+from services.cli.commands import (
+    drives,
+    hosts,
+    networks,
+    pools,
+    storage,
+    unwritten,
+    vm_copies,
+    vm_disks,
+    vm_lifecycle,
+    vm_settings,
+)
+from services.cli.records import RECORDS
+from services.cli.server.command import Command, table
+from services.cli.server.fields import generated
+
+
+def command_table() -> dict[str, Command]:
+    """By name."""
+    return table(
+        vm_lifecycle.COMMANDS,
+        vm_copies.COMMANDS,
+        vm_disks.COMMANDS,
+        vm_settings.COMMANDS,
+        drives.COMMANDS,
+        storage.COMMANDS,
+        networks.COMMANDS,
+        hosts.COMMANDS,
+        pools.COMMANDS,
+        unwritten.COMMANDS,
+        *(generated(records) for records in RECORDS.values()),
+    )

@@ -1,0 +1,78 @@
+"""What can be changed of VMs beyond their fields."""
+
+from __future__ import annotations
+
+from services.cli.commands.hosts import plugin_arguments
+from services.cli.commands.vm_lifecycle import WITH_CONTROL_DOMAINS
+from services.cli.server.command import VM, Call, Selector, command
+from services.cli.server.objects import Row
+from services.cli.server.selectors import on_each
+from services.cli.server.simple import message
+from services.cli.server.values import size
+
+_EVERY = Selector("vm", control_domains=True, templates=True)
+
+
+async def _call_plugin(call: Call) -> None:
+    vm = await call.ref("vm-uuid", "VM")
+    arguments = await plugin_arguments(call)
+    await call.printer.items(
+        [str(await call.api.call("VM.call_plugin", vm, call.params["plugin"], call.params["fn"], arguments))]
+    )
+
+
+async def _set_target(call: Call) -> None:
+    target = size("target", call.params["target"])
+
+    async def set_target(vm: Row) -> None:
+        await call.api.call("VM.set_memory_dynamic_range", vm.ref, target, target)
+
+    await on_each(call, set_target)
+
+
+COMMANDS = (
+    message("vm-memory-set", "VM.set_memory", "size memory", selector=_EVERY),
+    message("vm-memory-dynamic-range-set", "VM.set_memory_dynamic_range", "size min", "size max", selector=_EVERY),
+    message("vm-memory-static-range-set", "VM.set_memory_static_range", "size min", "size max", selector=_EVERY),
+    message(
+        "vm-memory-limits-set",
+        "VM.set_memory_limits",
+        "size static-min",
+        "size static-max",
+        "size dynamic-min",
+        "size dynamic-max",
+        selector=_EVERY,
+    ),
+    command(
+        "vm-memory-target-set",
+        _set_target,
+        "Sets how much memory VMs have, between their limits.",
+        required="target",
+        selector=WITH_CONTROL_DOMAINS,
+    ),
+    command(
+        "vm-memory-balloon",
+        _set_target,
+        "Sets how much memory VMs have.",
+        required="target",
+        flags="Hidden",
+        selector=VM,
+        deprecated="vm-memory-dynamic-range-set",
+    ),
+    message("vm-memory-target-wait", "VM.wait_memory_target_live", flags="Hidden", selector=WITH_CONTROL_DOMAINS),
+    message("vm-memory-shadow-multiplier-set", "VM.set_shadow_multiplier_live", "multiplier", selector=VM),
+    message("vm-vcpu-hotplug", "VM.set_VCPUs_number_live", "new-vcpus", selector=VM),
+    message("vm-compute-memory-overhead", "VM.compute_memory_overhead", selector=WITH_CONTROL_DOMAINS),
+    message("vm-copy-bios-strings", "VM.copy_bios_strings", "host-uuid", selector=VM),
+    message("vm-data-source-record", "VM.record_data_source", "data-source", selector=WITH_CONTROL_DOMAINS),
+    message("vm-data-source-query", "VM.query_data_source", "data-source", selector=WITH_CONTROL_DOMAINS),
+    message("vm-data-source-forget", "VM.forget_data_source_archives", "data-source", selector=WITH_CONTROL_DOMAINS),
+    command(
+        "vm-call-plugin",
+        _call_plugin,
+        "Calls a plugin for a VM; args:<key>:file=<path> sends a file.",
+        required="vm-uuid plugin fn",
+        optional="args:",
+        flags="With_fd",
+    ),
+)

@@ -1,0 +1,55 @@
+"""Waiting for asynchronous calls, with progress for those who like to watch."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from services.cli.server.command import Call
+from shared.errors import ApiError
+
+POLL = 30.0
+"""Seconds that one wait for an event may take."""
+WIDTH = 70
+"""`#` signs of a finished task."""
+_SPINNER = "|/-\\"
+_RUNNING = ("pending", "cancelling")
+
+
+async def finished(call: Call, method: str, *params: Any, progress: bool = False) -> str:
+    """Runs `Async.<method>` and returns the task's result. Raises the task's error, or TASK_CANCELLED.
+
+    The task is destroyed when it has ended. If the client leaves earlier, it goes on: nobody asked to cancel it.
+    """
+    task: str = await call.api.call(f"Async.{method}", *params)
+    record = await _wait(call, task, progress)
+    await asyncio.shield(call.api.call("task.destroy", task))
+    if record["status"] == "failure":
+        raise ApiError(*record["error_info"])
+    if record["status"] == "cancelled":
+        raise ApiError("TASK_CANCELLED", task)
+    return str(record["result"])
+
+
+async def _wait(call: Call, task: str, progress: bool) -> dict[str, Any]:
+    token, turn = "", 0
+    while True:
+        answer = await call.api.call("event.from", [f"task/{task}"], token, POLL)
+        token = answer["token"]
+        for event in answer["events"]:
+            if event["operation"] == "del":
+                raise ApiError("HANDLE_INVALID", "task", task)
+            record: dict[str, Any] = event["snapshot"]
+            if progress:
+                await call.printer.stderr(bar(float(record["progress"]), turn))
+                turn += 1
+            if record["status"] not in _RUNNING:
+                if progress:
+                    await call.printer.stderr("\n")
+                return record
+
+
+def bar(share: float, turn: int) -> str:
+    """One line of progress. `share`: 0 to 1."""
+    share = min(max(share, 0.0), 1.0)
+    return f"\r {int(share * 100):3d}% {_SPINNER[turn % len(_SPINNER)]} {'#' * int(share * WIDTH)}"
