@@ -101,7 +101,11 @@ def _take(given: str, pool: str, kept: External | None) -> External:
         _check(given, ours=False)
         return External(given=given, url=given)
     url = urllib.parse.urlunsplit(parts._replace(path=f"/{_quoted(vhost)}"))
-    _check(url, ours=True)
+    try:
+        _check(url, ours=True)
+    except BrokerError:
+        _management(given, "DELETE", f"/api/vhosts/{_quoted(vhost)}")
+        raise
     return External(given=given, url=url, own_vhost=vhost)
 
 

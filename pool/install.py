@@ -224,7 +224,7 @@ def _run(command: Sequence[str], shown: tuple[str, ...]) -> tuple[int, list[str]
         for line in process.stdout:
             lines.append(line.rstrip())
             if shown and line.startswith(shown):
-                say(f"  {line.rstrip()[:160]}")
+                say(f"  {line.rstrip().partition(' (from')[0][:120]}")
     return process.returncode, lines
 
 
