@@ -30,6 +30,8 @@ REPLY_TO = "amq.rabbitmq.reply-to"
 PREFETCH = 256
 """Requests that the broker may send before the earlier ones are accepted."""
 DURABLE_PREFETCH = 20
+ACKNOWLEDGE = 0.02
+"""Seconds for which accepted requests wait to be acknowledged together."""
 QUEUE_EXPIRES = 30_000
 """Milliseconds; removes a queue whose server died between declaring and consuming it."""
 DEAD_LENGTH = 10_000
@@ -373,6 +375,7 @@ class _RequestQueue(_Consumer):
         self._channel: Channel | None = None
         self._tag = 0
         self._acknowledged = 0
+        self._acknowledging: asyncio.TimerHandle | None = None
 
     async def consume(self, session: _Session) -> ChannelClosed:
         channel = await session.connection.channel()
@@ -393,13 +396,18 @@ class _RequestQueue(_Consumer):
             channel.close()
 
     def _deliver(self, _: Any, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
-        if self._tag == self._acknowledged:
-            asyncio.get_running_loop().call_soon(self._acknowledge, self._channel)
         self._tag = method.delivery_tag
         self._receive(Delivery(properties.correlation_id or "", properties.reply_to or "", body))
+        if self._tag - self._acknowledged >= PREFETCH // 4:
+            self._acknowledge(self._channel)
+        elif self._acknowledging is None:
+            self._acknowledging = asyncio.get_running_loop().call_later(ACKNOWLEDGE, self._acknowledge, self._channel)
 
     def _acknowledge(self, channel: Channel | None) -> None:
-        """All that came in one turn of the loop, in one frame."""
+        """All that came so far, in one frame."""
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()
+            self._acknowledging = None
         if channel is not None and channel is self._channel and channel.pika.is_open:
             self._acknowledged = self._tag
             channel.pika.basic_ack(self._tag, multiple=True)
