@@ -17,10 +17,10 @@ A field or message without one has its class's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Literal, TypedDict, Unpack
 
 from shared.datamodel.roles import READ_ONLY, Roles
 from shared.datamodel.schema import MISSING, Qualifier
@@ -80,26 +80,30 @@ ParamDecls = Mapping[str, Type | Optional]
 
 @dataclass(frozen=True, slots=True)
 class MessageDecl:
-    """A custom message as declared; `schema.Message` explains the names. None: as the class says."""
+    """A custom message as declared; `schema.Message` explains the names. None: as the class says.
+
+    `modifies`: it writes the field called `name`, and gets its own name and parameters from that field.
+    """
 
     name: str
     doc: str
     params: ParamDecls
     result: Type
-    since: str | None
-    roles: Roles | None
-    keys: Mapping[str, Roles]
-    errors: tuple[str, ...]
-    sync_only: bool
-    session: bool
-    pool_internal: bool
-    emergency: bool
-    hidden: bool
-    secret: bool
-    local_on_member: bool
-    no_current_operations: bool
-    custom_marshaller: bool
-    forward: str
+    modifies: Literal["setter", "add", "remove"] | None = None
+    since: str | None = None
+    roles: Roles | None = None
+    keys: Mapping[str, Roles] = field(default_factory=dict)
+    errors: tuple[str, ...] = ()
+    sync_only: bool = False
+    session: bool = True
+    pool_internal: bool = False
+    emergency: bool = False
+    hidden: bool = False
+    secret: bool = False
+    local_on_member: bool = False
+    no_current_operations: bool = False
+    custom_marshaller: bool = False
+    forward: str = ""
 
 
 FieldDecls = Sequence["FieldDecl | FieldDecls"]
@@ -112,6 +116,7 @@ class ClassDecl:
     name: str
     doc: str
     since: str
+    parts_since: str
     roles: Roles
     fields: tuple[FieldDecl, ...]
     messages: tuple[MessageDecl, ...]
@@ -129,6 +134,7 @@ def declare(
     doc: str,
     *,
     since: str = "rio",
+    parts_since: str | None = None,
     roles: Roles,
     fields: FieldDecls = (),
     messages: Sequence[MessageDecl] = (),
@@ -140,14 +146,16 @@ def declare(
     object_roles: Roles = READ_ONLY,
     getters_have_effect: bool = False,
 ) -> ClassDecl:
-    """A class. `enumerable`: has `get_all` and its kin. `object_roles`: who may call those and `get_record`.
+    """A class. `parts_since`: the history of fields and messages that do not tell their own, if not the class's.
 
+    `enumerable`: has `get_all` and its kin. `object_roles`: who may call those and `get_record`.
     `getters_have_effect`: rows are computed, so reads are calls of their own instead of database look-ups.
     """
     return ClassDecl(
         name,
         doc,
         since,
+        parts_since or since,
         roles,
         tuple(_flatten(fields)),
         tuple(messages),
@@ -174,25 +182,43 @@ def _flatten(fields: FieldDecls) -> list[FieldDecl]:
 # ---- fields
 
 
-def rw(name: str, type: Type, doc: str, default: Any = MISSING, **more: Any) -> FieldDecl:
+class FieldOptions(TypedDict, total=False):
+    """What is seldom said about a field; see FieldDecl."""
+
+    since: str
+    roles: Roles
+    get_roles: Roles
+    keys: Mapping[str, Roles]
+    persist: bool
+    internal: bool
+    stored_here: bool
+    set_has_effect: bool
+    maintained_from: tuple[str, str]
+
+
+FieldMaker = Callable[..., FieldDecl]
+
+
+def rw(name: str, type: Type, doc: str, default: Any = MISSING, **options: Unpack[FieldOptions]) -> FieldDecl:
     """A field that clients may set."""
-    return FieldDecl(name, type, "RW", doc, default, **more)
+    return FieldDecl(name, type, "RW", doc, default, **options)
 
 
-def static(name: str, type: Type, doc: str, default: Any = MISSING, **more: Any) -> FieldDecl:
+def static(name: str, type: Type, doc: str, default: Any = MISSING, **options: Unpack[FieldOptions]) -> FieldDecl:
     """A field that is given at creation and then is the server's."""
-    return FieldDecl(name, type, "RO/constructor", doc, default, **more)
+    return FieldDecl(name, type, "RO/constructor", doc, default, **options)
 
 
-def runtime(name: str, type: Type, doc: str, default: Any = MISSING, **more: Any) -> FieldDecl:
+def runtime(name: str, type: Type, doc: str, default: Any = MISSING, **options: Unpack[FieldOptions]) -> FieldDecl:
     """A field that is the server's."""
-    return FieldDecl(name, type, "RO/runtime", doc, default, **more)
+    return FieldDecl(name, type, "RO/runtime", doc, default, **options)
 
 
-def maintained(name: str, source: str, doc: str, **more: Any) -> FieldDecl:
+def maintained(name: str, source: str, doc: str, **options: Unpack[FieldOptions]) -> FieldDecl:
     """The other side of a relation: the rows whose field `source` (such as `VBD.VM`) names this one."""
     cls, _, source_field = source.partition(".")
-    return FieldDecl(name, SetType(RefType(cls)), "RO/runtime", doc, [], maintained_from=(cls, source_field), **more)
+    options["maintained_from"] = (cls, source_field)
+    return FieldDecl(name, SetType(RefType(cls)), "RO/runtime", doc, EMPTY, **options)
 
 
 def namespace(prefix: str, *fields: FieldDecl) -> list[FieldDecl]:
@@ -203,92 +229,83 @@ def namespace(prefix: str, *fields: FieldDecl) -> list[FieldDecl]:
 UUID: Final = runtime("uuid", STRING, "The object's unique identifier.")
 
 
-def uuid(**more: Any) -> FieldDecl:
-    return replace(UUID, **more)
+def uuid(**options: Unpack[FieldOptions]) -> FieldDecl:
+    """The uuid of a class whose uuids have a history of their own."""
+    return replace(UUID, **options)
 
 
 def names(
-    thing: str, make: Any = rw, default: Any = EMPTY, *, make_description: Any = None, **more: Any
+    thing: str,
+    make: FieldMaker = rw,
+    default: Any = EMPTY,
+    *,
+    make_description: FieldMaker | None = None,
+    **options: Unpack[FieldOptions],
 ) -> list[FieldDecl]:
     """`name_label` and `name_description`, for people; made by `make` (and `make_description` where they differ)."""
+    label, description = f"What people call the {thing}.", f"What people want to remember about the {thing}."
     return namespace(
         "name",
-        make("label", STRING, f"What people call the {thing}.", default, **more),
-        (make_description or make)(
-            "description", STRING, f"What people want to remember about the {thing}.", default, **more
-        ),
+        make("label", STRING, label, default, **options),
+        (make_description or make)("description", STRING, description, default, **options),
     )
 
 
-def operations(enum: EnumType, **more: Any) -> list[FieldDecl]:
-    """What may be done to the object now, and what is being done to it (task -> operation). Rebuilt after a restart."""
+def operations(enum: EnumType, **options: Unpack[FieldOptions]) -> list[FieldDecl]:
+    """What may be done to the object now, and what is being done to it (task -> operation). Lost at a restart."""
+    options["persist"] = False
+    allowed, current = "Operations that its present state allows.", "Operations in progress, by task."
     return [
-        runtime(
-            "allowed_operations",
-            SetType(enum),
-            "Operations that its present state allows.",
-            EMPTY,
-            persist=False,
-            **more,
-        ),
-        runtime(
-            "current_operations",
-            MapType(STRING, enum),
-            "Operations in progress, by the task that runs them.",
-            EMPTY,
-            persist=False,
-            **more,
-        ),
+        runtime("allowed_operations", SetType(enum), allowed, EMPTY, **options),
+        runtime("current_operations", MapType(STRING, enum), current, EMPTY, **options),
     ]
 
 
-def other_config(make: Any = rw, default: Any = EMPTY, **more: Any) -> FieldDecl:
+def other_config(make: FieldMaker = rw, default: Any = EMPTY, **options: Unpack[FieldOptions]) -> FieldDecl:
     """Settings that have no field of their own."""
-    return make("other_config", STRING_MAP, "Further settings, for the server and for clients.", default, **more)  # type: ignore[no-any-return]
+    doc = "Further settings, for the server and for clients."
+    return make("other_config", STRING_MAP, doc, default, **options)
 
 
 # ---- messages
 
 
+class MessageOptions(TypedDict, total=False):
+    """What is seldom said about a message; see MessageDecl. `sync_only`: has no `Async.` form."""
+
+    since: str
+    roles: Roles
+    keys: Mapping[str, Roles]
+    errors: tuple[str, ...]
+    sync_only: bool
+    session: bool
+    pool_internal: bool
+    emergency: bool
+    hidden: bool
+    secret: bool
+    local_on_member: bool
+    no_current_operations: bool
+    custom_marshaller: bool
+    forward: str
+
+
 def message(
-    name: str,
-    doc: str,
-    params: ParamDecls | None = None,
-    result: Type = VOID,
-    *,
-    since: str | None = None,
-    roles: Roles | None = None,
-    keys: Mapping[str, Roles] | None = None,
-    errors: Sequence[str] = (),
-    sync_only: bool = False,
-    session: bool = True,
-    pool_internal: bool = False,
-    emergency: bool = False,
-    hidden: bool = False,
-    secret: bool = False,
-    local_on_member: bool = False,
-    no_current_operations: bool = False,
-    custom_marshaller: bool = False,
-    forward: str = "",
+    name: str, doc: str, params: ParamDecls | None = None, result: Type = VOID, **options: Unpack[MessageOptions]
 ) -> MessageDecl:
-    """A message that no field implies. `sync_only`: has no `Async.` form. What only hosts may call is always hidden."""
-    return MessageDecl(
-        name,
-        doc,
-        params or {},
-        result,
-        since,
-        roles,
-        keys or {},
-        tuple(errors),
-        sync_only,
-        session,
-        pool_internal,
-        emergency,
-        hidden or pool_internal,
-        secret,
-        local_on_member,
-        no_current_operations,
-        custom_marshaller,
-        forward,
-    )
+    """A message that no field implies."""
+    return MessageDecl(name, doc, params or {}, result, **options)
+
+
+def setter(field: str, doc: str, **options: Unpack[MessageOptions]) -> MessageDecl:
+    """`set_<field>` of a field that clients may set through the server only. Its history is the field's."""
+    return MessageDecl(field, doc, {}, VOID, "setter", **options)
+
+
+def adder(field: str, doc: str, **options: Unpack[MessageOptions]) -> MessageDecl:
+    """`add_to_<field>` of such a map, `add_<field>` of such a set."""
+    return MessageDecl(field, doc, {}, VOID, "add", **options)
+
+
+def remover(field: str, doc: str, **options: Unpack[MessageOptions]) -> MessageDecl:
+    """`remove_from_<field>` of such a map, `remove_<field>` of such a set."""
+    return MessageDecl(field, doc, {}, VOID, "remove", **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from shared.datamodel.declare import EMPTY, ClassDecl, FieldDecl, MessageDecl, Optional
 from shared.datamodel.schema import MISSING, Class, Field, Kind, Lifecycle, Message, Model, Param, Relation
@@ -20,6 +20,8 @@ from shared.datamodel.types import (
     SetType,
     Type,
 )
+
+Modifier = Literal["setter", "add", "remove"]
 
 
 def build(declarations: Iterable[ClassDecl]) -> Model:
@@ -81,7 +83,7 @@ def _field(cls: ClassDecl, decl: FieldDecl, many_many_ends: set[tuple[str, str]]
         get_roles=decl.get_roles,
         set_roles=_or(decl.roles, cls.roles) if decl.qualifier == "RW" else (),
         guarded_keys=dict(decl.keys),
-        lifecycle=history(decl.since or cls.since),
+        lifecycle=history(decl.since or cls.parts_since),
         stored_here=decl.stored_here,
         maintained_from=decl.maintained_from,
         set_has_effect=decl.set_has_effect,
@@ -145,21 +147,28 @@ def _messages(decl: ClassDecl, fields: dict[str, Field]) -> Iterator[Message]:
         yield from implicit.search_by_name()
         yield from implicit.accessors()
     for custom in decl.messages:
-        yield _custom(decl, custom)
+        yield _custom(decl, custom, fields)
     if decl.in_database and decl.enumerable:
         yield from implicit.enumerations()
 
 
-def _custom(cls: ClassDecl, decl: MessageDecl) -> Message:
+def _custom(cls: ClassDecl, decl: MessageDecl, fields: dict[str, Field]) -> Message:
+    if decl.modifies:
+        field = fields[decl.name]
+        name, params = _modifier(decl.modifies, field)
+        otherwise = field.lifecycle
+    else:
+        name, params = decl.name, tuple(_param(name, spec) for name, spec in decl.params.items())
+        otherwise = history(cls.parts_since)
     return Message(
         cls=cls.name,
-        name=decl.name,
+        name=name,
         kind="custom",
-        params=tuple(_param(name, spec) for name, spec in decl.params.items()),
+        params=params,
         result=decl.result,
         doc=decl.doc,
         roles=_or(decl.roles, cls.roles),
-        lifecycle=history(decl.since or cls.since),
+        lifecycle=history(decl.since) if decl.since else otherwise,
         guarded_keys=dict(decl.keys),
         errors=decl.errors,
         has_async=not decl.sync_only,
@@ -167,13 +176,28 @@ def _custom(cls: ClassDecl, decl: MessageDecl) -> Message:
         session=decl.session,
         pool_internal=decl.pool_internal,
         emergency=decl.emergency,
-        hidden=decl.hidden,
+        hidden=decl.hidden or decl.pool_internal,
         secret=decl.secret,
         local_on_member=decl.local_on_member,
         no_current_operations=decl.no_current_operations,
         custom_marshaller=decl.custom_marshaller,
         forward=decl.forward,
     )
+
+
+def _modifier(kind: Modifier, field: Field) -> tuple[str, tuple[Param, ...]]:
+    """Name and parameters of the message that sets a field, or adds to or removes from it."""
+    self = Param("self", RefType(field.cls))
+    match kind, field.type:
+        case "setter", type:
+            return f"set_{field.name}", (self, Param("value", type))
+        case "add", MapType(key, value):
+            return f"add_to_{field.name}", (self, Param("key", key), Param("value", value))
+        case "remove", MapType(key):
+            return f"remove_from_{field.name}", (self, Param("key", key))
+        case _, SetType(of):
+            return f"{kind}_{field.name}", (self, Param("value", of))
+    raise TypeError(f"nothing can be added to {field.cls}.{field.name}")
 
 
 def _param(name: str, spec: Type | Optional) -> Param:
@@ -260,22 +284,27 @@ class _Implicit:
                 yield from self._modifiers(f)
 
     def _modifiers(self, f: Field) -> Iterator[Message]:
-        more: dict[str, Any] = {"roles": f.set_roles, "lifecycle": f.lifecycle, "field": f}
-        value = Param("value", f.type)
-        yield self._message(
-            f"set_{f.name}", "setter", (self._self, value), VOID, f"Sets {f.name}.", effect=f.set_has_effect, **more
-        )
+        yield self._modify("setter", f, f"Sets {f.name}.", effect=f.set_has_effect)
         match f.type:
             case MapType():
-                more["guarded_keys"] = f.guarded_keys
-                key, value = Param("key", f.type.key), Param("value", f.type.value)
-                doc = f"Adds a key, which must be new, to {f.name}."
-                yield self._message(f"add_to_{f.name}", "add", (self._self, key, value), VOID, doc, **more)
-                doc = f"Removes a key, if it is there, from {f.name}."
-                yield self._message(f"remove_from_{f.name}", "remove", (self._self, key), VOID, doc, **more)
+                yield self._modify("add", f, f"Adds a key, which must be new, to {f.name}.")
+                yield self._modify("remove", f, f"Removes a key, if it is there, from {f.name}.")
             case SetType():
-                value = Param("value", f.type.of)
-                doc = f"Adds a value to {f.name}, unless it is there."
-                yield self._message(f"add_{f.name}", "add", (self._self, value), VOID, doc, **more)
-                doc = f"Removes a value, if it is there, from {f.name}."
-                yield self._message(f"remove_{f.name}", "remove", (self._self, value), VOID, doc, **more)
+                yield self._modify("add", f, f"Adds a value to {f.name}, unless it is there.")
+                yield self._modify("remove", f, f"Removes a value, if it is there, from {f.name}.")
+
+    def _modify(self, kind: Modifier, f: Field, doc: str, effect: bool = False) -> Message:
+        name, params = _modifier(kind, f)
+        guarded_keys = {} if kind == "setter" else f.guarded_keys
+        return self._message(
+            name,
+            kind,
+            params,
+            VOID,
+            doc,
+            roles=f.set_roles,
+            lifecycle=f.lifecycle,
+            guarded_keys=guarded_keys,
+            effect=effect,
+            field=f,
+        )

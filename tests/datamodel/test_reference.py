@@ -159,10 +159,11 @@ def test_fields_agree_and_are_in_order(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_messages_agree_and_are_in_order(name: str) -> None:
+def test_messages_agree(name: str) -> None:
     cls, wanted = model.classes[name], CLASSES[name]["messages"]
-    assert list(cls.messages) == [m["name"] for m in wanted]
-    for message, want in zip(cls.messages.values(), wanted, strict=True):
+    assert set(cls.messages) == {m["name"] for m in wanted}
+    for want in wanted:
+        message = cls.messages[want["name"]]
         assert [p.name for p in message.params] == [p["name"] for p in want["params"]]
         assert describe_message(message) == expected_message(want, [p.type for p in message.params])
 

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import EMPTY, UUID, ClassDecl, declare, maintained, message, names, runtime, static
+from shared.datamodel.declare import (
+    EMPTY,
+    UUID,
+    ClassDecl,
+    declare,
+    maintained,
+    message,
+    names,
+    runtime,
+    setter,
+    static,
+)
 from shared.datamodel.roles import POOL_ADMIN, POOL_OPERATOR
 from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING, STRING_SET, SetType
 
@@ -87,12 +98,9 @@ RATE_LIMIT = declare(
     messages=[
         message("add_caller", "Puts a caller under it.", {"self": refs.Rate_limit, "caller": refs.Caller}),
         message("remove_caller", "Frees a caller from it.", {"self": refs.Rate_limit, "caller": refs.Caller}),
-        message("set_burst_size", "Sets how many tokens the bucket holds.", {"self": refs.Rate_limit, "value": FLOAT}),
-        message("set_fill_rate", "Sets how many tokens flow in per second.", {"self": refs.Rate_limit, "value": FLOAT}),
+        setter("burst_size", "Sets how many tokens the bucket holds."),
+        setter("fill_rate", "Sets how many tokens flow in per second."),
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    CALLER,
-    RATE_LIMIT,
-)
+CLASSES: tuple[ClassDecl, ...] = (CALLER, RATE_LIMIT)

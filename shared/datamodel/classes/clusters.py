@@ -19,24 +19,8 @@ from shared.datamodel.declare import (
 from shared.datamodel.roles import LOCAL_ONLY, POOL_OPERATOR, READ_ONLY
 from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, STRING_SET, EnumType
 
-CLUSTER_HOST_OPERATION = EnumType(
-    "cluster_host_operation",
-    (
-        "enable",
-        "disable",
-        "destroy",
-    ),
-)
-CLUSTER_OPERATION = EnumType(
-    "cluster_operation",
-    (
-        "add",
-        "remove",
-        "enable",
-        "disable",
-        "destroy",
-    ),
-)
+CLUSTER_HOST_OPERATION = EnumType("cluster_host_operation", ("enable", "disable", "destroy"))
+CLUSTER_OPERATION = EnumType("cluster_operation", ("add", "remove", "enable", "disable", "destroy"))
 
 CLUSTER = declare(
     "Cluster",
@@ -89,21 +73,13 @@ CLUSTER = declare(
                 "token_timeout_coefficient": Optional(FLOAT, 1.0),
             },
             refs.Cluster,
-            errors=(
-                "INVALID_CLUSTER_STACK",
-                "INVALID_VALUE",
-                "PIF_ALLOWS_UNPLUG",
-                "REQUIRED_PIF_IS_UNPLUGGED",
-            ),
+            errors=("INVALID_CLUSTER_STACK", "INVALID_VALUE", "PIF_ALLOWS_UNPLUG", "REQUIRED_PIF_IS_UNPLUGGED"),
         ),
         message(
             "destroy",
             "Removes a cluster of one host.",
             {"self": refs.Cluster},
-            errors=(
-                "CLUSTER_DOES_NOT_HAVE_ONE_NODE",
-                "CLUSTER_STACK_IN_USE",
-            ),
+            errors=("CLUSTER_DOES_NOT_HAVE_ONE_NODE", "CLUSTER_STACK_IN_USE"),
         ),
         message(
             "get_network",
@@ -133,11 +109,7 @@ CLUSTER = declare(
             "pool_destroy",
             "Removes the cluster on all hosts.",
             {"self": refs.Cluster},
-            errors=(
-                "CLUSTER_STACK_IN_USE",
-                "CLUSTERING_DISABLED",
-                "CLUSTER_HOST_IS_LAST",
-            ),
+            errors=("CLUSTER_STACK_IN_USE", "CLUSTERING_DISABLED", "CLUSTER_HOST_IS_LAST"),
         ),
         message("pool_resync", "Brings all hosts into the cluster that should be.", {"self": refs.Cluster}),
         message("cstack_sync", "Reads anew what the cluster stack knows.", {"self": refs.Cluster}, pool_internal=True),
@@ -167,29 +139,19 @@ CLUSTER_HOST = declare(
             "Has a host join a cluster.",
             {"cluster": refs.Cluster, "host": refs.host, "pif": refs.PIF},
             refs.Cluster_host,
-            errors=(
-                "PIF_NOT_ATTACHED_TO_HOST",
-                "NO_CLUSTER_HOSTS_REACHABLE",
-            ),
+            errors=("PIF_NOT_ATTACHED_TO_HOST", "NO_CLUSTER_HOSTS_REACHABLE"),
         ),
         message(
             "destroy",
             "Has the host leave the cluster.",
             {"self": refs.Cluster_host},
-            errors=(
-                "CLUSTER_STACK_IN_USE",
-                "CLUSTERING_DISABLED",
-                "CLUSTER_HOST_IS_LAST",
-            ),
+            errors=("CLUSTER_STACK_IN_USE", "CLUSTERING_DISABLED", "CLUSTER_HOST_IS_LAST"),
         ),
         message(
             "enable",
             "Has it take part.",
             {"self": refs.Cluster_host},
-            errors=(
-                "PIF_ALLOWS_UNPLUG",
-                "REQUIRED_PIF_IS_UNPLUGGED",
-            ),
+            errors=("PIF_ALLOWS_UNPLUG", "REQUIRED_PIF_IS_UNPLUGGED"),
         ),
         message(
             "force_destroy",
@@ -209,7 +171,4 @@ CLUSTER_HOST = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    CLUSTER,
-    CLUSTER_HOST,
-)
+CLASSES: tuple[ClassDecl, ...] = (CLUSTER, CLUSTER_HOST)

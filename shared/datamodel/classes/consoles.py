@@ -8,14 +8,7 @@ from shared.datamodel.roles import VM_ADMIN
 from shared.datamodel.schema import MISSING
 from shared.datamodel.types import INT, STRING, EnumType
 
-CONSOLE_PROTOCOL = EnumType(
-    "console_protocol",
-    (
-        "vt100",
-        "rfb",
-        "rdp",
-    ),
-)
+CONSOLE_PROTOCOL = EnumType("console_protocol", ("vt100", "rfb", "rdp"))
 
 CONSOLE = declare(
     "console",

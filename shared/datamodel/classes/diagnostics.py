@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import EMPTY, UUID, ClassDecl, declare, message, names, runtime, static
+from shared.datamodel.declare import EMPTY, UUID, ClassDecl, declare, message, names, runtime, setter, static
 from shared.datamodel.roles import POOL_ADMIN, POOL_OPERATOR, READ_ONLY
 from shared.datamodel.types import BOOL, FLOAT, STRING, STRING_MAP, STRING_SET, SetType
 
@@ -48,11 +48,11 @@ OBSERVER = declare(
     messages=[
         message("register", "Tells a host about it.", {"self": refs.Observer, "host": refs.host}, hidden=True),
         message("unregister", "Has a host forget it.", {"self": refs.Observer, "host": refs.host}, hidden=True),
-        message("set_hosts", "Sets the hosts that are observed.", {"self": refs.Observer, "value": SetType(refs.host)}),
-        message("set_enabled", "Turns it on or off.", {"self": refs.Observer, "value": BOOL}),
-        message("set_attributes", "Sets what is added to each span.", {"self": refs.Observer, "value": STRING_MAP}),
-        message("set_endpoints", "Sets where spans go.", {"self": refs.Observer, "value": STRING_SET}),
-        message("set_components", "Sets the parts that are observed.", {"self": refs.Observer, "value": STRING_SET}),
+        setter("hosts", "Sets the hosts that are observed."),
+        setter("enabled", "Turns it on or off."),
+        setter("attributes", "Sets what is added to each span."),
+        setter("endpoints", "Sets where spans go."),
+        setter("components", "Sets the parts that are observed."),
     ],
 )
 
@@ -74,8 +74,4 @@ DATA_SOURCE = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    DIAGNOSTICS,
-    OBSERVER,
-    DATA_SOURCE,
-)
+CLASSES: tuple[ClassDecl, ...] = (DIAGNOSTICS, OBSERVER, DATA_SOURCE)

@@ -1,4 +1,4 @@
-"""Disks, and VMs' drives."""
+"""Disks."""
 
 from __future__ import annotations
 
@@ -13,64 +13,18 @@ from shared.datamodel.declare import (
     maintained,
     message,
     names,
-    namespace,
     operations,
     other_config,
     runtime,
     rw,
+    setter,
     static,
-    uuid,
 )
 from shared.datamodel.roles import LOCAL_ONLY, POOL_OPERATOR, READ_ONLY, VM_ADMIN, VM_OPERATOR, VM_POWER_ADMIN
 from shared.datamodel.schema import MISSING
-from shared.datamodel.types import (
-    BOOL,
-    DATETIME,
-    FLOAT,
-    INT,
-    STRING,
-    STRING_MAP,
-    STRING_SET,
-    EnumType,
-    RecordType,
-    SetType,
-)
+from shared.datamodel.types import BOOL, DATETIME, INT, STRING, STRING_MAP, STRING_SET, EnumType, RecordType, SetType
 
-ON_BOOT = EnumType(
-    "on_boot",
-    (
-        "reset",
-        "persist",
-    ),
-)
-VBD_MODE = EnumType(
-    "vbd_mode",
-    (
-        "RO",
-        "RW",
-    ),
-)
-VBD_OPERATIONS = EnumType(
-    "vbd_operations",
-    (
-        "attach",
-        "eject",
-        "insert",
-        "plug",
-        "unplug",
-        "unplug_force",
-        "pause",
-        "unpause",
-    ),
-)
-VBD_TYPE = EnumType(
-    "vbd_type",
-    (
-        "CD",
-        "Disk",
-        "Floppy",
-    ),
-)
+ON_BOOT = EnumType("on_boot", ("reset", "persist"))
 VDI_OPERATIONS = EnumType(
     "vdi_operations",
     (
@@ -267,11 +221,7 @@ VDI = declare(
             {"vdi": refs.VDI, "sr": Optional(refs.SR), "base_vdi": Optional(refs.VDI), "into_vdi": Optional(refs.VDI)},
             refs.VDI,
             since="rio, extended cowley, extended clearwater-felton",
-            errors=(
-                "VDI_READONLY",
-                "VDI_TOO_SMALL",
-                "VDI_NOT_SPARSE",
-            ),
+            errors=("VDI_READONLY", "VDI_TOO_SMALL", "VDI_NOT_SPARSE"),
         ),
         message(
             "force_unlock",
@@ -280,90 +230,65 @@ VDI = declare(
             since="rio, deprecated miami",
             hidden=True,
         ),
-        message(
-            "set_managed",
-            "Says whether it is kept as a disk of its own.",
-            {"self": refs.VDI, "value": BOOL},
-            roles=LOCAL_ONLY,
-            sync_only=True,
-            hidden=True,
+        setter(
+            "managed", "Says whether it is kept as a disk of its own.", roles=LOCAL_ONLY, sync_only=True, hidden=True
         ),
         message("forget", "Removes it from the database; its data stay.", {"vdi": refs.VDI}),
-        message(
-            "set_sharable",
-            "Sets whether several VMs may write it at once.",
-            {"self": refs.VDI, "value": BOOL},
-            since="george",
-            sync_only=True,
-        ),
-        message(
-            "set_read_only", "Sets whether it may only be read.", {"self": refs.VDI, "value": BOOL}, sync_only=True
-        ),
-        message(
-            "set_missing",
+        setter("sharable", "Sets whether several VMs may write it at once.", since="george", sync_only=True),
+        setter("read_only", "Sets whether it may only be read.", sync_only=True),
+        setter(
+            "missing",
             "Says whether its SR no longer has it.",
-            {"self": refs.VDI, "value": BOOL},
             since="miami",
             roles=LOCAL_ONLY,
             sync_only=True,
             hidden=True,
         ),
-        message(
-            "set_virtual_size",
+        setter(
+            "virtual_size",
             "Says how many bytes a VM sees.",
-            {"self": refs.VDI, "value": INT},
             since="miami",
             roles=LOCAL_ONLY,
             sync_only=True,
             hidden=True,
         ),
-        message(
-            "set_physical_utilisation",
+        setter(
+            "physical_utilisation",
             "Says how many bytes it takes.",
-            {"self": refs.VDI, "value": INT},
             since="miami",
             roles=LOCAL_ONLY,
             sync_only=True,
             hidden=True,
         ),
-        message(
-            "set_is_a_snapshot",
+        setter(
+            "is_a_snapshot",
             "Says whether it is a snapshot.",
-            {"self": refs.VDI, "value": BOOL},
             since="boston",
             roles=LOCAL_ONLY,
             sync_only=True,
             hidden=True,
         ),
-        message(
-            "set_snapshot_of",
+        setter(
+            "snapshot_of",
             "Says which disk it is a snapshot of.",
-            {"self": refs.VDI, "value": refs.VDI},
             since="boston",
             roles=LOCAL_ONLY,
             sync_only=True,
             hidden=True,
         ),
-        message(
-            "set_snapshot_time",
+        setter(
+            "snapshot_time",
             "Says when the snapshot was taken.",
-            {"self": refs.VDI, "value": DATETIME},
             since="boston",
             roles=LOCAL_ONLY,
             sync_only=True,
             hidden=True,
         ),
-        message(
-            "set_metadata_of_pool",
-            "Says which pool's metadata it holds.",
-            {"self": refs.VDI, "value": refs.pool},
-            since="boston",
-            roles=LOCAL_ONLY,
-            sync_only=True,
-            hidden=True,
+        setter(
+            "metadata_of_pool", "Says which pool's metadata it holds.", roles=LOCAL_ONLY, sync_only=True, hidden=True
         ),
-        message("set_name_label", "Renames it, in its SR too.", {"self": refs.VDI, "value": STRING}),
-        message("set_name_description", "Changes its description, in its SR too.", {"self": refs.VDI, "value": STRING}),
+        setter("name_label", "Renames it, in its SR too."),
+        setter("name_description", "Changes its description, in its SR too."),
         message(
             "generate_config",
             "What a host needs to attach it without the database.",
@@ -372,15 +297,8 @@ VDI = declare(
             since="orlando",
             hidden=True,
         ),
-        message(
-            "set_on_boot",
-            "Sets whether it is reset when a VM boots from it.",
-            {"self": refs.VDI, "value": ON_BOOT},
-            since="cowley",
-        ),
-        message(
-            "set_allow_caching", "Sets whether hosts may cache it.", {"self": refs.VDI, "value": BOOL}, since="cowley"
-        ),
+        setter("on_boot", "Sets whether it is reset when a VM boots from it."),
+        setter("allow_caching", "Sets whether hosts may cache it."),
         message(
             "open_database",
             "Opens a session on the metadata that it holds.",
@@ -436,14 +354,7 @@ VDI = declare(
                 "VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION",
             ),
         ),
-        message(
-            "set_cbt_enabled",
-            "Says whether it is recorded which blocks change.",
-            {"self": refs.VDI, "value": BOOL},
-            since="inverness",
-            roles=LOCAL_ONLY,
-            hidden=True,
-        ),
+        setter("cbt_enabled", "Says whether it is recorded which blocks change.", roles=LOCAL_ONLY, hidden=True),
         message(
             "data_destroy",
             "Deletes a snapshot's data but keeps what is known of changed blocks.",
@@ -468,13 +379,7 @@ VDI = declare(
             STRING,
             since="inverness",
             roles=VM_OPERATOR,
-            errors=(
-                "SR_OPERATION_NOT_SUPPORTED",
-                "VDI_MISSING",
-                "SR_NOT_ATTACHED",
-                "SR_HAS_NO_PBDS",
-                "VDI_IN_USE",
-            ),
+            errors=("SR_OPERATION_NOT_SUPPORTED", "VDI_MISSING", "SR_NOT_ATTACHED", "SR_HAS_NO_PBDS", "VDI_IN_USE"),
         ),
         message(
             "get_nbd_info",
@@ -493,123 +398,6 @@ VDI = declare(
             roles=VM_POWER_ADMIN,
             errors=("UNIMPLEMENTED_IN_SM_BACKEND",),
         ),
-    ],
-)
-
-VBD = declare(
-    "VBD",
-    "A drive of a VM: a position that a disk or a medium is in.",
-    roles=VM_ADMIN,
-    default_ctor_dtor=True,
-    fields=[
-        UUID,
-        operations(VBD_OPERATIONS),
-        static("VM", refs.VM, "The VM it belongs to."),
-        static("VDI", refs.VDI, "The disk in it."),
-        static("device", STRING, "Name that the guest sees it under.", EMPTY, since="rio, changed 1.257.0"),
-        rw("userdevice", STRING, "Its position in the VM, as the user gave it."),
-        rw("bootable", BOOL, "Whether the VM may boot from it."),
-        static("mode", VBD_MODE, "Whether the guest may write."),
-        rw("type", VBD_TYPE, "Whether it is a hard disk, a CD or a floppy drive."),
-        rw("unpluggable", BOOL, "Whether it may be unplugged while the VM runs.", True, since="miami"),
-        runtime("storage_lock", BOOL, "Whether the storage layer holds a lock for it."),
-        static("empty", BOOL, "Whether there is no disk in it."),
-        runtime("reserved", BOOL, "Whether it is set aside while something is done to it.", EMPTY, internal=True),
-        other_config(default=MISSING),
-        static(
-            "currently_attached", BOOL, "Whether it is plugged into a running VM.", EMPTY, since="rio, changed 1.257.0"
-        ),
-        runtime("status_code", INT, "Error number of the last plug or unplug."),
-        runtime("status_detail", STRING, "What the last plug or unplug said."),
-        runtime("runtime_properties", STRING_MAP, "What it has been given while plugged."),
-        namespace(
-            "qos",
-            rw("algorithm_type", STRING, "How its traffic is limited; empty for not at all."),
-            rw("algorithm_params", STRING_MAP, "Settings of that limit."),
-            runtime("supported_algorithms", STRING_SET, "Limits that could be used."),
-        ),
-        runtime(
-            "metrics",
-            refs.VBD_metrics,
-            "Its traffic figures; no longer kept here.",
-            EMPTY,
-            since="rio, deprecated tampa, removed tampa",
-        ),
-    ],
-    messages=[
-        message(
-            "eject",
-            "Takes the medium out.",
-            {"vbd": refs.VBD},
-            roles=VM_OPERATOR,
-            errors=(
-                "VBD_NOT_REMOVABLE_MEDIA",
-                "VBD_IS_EMPTY",
-            ),
-        ),
-        message(
-            "insert",
-            "Puts a medium in.",
-            {"vbd": refs.VBD, "vdi": refs.VDI},
-            roles=VM_OPERATOR,
-            errors=(
-                "VBD_NOT_REMOVABLE_MEDIA",
-                "VBD_NOT_EMPTY",
-            ),
-        ),
-        message("plug", "Plugs it into the running VM.", {"self": refs.VBD}),
-        message(
-            "unplug",
-            "Unplugs it from the running VM.",
-            {"self": refs.VBD},
-            errors=(
-                "DEVICE_DETACH_REJECTED",
-                "DEVICE_ALREADY_DETACHED",
-            ),
-        ),
-        message("unplug_force", "Unplugs it whether the guest agrees or not.", {"self": refs.VBD}),
-        message(
-            "unplug_force_no_safety_check",
-            "The same, for drives that must not be unplugged too.",
-            {"self": refs.VBD},
-            since="symc, deprecated ely",
-            hidden=True,
-        ),
-        message("assert_attachable", "Fails if it could not be plugged now.", {"self": refs.VBD}),
-        message(
-            "pause",
-            "Stops its traffic so that the disk beneath can change; answers a token.",
-            {"self": refs.VBD},
-            STRING,
-            since="symc",
-            hidden=True,
-        ),
-        message(
-            "unpause",
-            "Lets its traffic go on.",
-            {"self": refs.VBD, "token": Optional(STRING)},
-            since="symc",
-            hidden=True,
-        ),
-        message("set_mode", "Sets whether the guest may write.", {"self": refs.VBD, "value": VBD_MODE}),
-    ],
-)
-
-VBD_METRICS = declare(
-    "VBD_metrics",
-    "Traffic of a VM's drive; no longer kept here.",
-    since="rio, deprecated tampa, removed tampa",
-    roles=VM_ADMIN,
-    persist=False,
-    fields=[
-        uuid(since="rio"),
-        namespace(
-            "io",
-            runtime("read_kbs", FLOAT, "KiB/s read.", EMPTY, persist=False),
-            runtime("write_kbs", FLOAT, "KiB/s written.", EMPTY, persist=False),
-        ),
-        runtime("last_updated", DATETIME, "When this was last brought up to date.", EMPTY),
-        other_config(since="orlando, deprecated tampa, removed tampa"),
     ],
 )
 
@@ -633,22 +421,15 @@ CRASHDUMP = declare(
     "crashdump",
     "What a VM left behind when it crashed.",
     since="rio, deprecated inverness",
+    parts_since="rio",
     roles=POOL_OPERATOR,
     fields=[
-        uuid(since="rio"),
-        static("VM", refs.VM, "The VM that crashed.", since="rio"),
-        static("VDI", refs.VDI, "The disk that holds it.", since="rio"),
+        UUID,
+        static("VM", refs.VM, "The VM that crashed."),
+        static("VDI", refs.VDI, "The disk that holds it."),
         other_config(since="miami"),
     ],
-    messages=[
-        message("destroy", "Deletes it with its disk.", {"self": refs.crashdump}, since="rio"),
-    ],
+    messages=[message("destroy", "Deletes it with its disk.", {"self": refs.crashdump})],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    VDI,
-    VBD,
-    VBD_METRICS,
-    VDI_NBD_SERVER_INFO,
-    CRASHDUMP,
-)
+CLASSES: tuple[ClassDecl, ...] = (VDI, VDI_NBD_SERVER_INFO, CRASHDUMP)

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from shared.datamodel.types import EnumType
 
-CERTIFICATE_PURPOSE = EnumType(
-    "certificate_purpose",
-    (
-        "licensing",
-        "ldaps",
-    ),
-)
-DOMAIN_TYPE = EnumType(
-    "domain_type",
-    (
-        "hvm",
-        "pv",
-        "pv_in_pvh",
-        "pvh",
-        "unspecified",
-    ),
-)
+CERTIFICATE_PURPOSE = EnumType("certificate_purpose", ("licensing", "ldaps"))
+
+DOMAIN_TYPE = EnumType("domain_type", ("hvm", "pv", "pv_in_pvh", "pvh", "unspecified"))
+
 UPDATE_GUIDANCES = EnumType(
     "update_guidances",
     (

@@ -8,43 +8,25 @@ from shared.datamodel.declare import (
     UUID,
     ClassDecl,
     Optional,
+    adder,
     declare,
     maintained,
     message,
     names,
     other_config,
+    remover,
     runtime,
     rw,
+    setter,
     static,
 )
 from shared.datamodel.roles import LOCAL_ONLY, POOL_OPERATOR, READ_ONLY
 from shared.datamodel.types import BOOL, INT, STRING, STRING_MAP, STRING_SET, EnumType, MapType, SetType
 
-ALLOCATION_ALGORITHM = EnumType(
-    "allocation_algorithm",
-    (
-        "breadth_first",
-        "depth_first",
-    ),
-)
-PCI_DOM0_ACCESS = EnumType(
-    "pci_dom0_access",
-    (
-        "enabled",
-        "disable_on_reboot",
-        "disabled",
-        "enable_on_reboot",
-    ),
-)
+ALLOCATION_ALGORITHM = EnumType("allocation_algorithm", ("breadth_first", "depth_first"))
+PCI_DOM0_ACCESS = EnumType("pci_dom0_access", ("enabled", "disable_on_reboot", "disabled", "enable_on_reboot"))
 VGPU_TYPE_IMPLEMENTATION = EnumType(
-    "vgpu_type_implementation",
-    (
-        "passthrough",
-        "nvidia",
-        "nvidia_sriov",
-        "gvt_g",
-        "mxgpu",
-    ),
+    "vgpu_type_implementation", ("passthrough", "nvidia", "nvidia_sriov", "gvt_g", "mxgpu")
 )
 
 PCI = declare(
@@ -163,30 +145,10 @@ PGPU = declare(
         ),
     ],
     messages=[
-        message(
-            "add_enabled_VGPU_types",
-            "Allows a type of virtual GPU.",
-            {"self": refs.PGPU, "value": refs.VGPU_type},
-            since="vgpu-tech-preview",
-        ),
-        message(
-            "remove_enabled_VGPU_types",
-            "Forbids a type of virtual GPU.",
-            {"self": refs.PGPU, "value": refs.VGPU_type},
-            since="vgpu-tech-preview",
-        ),
-        message(
-            "set_enabled_VGPU_types",
-            "Sets the types of virtual GPU it may provide.",
-            {"self": refs.PGPU, "value": SetType(refs.VGPU_type)},
-            since="vgpu-tech-preview",
-        ),
-        message(
-            "set_GPU_group",
-            "Moves it to another group.",
-            {"self": refs.PGPU, "value": refs.GPU_group},
-            since="vgpu-tech-preview",
-        ),
+        adder("enabled_VGPU_types", "Allows a type of virtual GPU."),
+        remover("enabled_VGPU_types", "Forbids a type of virtual GPU."),
+        setter("enabled_VGPU_types", "Sets the types of virtual GPU it may provide."),
+        setter("GPU_group", "Moves it to another group.", since="vgpu-tech-preview"),
         message(
             "get_remaining_capacity",
             "How many more virtual GPUs of a type fit on it.",
@@ -380,10 +342,4 @@ VGPU_TYPE = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    PCI,
-    PGPU,
-    GPU_GROUP,
-    VGPU,
-    VGPU_TYPE,
-)
+CLASSES: tuple[ClassDecl, ...] = (PCI, PGPU, GPU_GROUP, VGPU, VGPU_TYPE)

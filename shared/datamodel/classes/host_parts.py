@@ -16,7 +16,6 @@ from shared.datamodel.declare import (
     other_config,
     runtime,
     static,
-    uuid,
 )
 from shared.datamodel.roles import POOL_ADMIN, POOL_OPERATOR, READ_ONLY
 from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP
@@ -48,20 +47,21 @@ HOST_CPU = declare(
     "host_cpu",
     "One of a host's CPUs; `host.cpu_info` tells more.",
     since="rio, deprecated midnight-ride",
+    parts_since="rio",
     roles=POOL_OPERATOR,
     fields=[
-        uuid(since="rio"),
-        runtime("host", refs.host, "The host it belongs to.", since="rio"),
-        runtime("number", INT, "Its number on the host.", since="rio"),
-        runtime("vendor", STRING, "Who made it.", since="rio"),
-        runtime("speed", INT, "Its clock, in MHz.", since="rio"),
-        runtime("modelname", STRING, "Its name.", since="rio"),
-        runtime("family", INT, "Its family number.", since="rio"),
-        runtime("model", INT, "Its model number.", since="rio"),
-        runtime("stepping", STRING, "Its revision.", since="rio"),
-        runtime("flags", STRING, "What it can do, as words.", since="rio"),
-        runtime("features", STRING, "What it can do, as bits.", since="rio"),
-        runtime("utilisation", FLOAT, "Its load, 0 to 1; use the performance archives.", since="rio", persist=False),
+        UUID,
+        runtime("host", refs.host, "The host it belongs to."),
+        runtime("number", INT, "Its number on the host."),
+        runtime("vendor", STRING, "Who made it."),
+        runtime("speed", INT, "Its clock, in MHz."),
+        runtime("modelname", STRING, "Its name."),
+        runtime("family", INT, "Its family number."),
+        runtime("model", INT, "Its model number."),
+        runtime("stepping", STRING, "Its revision."),
+        runtime("flags", STRING, "What it can do, as words."),
+        runtime("features", STRING, "What it can do, as bits."),
+        runtime("utilisation", FLOAT, "Its load, 0 to 1; use the performance archives.", persist=False),
         other_config(since="orlando"),
     ],
 )
@@ -141,16 +141,7 @@ DRIVER_VARIANT = declare(
         runtime("priority", FLOAT, "How much it is preferred; higher is better."),
         runtime("status", STRING, "How far it is supported, such as `production`."),
     ],
-    messages=[
-        message("select", "Chooses it for the next boot.", {"self": refs.Driver_variant}),
-    ],
+    messages=[message("select", "Chooses it for the next boot.", {"self": refs.Driver_variant})],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    HOST_METRICS,
-    HOST_CPU,
-    HOST_CRASHDUMP,
-    FEATURE,
-    HOST_DRIVER,
-    DRIVER_VARIANT,
-)
+CLASSES: tuple[ClassDecl, ...] = (HOST_METRICS, HOST_CPU, HOST_CRASHDUMP, FEATURE, HOST_DRIVER, DRIVER_VARIANT)

@@ -7,20 +7,7 @@ from shared.datamodel.declare import ClassDecl, declare, message, runtime, uuid
 from shared.datamodel.roles import POOL_OPERATOR, READ_ONLY
 from shared.datamodel.types import DATETIME, INT, STRING, STRING_MAP, EnumType, MapType, RecordType, SetType
 
-CLS = EnumType(
-    "cls",
-    (
-        "VM",
-        "Host",
-        "SR",
-        "Pool",
-        "VMPP",
-        "VMSS",
-        "PVS_proxy",
-        "VDI",
-        "Certificate",
-    ),
-)
+CLS = EnumType("cls", ("VM", "Host", "SR", "Pool", "VMPP", "VMSS", "PVS_proxy", "VDI", "Certificate"))
 
 MESSAGE = declare(
     "message",

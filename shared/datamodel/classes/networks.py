@@ -8,6 +8,7 @@ from shared.datamodel.declare import (
     UUID,
     ClassDecl,
     Optional,
+    adder,
     declare,
     maintained,
     message,
@@ -15,8 +16,10 @@ from shared.datamodel.declare import (
     namespace,
     operations,
     other_config,
+    remover,
     runtime,
     rw,
+    setter,
     static,
     uuid,
 )
@@ -35,54 +38,13 @@ from shared.datamodel.types import (
     SetType,
 )
 
-NETWORK_DEFAULT_LOCKING_MODE = EnumType(
-    "network_default_locking_mode",
-    (
-        "unlocked",
-        "disabled",
-    ),
-)
+NETWORK_DEFAULT_LOCKING_MODE = EnumType("network_default_locking_mode", ("unlocked", "disabled"))
 NETWORK_OPERATIONS = EnumType("network_operations", ("attaching",))
-NETWORK_PURPOSE = EnumType(
-    "network_purpose",
-    (
-        "nbd",
-        "insecure_nbd",
-    ),
-)
-VIF_IPV4_CONFIGURATION_MODE = EnumType(
-    "vif_ipv4_configuration_mode",
-    (
-        "None",
-        "Static",
-        "DHCP",
-    ),
-)
-VIF_IPV6_CONFIGURATION_MODE = EnumType(
-    "vif_ipv6_configuration_mode",
-    (
-        "None",
-        "Static",
-        "Autoconf",
-    ),
-)
-VIF_LOCKING_MODE = EnumType(
-    "vif_locking_mode",
-    (
-        "network_default",
-        "locked",
-        "unlocked",
-        "disabled",
-    ),
-)
-VIF_OPERATIONS = EnumType(
-    "vif_operations",
-    (
-        "attach",
-        "plug",
-        "unplug",
-    ),
-)
+NETWORK_PURPOSE = EnumType("network_purpose", ("nbd", "insecure_nbd"))
+VIF_IPV4_CONFIGURATION_MODE = EnumType("vif_ipv4_configuration_mode", ("None", "Static", "DHCP"))
+VIF_IPV6_CONFIGURATION_MODE = EnumType("vif_ipv6_configuration_mode", ("None", "Static", "Autoconf"))
+VIF_LOCKING_MODE = EnumType("vif_locking_mode", ("network_default", "locked", "unlocked", "disabled"))
+VIF_OPERATIONS = EnumType("vif_operations", ("attach", "plug", "unplug"))
 
 NETWORK = declare(
     "network",
@@ -187,21 +149,8 @@ NETWORK = declare(
             roles=VM_POWER_ADMIN,
             hidden=True,
         ),
-        message(
-            "add_purpose",
-            "Adds a purpose.",
-            {"self": refs.network, "value": NETWORK_PURPOSE},
-            since="inverness",
-            roles=POOL_ADMIN,
-            errors=("NETWORK_INCOMPATIBLE_PURPOSES",),
-        ),
-        message(
-            "remove_purpose",
-            "Removes a purpose.",
-            {"self": refs.network, "value": NETWORK_PURPOSE},
-            since="inverness",
-            roles=POOL_ADMIN,
-        ),
+        adder("purpose", "Adds a purpose.", roles=POOL_ADMIN, errors=("NETWORK_INCOMPATIBLE_PURPOSES",)),
+        remover("purpose", "Removes a purpose.", roles=POOL_ADMIN),
     ],
 )
 
@@ -281,55 +230,13 @@ VIF = declare(
             {"self": refs.VIF, "network": refs.network},
             since="ely",
         ),
-        message(
-            "set_locking_mode",
-            "Sets what it may send.",
-            {"self": refs.VIF, "value": VIF_LOCKING_MODE},
-            since="tampa",
-            roles=POOL_OPERATOR,
-        ),
-        message(
-            "set_ipv4_allowed",
-            "Sets the IPv4 addresses it may send from.",
-            {"self": refs.VIF, "value": STRING_SET},
-            since="tampa",
-            roles=POOL_OPERATOR,
-        ),
-        message(
-            "add_ipv4_allowed",
-            "Adds an IPv4 address it may send from.",
-            {"self": refs.VIF, "value": STRING},
-            since="tampa",
-            roles=POOL_OPERATOR,
-        ),
-        message(
-            "remove_ipv4_allowed",
-            "Removes an IPv4 address it may send from.",
-            {"self": refs.VIF, "value": STRING},
-            since="tampa",
-            roles=POOL_OPERATOR,
-        ),
-        message(
-            "set_ipv6_allowed",
-            "Sets the IPv6 addresses it may send from.",
-            {"self": refs.VIF, "value": STRING_SET},
-            since="tampa",
-            roles=POOL_OPERATOR,
-        ),
-        message(
-            "add_ipv6_allowed",
-            "Adds an IPv6 address it may send from.",
-            {"self": refs.VIF, "value": STRING},
-            since="tampa",
-            roles=POOL_OPERATOR,
-        ),
-        message(
-            "remove_ipv6_allowed",
-            "Removes an IPv6 address it may send from.",
-            {"self": refs.VIF, "value": STRING},
-            since="tampa",
-            roles=POOL_OPERATOR,
-        ),
+        setter("locking_mode", "Sets what it may send.", roles=POOL_OPERATOR),
+        setter("ipv4_allowed", "Sets the IPv4 addresses it may send from.", roles=POOL_OPERATOR),
+        adder("ipv4_allowed", "Adds an IPv4 address it may send from.", roles=POOL_OPERATOR),
+        remover("ipv4_allowed", "Removes an IPv4 address it may send from.", roles=POOL_OPERATOR),
+        setter("ipv6_allowed", "Sets the IPv6 addresses it may send from.", roles=POOL_OPERATOR),
+        adder("ipv6_allowed", "Adds an IPv6 address it may send from.", roles=POOL_OPERATOR),
+        remover("ipv6_allowed", "Removes an IPv6 address it may send from.", roles=POOL_OPERATOR),
         message(
             "configure_ipv4",
             "Tells the guest which IPv4 address to use.",
@@ -354,21 +261,9 @@ VIF = declare(
             since="dundee, extended 26.16.0",
             roles=VM_OPERATOR,
         ),
-        message(
-            "add_trunks", "Lets the guest use a VLAN tag.", {"self": refs.VIF, "value": INT}, since="prototyped 26.17.0"
-        ),
-        message(
-            "remove_trunks",
-            "Forbids the guest a VLAN tag.",
-            {"self": refs.VIF, "value": INT},
-            since="prototyped 26.17.0",
-        ),
-        message(
-            "set_trunks",
-            "Sets the VLAN tags that the guest may use.",
-            {"self": refs.VIF, "value": SetType(INT)},
-            since="prototyped 26.17.0",
-        ),
+        adder("trunks", "Lets the guest use a VLAN tag."),
+        remover("trunks", "Forbids the guest a VLAN tag."),
+        setter("trunks", "Sets the VLAN tags that the guest may use."),
     ],
 )
 
@@ -390,8 +285,4 @@ VIF_METRICS = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    NETWORK,
-    VIF,
-    VIF_METRICS,
-)
+CLASSES: tuple[ClassDecl, ...] = (NETWORK, VIF, VIF_METRICS)

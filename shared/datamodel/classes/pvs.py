@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import EMPTY, UUID, ClassDecl, declare, maintained, message, names, runtime, static
+from shared.datamodel.declare import (
+    EMPTY,
+    UUID,
+    ClassDecl,
+    declare,
+    maintained,
+    message,
+    names,
+    runtime,
+    setter,
+    static,
+)
 from shared.datamodel.roles import POOL_OPERATOR
 from shared.datamodel.types import BOOL, INT, STRING, STRING_SET, EnumType
 
 PVS_PROXY_STATUS = EnumType(
     "pvs_proxy_status",
-    (
-        "stopped",
-        "initialised",
-        "caching",
-        "incompatible_write_cache_mode",
-        "incompatible_protocol_version",
-    ),
+    ("stopped", "initialised", "caching", "incompatible_write_cache_mode", "incompatible_protocol_version"),
 )
 
 PVS_SITE = declare(
@@ -42,16 +47,9 @@ PVS_SITE = declare(
             "forget",
             "Removes a site that is not in use.",
             {"self": refs.PVS_site},
-            errors=(
-                "PVS_SITE_CONTAINS_RUNNING_PROXIES",
-                "PVS_SITE_CONTAINS_SERVERS",
-            ),
+            errors=("PVS_SITE_CONTAINS_RUNNING_PROXIES", "PVS_SITE_CONTAINS_SERVERS"),
         ),
-        message(
-            "set_PVS_uuid",
-            "Sets the uuid that the provisioning service knows it by.",
-            {"self": refs.PVS_site, "value": STRING},
-        ),
+        setter("PVS_uuid", "Sets the uuid that the provisioning service knows it by."),
     ],
 )
 
@@ -112,9 +110,4 @@ PVS_CACHE_STORAGE = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    PVS_SITE,
-    PVS_SERVER,
-    PVS_PROXY,
-    PVS_CACHE_STORAGE,
-)
+CLASSES: tuple[ClassDecl, ...] = (PVS_SITE, PVS_SERVER, PVS_PROXY, PVS_CACHE_STORAGE)

@@ -22,15 +22,7 @@ from shared.datamodel.declare import (
 from shared.datamodel.roles import LOCAL_ONLY, POOL_OPERATOR, READ_ONLY, VM_ADMIN
 from shared.datamodel.types import BOOL, DATETIME, INT, STRING, STRING_MAP, EnumType, SetType
 
-CERTIFICATE_TYPE = EnumType(
-    "certificate_type",
-    (
-        "ca",
-        "host",
-        "host_internal",
-        "pinned",
-    ),
-)
+CERTIFICATE_TYPE = EnumType("certificate_type", ("ca", "host", "host_internal", "pinned"))
 PERSISTENCE_BACKEND = EnumType("persistence_backend", ("xapi",))
 VTPM_OPERATIONS = EnumType("vtpm_operations", ("destroy",))
 
@@ -56,7 +48,7 @@ SECRET = declare(
             sync_only=True,
             hidden=True,
             secret=True,
-        ),
+        )
     ],
 )
 
@@ -160,9 +152,4 @@ VTPM = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    SECRET,
-    BLOB,
-    CERTIFICATE,
-    VTPM,
-)
+CLASSES: tuple[ClassDecl, ...] = (SECRET, BLOB, CERTIFICATE, VTPM)

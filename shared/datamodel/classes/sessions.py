@@ -78,10 +78,7 @@ SESSION = declare(
             {"uname": STRING, "pwd": STRING, "version": Optional(STRING, "1.1"), "originator": Optional(STRING)},
             refs.session,
             roles=READ_ONLY,
-            errors=(
-                "SESSION_AUTHENTICATION_FAILED",
-                "HOST_IS_SLAVE",
-            ),
+            errors=("SESSION_AUTHENTICATION_FAILED", "HOST_IS_SLAVE"),
             sync_only=True,
             session=False,
             secret=True,
@@ -187,7 +184,4 @@ AUTH = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    SESSION,
-    AUTH,
-)
+CLASSES: tuple[ClassDecl, ...] = (SESSION, AUTH)

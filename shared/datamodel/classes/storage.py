@@ -16,6 +16,7 @@ from shared.datamodel.declare import (
     other_config,
     runtime,
     rw,
+    setter,
     static,
     uuid,
 )
@@ -35,23 +36,8 @@ from shared.datamodel.types import (
     SetType,
 )
 
-IMAGE_FORMAT_TYPE = EnumType(
-    "image_format_type",
-    (
-        "raw",
-        "vhd",
-        "qcow2",
-    ),
-)
-SR_HEALTH = EnumType(
-    "sr_health",
-    (
-        "healthy",
-        "recovering",
-        "unreachable",
-        "unavailable",
-    ),
-)
+IMAGE_FORMAT_TYPE = EnumType("image_format_type", ("raw", "vhd", "qcow2"))
+SR_HEALTH = EnumType("sr_health", ("healthy", "recovering", "unreachable", "unavailable"))
 STORAGE_OPERATIONS = EnumType(
     "storage_operations",
     (
@@ -237,26 +223,18 @@ SR = declare(
             refs.blob,
             since="orlando",
         ),
-        message(
-            "set_physical_size",
-            "Says how many bytes its medium has.",
-            {"self": refs.SR, "value": INT},
-            since="miami",
-            sync_only=True,
-        ),
-        message(
-            "set_virtual_allocation",
+        setter("physical_size", "Says how many bytes its medium has.", since="miami", sync_only=True),
+        setter(
+            "virtual_allocation",
             "Says what its disks' sizes sum up to.",
-            {"self": refs.SR, "value": INT},
             since="miami",
             roles=LOCAL_ONLY,
             sync_only=True,
             hidden=True,
         ),
-        message(
-            "set_physical_utilisation",
+        setter(
+            "physical_utilisation",
             "Says how many bytes are in use.",
-            {"self": refs.SR, "value": INT},
             since="miami",
             roles=LOCAL_ONLY,
             sync_only=True,
@@ -340,12 +318,7 @@ PBD = declare(
     messages=[
         message("plug", "Attaches the SR on the host.", {"self": refs.PBD}, errors=("SR_UNKNOWN_DRIVER",)),
         message("unplug", "Detaches the SR from the host.", {"self": refs.PBD}),
-        message(
-            "set_device_config",
-            "Sets how the host reaches the medium, while unplugged.",
-            {"self": refs.PBD, "value": STRING_MAP},
-            since="miami",
-        ),
+        setter("device_config", "Sets how the host reaches the medium, while unplugged.", since="miami"),
     ],
 )
 
@@ -388,9 +361,7 @@ LVHD = declare(
     since="dundee",
     roles=POOL_ADMIN,
     enumerable=False,
-    fields=[
-        uuid(since="rio"),
-    ],
+    fields=[uuid(since="rio")],
     messages=[
         message(
             "enable_thin_provisioning",
@@ -398,15 +369,8 @@ LVHD = declare(
             {"host": refs.host, "SR": refs.SR, "initial_allocation": INT, "allocation_quantum": INT},
             STRING,
             forward="hostext:LVHD.enable_thin_provisioning",
-        ),
+        )
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    SM,
-    SR,
-    PBD,
-    SR_STAT,
-    PROBE_RESULT,
-    LVHD,
-)
+CLASSES: tuple[ClassDecl, ...] = (SM, SR, PBD, SR_STAT, PROBE_RESULT, LVHD)

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import EMPTY, ClassDecl, declare, message, names, other_config, runtime, rw, static, uuid
+from shared.datamodel.declare import (
+    EMPTY,
+    UUID,
+    ClassDecl,
+    declare,
+    message,
+    names,
+    other_config,
+    runtime,
+    rw,
+    static,
+    uuid,
+)
 from shared.datamodel.roles import POOL_ADMIN, READ_ONLY, role_ref
 from shared.datamodel.types import BOOL, STRING, STRING_MAP, STRING_SET, SetType
 
@@ -114,20 +126,17 @@ USER = declare(
     "user",
     "A user of the pool's own; nothing makes these any more.",
     since="rio, deprecated george",
+    parts_since="rio",
     roles=POOL_ADMIN,
     gen_events=False,
     default_ctor_dtor=True,
     enumerable=False,
     fields=[
-        uuid(since="rio"),
-        static("short_name", STRING, "The name to log in with.", since="rio"),
-        rw("fullname", STRING, "The person's name.", since="rio"),
+        UUID,
+        static("short_name", STRING, "The name to log in with."),
+        rw("fullname", STRING, "The person's name."),
         other_config(since="orlando"),
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    SUBJECT,
-    ROLE,
-    USER,
-)
+CLASSES: tuple[ClassDecl, ...] = (SUBJECT, ROLE, USER)

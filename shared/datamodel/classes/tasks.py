@@ -7,55 +7,24 @@ from shared.datamodel.declare import (
     UNSET_REF,
     UUID,
     ClassDecl,
+    adder,
     declare,
     maintained,
     message,
     names,
     operations,
     other_config,
+    remover,
     runtime,
+    setter,
     static,
 )
 from shared.datamodel.roles import READ_ONLY, VM_OPERATOR
-from shared.datamodel.types import (
-    BOOL,
-    DATETIME,
-    FLOAT,
-    INT,
-    STRING,
-    STRING_MAP,
-    STRING_SET,
-    EnumType,
-    RecordType,
-    SetType,
-)
+from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING, STRING_SET, EnumType, RecordType, SetType
 
-EVENT_OPERATION = EnumType(
-    "event_operation",
-    (
-        "add",
-        "del",
-        "mod",
-    ),
-    exact=True,
-)
-TASK_ALLOWED_OPERATIONS = EnumType(
-    "task_allowed_operations",
-    (
-        "cancel",
-        "destroy",
-    ),
-)
-TASK_STATUS_TYPE = EnumType(
-    "task_status_type",
-    (
-        "pending",
-        "success",
-        "failure",
-        "cancelling",
-        "cancelled",
-    ),
-)
+EVENT_OPERATION = EnumType("event_operation", ("add", "del", "mod"), exact=True)
+TASK_ALLOWED_OPERATIONS = EnumType("task_allowed_operations", ("cancel", "destroy"))
+TASK_STATUS_TYPE = EnumType("task_status_type", ("pending", "success", "failure", "cancelling", "cancelled"))
 
 TASK = declare(
     "task",
@@ -104,50 +73,23 @@ TASK = declare(
         ),
         message("destroy", "Removes the task, once it has ended.", {"self": refs.task}, sync_only=True),
         message("cancel", "Asks for the work to be given up.", {"task": refs.task}, errors=("OPERATION_NOT_ALLOWED",)),
-        message(
-            "set_status",
-            "Reports how the task stands.",
-            {"self": refs.task, "value": TASK_STATUS_TYPE},
-            since="falcon",
-            sync_only=True,
-        ),
-        message(
-            "set_progress",
-            "Reports how much is done, from 0 to 1.",
-            {"self": refs.task, "value": FLOAT},
-            since="stockholm",
-            sync_only=True,
-        ),
-        message(
-            "set_result", "Reports the result.", {"self": refs.task, "value": STRING}, since="21.3.0", sync_only=True
-        ),
-        message(
-            "set_error_info",
-            "Reports the error.",
-            {"self": refs.task, "value": STRING_SET},
-            since="21.3.0",
-            sync_only=True,
-        ),
-        message(
-            "add_to_other_config",
+        setter("status", "Reports how the task stands.", since="falcon", sync_only=True),
+        setter("progress", "Reports how much is done, from 0 to 1.", since="stockholm", sync_only=True),
+        setter("result", "Reports the result.", since="21.3.0", sync_only=True),
+        setter("error_info", "Reports the error.", since="21.3.0", sync_only=True),
+        adder(
+            "other_config",
             "Adds a setting.",
-            {"self": refs.task, "key": STRING, "value": STRING},
             since="prototyped 25.8.0",
             keys={"applies_to": VM_OPERATOR, "XenCenterUUID": VM_OPERATOR, "XenCenterMeddlingActionTitle": VM_OPERATOR},
         ),
-        message(
-            "remove_from_other_config",
+        remover(
+            "other_config",
             "Removes a setting, if it is there.",
-            {"self": refs.task, "key": STRING},
             since="prototyped 25.8.0",
             keys={"applies_to": VM_OPERATOR, "XenCenterUUID": VM_OPERATOR, "XenCenterMeddlingActionTitle": VM_OPERATOR},
         ),
-        message(
-            "set_other_config",
-            "Replaces all settings.",
-            {"self": refs.task, "value": STRING_MAP},
-            since="prototyped 25.8.0",
-        ),
+        setter("other_config", "Replaces all settings.", since="prototyped 25.8.0"),
     ],
 )
 
@@ -178,11 +120,7 @@ EVENT = declare(
             "Waits for events of the subscribed classes.",
             result=SetType(RecordType("event")),
             since="rio, deprecated boston",
-            errors=(
-                "SESSION_NOT_REGISTERED",
-                "EVENTS_LOST",
-                "EVENT_SUBSCRIPTION_PARSE_FAILURE",
-            ),
+            errors=("SESSION_NOT_REGISTERED", "EVENTS_LOST", "EVENT_SUBSCRIPTION_PARSE_FAILURE"),
             sync_only=True,
             custom_marshaller=True,
         ),
@@ -192,10 +130,7 @@ EVENT = declare(
             {"classes": STRING_SET, "token": STRING, "timeout": FLOAT},
             SetType(RecordType("event")),
             since="boston",
-            errors=(
-                "EVENT_FROM_TOKEN_PARSE_FAILURE",
-                "EVENT_SUBSCRIPTION_PARSE_FAILURE",
-            ),
+            errors=("EVENT_FROM_TOKEN_PARSE_FAILURE", "EVENT_SUBSCRIPTION_PARSE_FAILURE"),
             sync_only=True,
             custom_marshaller=True,
         ),
@@ -211,7 +146,4 @@ EVENT = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    TASK,
-    EVENT,
-)
+CLASSES: tuple[ClassDecl, ...] = (TASK, EVENT)

@@ -15,65 +15,37 @@ from shared.datamodel.declare import (
     names,
     other_config,
     runtime,
+    setter,
     static,
     uuid,
 )
 from shared.datamodel.roles import POOL_OPERATOR, POOL_OPERATOR_OR_CERT
 from shared.datamodel.types import BOOL, DATETIME, INT, STRING, EnumType, SetType
 
-AFTER_APPLY_GUIDANCE = EnumType(
-    "after_apply_guidance",
-    (
-        "restartHVM",
-        "restartPV",
-        "restartHost",
-        "restartXAPI",
-    ),
-)
-LIVEPATCH_STATUS = EnumType(
-    "livepatch_status",
-    (
-        "ok_livepatch_complete",
-        "ok_livepatch_incomplete",
-        "ok",
-    ),
-)
-ORIGIN = EnumType(
-    "origin",
-    (
-        "remote",
-        "bundle",
-        "remote_pool",
-    ),
-)
+AFTER_APPLY_GUIDANCE = EnumType("after_apply_guidance", ("restartHVM", "restartPV", "restartHost", "restartXAPI"))
+LIVEPATCH_STATUS = EnumType("livepatch_status", ("ok_livepatch_complete", "ok_livepatch_incomplete", "ok"))
+ORIGIN = EnumType("origin", ("remote", "bundle", "remote_pool"))
 UPDATE_AFTER_APPLY_GUIDANCE = EnumType(
-    "update_after_apply_guidance",
-    (
-        "restartHVM",
-        "restartPV",
-        "restartHost",
-        "restartXAPI",
-    ),
+    "update_after_apply_guidance", ("restartHVM", "restartPV", "restartHost", "restartXAPI")
 )
 
 POOL_PATCH = declare(
     "pool_patch",
     "A patch of the old kind.",
     since="miami, deprecated ely",
+    parts_since="miami",
     roles=POOL_OPERATOR,
     fields=[
         uuid(since="rio"),
         names("patch", static, since="rio"),
-        static("version", STRING, "Its version.", EMPTY, since="miami"),
-        runtime("filename", STRING, "Its file on the coordinator.", EMPTY, since="miami", internal=True),
-        runtime("size", INT, "Bytes it has.", EMPTY, since="miami"),
-        runtime("pool_applied", BOOL, "Whether every host has it.", EMPTY, since="miami"),
-        maintained("host_patches", "host_patch.pool_patch", "What it is on each host.", since="miami"),
-        runtime(
-            "after_apply_guidance", SetType(AFTER_APPLY_GUIDANCE), "What to do after applying it.", EMPTY, since="miami"
-        ),
+        static("version", STRING, "Its version.", EMPTY),
+        runtime("filename", STRING, "Its file on the coordinator.", EMPTY, internal=True),
+        runtime("size", INT, "Bytes it has.", EMPTY),
+        runtime("pool_applied", BOOL, "Whether every host has it.", EMPTY),
+        maintained("host_patches", "host_patch.pool_patch", "What it is on each host."),
+        runtime("after_apply_guidance", SetType(AFTER_APPLY_GUIDANCE), "What to do after applying it.", EMPTY),
         static("pool_update", refs.pool_update, "The update that it really is.", EMPTY, since="ely"),
-        other_config(since="miami"),
+        other_config(),
     ],
     messages=[
         message(
@@ -81,19 +53,23 @@ POOL_PATCH = declare(
             "Applies it to a host; answers what its script said.",
             {"self": refs.pool_patch, "host": refs.host},
             STRING,
+            since="miami, deprecated ely",
         ),
-        message("pool_apply", "Applies it to every host.", {"self": refs.pool_patch}),
+        message("pool_apply", "Applies it to every host.", {"self": refs.pool_patch}, since="miami, deprecated ely"),
         message(
             "precheck",
             "Checks whether it could be applied to a host.",
             {"self": refs.pool_patch, "host": refs.host},
             STRING,
+            since="miami, deprecated ely",
         ),
-        message("clean", "Deletes its file on the coordinator.", {"self": refs.pool_patch}),
+        message(
+            "clean", "Deletes its file on the coordinator.", {"self": refs.pool_patch}, since="miami, deprecated ely"
+        ),
         message(
             "pool_clean", "Deletes its file on every host.", {"self": refs.pool_patch}, since="tampa, deprecated ely"
         ),
-        message("destroy", "Removes it, if no host has it.", {"self": refs.pool_patch}),
+        message("destroy", "Removes it, if no host has it.", {"self": refs.pool_patch}, since="miami, deprecated ely"),
         message(
             "clean_on_host",
             "Deletes its file on a host.",
@@ -154,16 +130,17 @@ HOST_PATCH = declare(
     "host_patch",
     "A patch of the old kind on a host.",
     since="rio, deprecated ely",
+    parts_since="rio",
     roles=POOL_OPERATOR,
     fields=[
-        uuid(since="rio"),
-        names("patch", static, since="rio"),
-        static("version", STRING, "Its version.", since="rio"),
-        static("host", refs.host, "The host.", since="rio"),
-        runtime("filename", STRING, "Its file on the host.", since="rio", internal=True),
-        runtime("applied", BOOL, "Whether the host has it.", since="rio"),
-        runtime("timestamp_applied", DATETIME, "When it was applied.", since="rio"),
-        runtime("size", INT, "Bytes it has.", since="rio"),
+        UUID,
+        names("patch", static),
+        static("version", STRING, "Its version."),
+        static("host", refs.host, "The host."),
+        runtime("filename", STRING, "Its file on the host.", internal=True),
+        runtime("applied", BOOL, "Whether the host has it."),
+        runtime("timestamp_applied", DATETIME, "When it was applied."),
+        runtime("size", INT, "Bytes it has."),
         static("pool_patch", refs.pool_patch, "The patch that it is.", UNSET_REF, since="miami"),
         other_config(since="miami"),
     ],
@@ -237,12 +214,7 @@ REPOSITORY = declare(
         ),
         message("forget", "Removes it.", {"self": refs.Repository}),
         message("apply", "Updates a host from it.", {"host": refs.host}, pool_internal=True),
-        message(
-            "set_gpgkey_path",
-            "Sets the key that its packages are signed with.",
-            {"self": refs.Repository, "value": STRING},
-            since="prototyped 22.12.0",
-        ),
+        setter("gpgkey_path", "Sets the key that its packages are signed with."),
         message(
             "apply_livepatch",
             "Applies a live patch to a host.",
@@ -261,9 +233,4 @@ REPOSITORY = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    POOL_PATCH,
-    POOL_UPDATE,
-    HOST_PATCH,
-    REPOSITORY,
-)
+CLASSES: tuple[ClassDecl, ...] = (POOL_PATCH, POOL_UPDATE, HOST_PATCH, REPOSITORY)

@@ -15,19 +15,13 @@ from shared.datamodel.declare import (
     operations,
     other_config,
     runtime,
+    setter,
     static,
 )
 from shared.datamodel.roles import POOL_ADMIN
 from shared.datamodel.types import BOOL, FLOAT, STRING, STRING_MAP, EnumType
 
-VUSB_OPERATIONS = EnumType(
-    "vusb_operations",
-    (
-        "attach",
-        "plug",
-        "unplug",
-    ),
-)
+VUSB_OPERATIONS = EnumType("vusb_operations", ("attach", "plug", "unplug"))
 
 PUSB = declare(
     "PUSB",
@@ -52,9 +46,7 @@ PUSB = declare(
     ],
     messages=[
         message("scan", "Enters new USB devices of a host, and forgets those that are gone.", {"host": refs.host}),
-        message(
-            "set_passthrough_enabled", "Sets whether it may be passed to a VM.", {"self": refs.PUSB, "value": BOOL}
-        ),
+        setter("passthrough_enabled", "Sets whether it may be passed to a VM."),
     ],
 )
 
@@ -110,8 +102,4 @@ VUSB = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    PUSB,
-    USB_GROUP,
-    VUSB,
-)
+CLASSES: tuple[ClassDecl, ...] = (PUSB, USB_GROUP, VUSB)

@@ -7,22 +7,8 @@ from shared.datamodel.declare import ClassDecl, declare, maintained, message, na
 from shared.datamodel.roles import POOL_OPERATOR, READ_ONLY, VM_ADMIN
 from shared.datamodel.types import BOOL, STRING, STRING_MAP, STRING_SET, EnumType, SetType
 
-PLACEMENT_POLICY = EnumType(
-    "placement_policy",
-    (
-        "anti_affinity",
-        "normal",
-    ),
-)
-VM_APPLIANCE_OPERATION = EnumType(
-    "vm_appliance_operation",
-    (
-        "start",
-        "clean_shutdown",
-        "hard_shutdown",
-        "shutdown",
-    ),
-)
+PLACEMENT_POLICY = EnumType("placement_policy", ("anti_affinity", "normal"))
+VM_APPLIANCE_OPERATION = EnumType("vm_appliance_operation", ("start", "clean_shutdown", "hard_shutdown", "shutdown"))
 
 VM_APPLIANCE = declare(
     "VM_appliance",
@@ -120,8 +106,4 @@ DR_TASK = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    VM_APPLIANCE,
-    VM_GROUP,
-    DR_TASK,
-)
+CLASSES: tuple[ClassDecl, ...] = (VM_APPLIANCE, VM_GROUP, DR_TASK)

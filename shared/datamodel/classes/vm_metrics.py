@@ -7,14 +7,7 @@ from shared.datamodel.declare import EMPTY, UUID, ClassDecl, declare, namespace,
 from shared.datamodel.roles import VM_ADMIN
 from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING_MAP, STRING_SET, EnumType, MapType
 
-TRISTATE_TYPE = EnumType(
-    "tristate_type",
-    (
-        "yes",
-        "no",
-        "unspecified",
-    ),
-)
+TRISTATE_TYPE = EnumType("tristate_type", ("yes", "no", "unspecified"))
 
 VM_METRICS = declare(
     "VM_metrics",
@@ -22,10 +15,7 @@ VM_METRICS = declare(
     roles=VM_ADMIN,
     fields=[
         UUID,
-        namespace(
-            "memory",
-            runtime("actual", INT, "Bytes it uses.", persist=False),
-        ),
+        namespace("memory", runtime("actual", INT, "Bytes it uses.", persist=False)),
         namespace(
             "VCPUs",
             runtime("number", INT, "CPUs it has now."),
@@ -131,7 +121,4 @@ VM_GUEST_METRICS = declare(
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    VM_METRICS,
-    VM_GUEST_METRICS,
-)
+CLASSES: tuple[ClassDecl, ...] = (VM_METRICS, VM_GUEST_METRICS)

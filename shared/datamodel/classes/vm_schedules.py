@@ -7,66 +7,27 @@ from shared.datamodel.declare import (
     EMPTY,
     UUID,
     ClassDecl,
+    adder,
     declare,
     maintained,
     message,
     names,
+    remover,
     runtime,
     rw,
+    setter,
     static,
     uuid,
 )
 from shared.datamodel.roles import LOCAL_ONLY, POOL_OPERATOR, VM_POWER_ADMIN
 from shared.datamodel.types import BOOL, DATETIME, INT, STRING, STRING_MAP, STRING_SET, EnumType
 
-VMPP_ARCHIVE_FREQUENCY = EnumType(
-    "vmpp_archive_frequency",
-    (
-        "never",
-        "always_after_backup",
-        "daily",
-        "weekly",
-    ),
-)
-VMPP_ARCHIVE_TARGET_TYPE = EnumType(
-    "vmpp_archive_target_type",
-    (
-        "none",
-        "cifs",
-        "nfs",
-    ),
-)
-VMPP_BACKUP_FREQUENCY = EnumType(
-    "vmpp_backup_frequency",
-    (
-        "hourly",
-        "daily",
-        "weekly",
-    ),
-)
-VMPP_BACKUP_TYPE = EnumType(
-    "vmpp_backup_type",
-    (
-        "snapshot",
-        "checkpoint",
-    ),
-)
-VMSS_FREQUENCY = EnumType(
-    "vmss_frequency",
-    (
-        "hourly",
-        "daily",
-        "weekly",
-    ),
-)
-VMSS_TYPE = EnumType(
-    "vmss_type",
-    (
-        "snapshot",
-        "checkpoint",
-        "snapshot_with_quiesce",
-    ),
-)
+VMPP_ARCHIVE_FREQUENCY = EnumType("vmpp_archive_frequency", ("never", "always_after_backup", "daily", "weekly"))
+VMPP_ARCHIVE_TARGET_TYPE = EnumType("vmpp_archive_target_type", ("none", "cifs", "nfs"))
+VMPP_BACKUP_FREQUENCY = EnumType("vmpp_backup_frequency", ("hourly", "daily", "weekly"))
+VMPP_BACKUP_TYPE = EnumType("vmpp_backup_type", ("snapshot", "checkpoint"))
+VMSS_FREQUENCY = EnumType("vmss_frequency", ("hourly", "daily", "weekly"))
+VMSS_TYPE = EnumType("vmss_type", ("snapshot", "checkpoint", "snapshot_with_quiesce"))
 
 VMPP = declare(
     "VMPP",
@@ -120,138 +81,35 @@ VMPP = declare(
             STRING_SET,
             sync_only=True,
         ),
-        message(
-            "set_backup_retention_value",
-            "Sets how many snapshots are kept.",
-            {"self": refs.VMPP, "value": INT},
-            sync_only=True,
-        ),
-        message(
-            "set_is_backup_running",
+        setter("backup_retention_value", "Sets how many snapshots are kept.", sync_only=True),
+        setter(
+            "is_backup_running",
             "Says whether snapshots are being taken.",
-            {"self": refs.VMPP, "value": BOOL},
             roles=LOCAL_ONLY,
             sync_only=True,
             hidden=True,
         ),
-        message(
-            "set_is_archive_running",
-            "Says whether archives are being made.",
-            {"self": refs.VMPP, "value": BOOL},
-            roles=LOCAL_ONLY,
-            sync_only=True,
-            hidden=True,
+        setter(
+            "is_archive_running", "Says whether archives are being made.", roles=LOCAL_ONLY, sync_only=True, hidden=True
         ),
-        message(
-            "set_backup_frequency",
-            "Sets how often snapshots are taken.",
-            {"self": refs.VMPP, "value": VMPP_BACKUP_FREQUENCY},
-            sync_only=True,
-        ),
-        message(
-            "set_backup_schedule",
-            "Sets at which times snapshots are taken.",
-            {"self": refs.VMPP, "value": STRING_MAP},
-            sync_only=True,
-        ),
-        message(
-            "set_archive_frequency",
-            "Sets how often archives are made.",
-            {"self": refs.VMPP, "value": VMPP_ARCHIVE_FREQUENCY},
-            sync_only=True,
-        ),
-        message(
-            "set_archive_schedule",
-            "Sets at which times archives are made.",
-            {"self": refs.VMPP, "value": STRING_MAP},
-            sync_only=True,
-        ),
-        message(
-            "set_archive_target_type",
-            "Sets where archives go.",
-            {"self": refs.VMPP, "value": VMPP_ARCHIVE_TARGET_TYPE},
-            sync_only=True,
-        ),
-        message(
-            "set_archive_target_config",
-            "Sets the archive's address and credentials.",
-            {"self": refs.VMPP, "value": STRING_MAP},
-            sync_only=True,
-        ),
-        message(
-            "set_is_alarm_enabled",
-            "Sets whether failures are mailed.",
-            {"self": refs.VMPP, "value": BOOL},
-            sync_only=True,
-        ),
-        message(
-            "set_alarm_config",
-            "Sets where failures are mailed to.",
-            {"self": refs.VMPP, "value": STRING_MAP},
-            sync_only=True,
-        ),
-        message(
-            "add_to_backup_schedule",
-            "Adds to the times for snapshots.",
-            {"self": refs.VMPP, "key": STRING, "value": STRING},
-            sync_only=True,
-        ),
-        message(
-            "add_to_archive_target_config",
-            "Adds to the archive's settings.",
-            {"self": refs.VMPP, "key": STRING, "value": STRING},
-            sync_only=True,
-        ),
-        message(
-            "add_to_archive_schedule",
-            "Adds to the times for archives.",
-            {"self": refs.VMPP, "key": STRING, "value": STRING},
-            sync_only=True,
-        ),
-        message(
-            "add_to_alarm_config",
-            "Adds to the mail settings.",
-            {"self": refs.VMPP, "key": STRING, "value": STRING},
-            sync_only=True,
-        ),
-        message(
-            "remove_from_backup_schedule",
-            "Removes from the times for snapshots.",
-            {"self": refs.VMPP, "key": STRING},
-            sync_only=True,
-        ),
-        message(
-            "remove_from_archive_target_config",
-            "Removes from the archive's settings.",
-            {"self": refs.VMPP, "key": STRING},
-            sync_only=True,
-        ),
-        message(
-            "remove_from_archive_schedule",
-            "Removes from the times for archives.",
-            {"self": refs.VMPP, "key": STRING},
-            sync_only=True,
-        ),
-        message(
-            "remove_from_alarm_config",
-            "Removes from the mail settings.",
-            {"self": refs.VMPP, "key": STRING},
-            sync_only=True,
-        ),
-        message(
-            "set_backup_last_run_time",
-            "Says when snapshots were last taken.",
-            {"self": refs.VMPP, "value": DATETIME},
-            roles=LOCAL_ONLY,
-            sync_only=True,
-        ),
-        message(
-            "set_archive_last_run_time",
-            "Says when archives were last made.",
-            {"self": refs.VMPP, "value": DATETIME},
-            roles=LOCAL_ONLY,
-            sync_only=True,
-        ),
+        setter("backup_frequency", "Sets how often snapshots are taken.", sync_only=True),
+        setter("backup_schedule", "Sets at which times snapshots are taken.", sync_only=True),
+        setter("archive_frequency", "Sets how often archives are made.", sync_only=True),
+        setter("archive_schedule", "Sets at which times archives are made.", sync_only=True),
+        setter("archive_target_type", "Sets where archives go.", sync_only=True),
+        setter("archive_target_config", "Sets the archive's address and credentials.", sync_only=True),
+        setter("is_alarm_enabled", "Sets whether failures are mailed.", sync_only=True),
+        setter("alarm_config", "Sets where failures are mailed to.", sync_only=True),
+        adder("backup_schedule", "Adds to the times for snapshots.", sync_only=True),
+        adder("archive_target_config", "Adds to the archive's settings.", sync_only=True),
+        adder("archive_schedule", "Adds to the times for archives.", sync_only=True),
+        adder("alarm_config", "Adds to the mail settings.", sync_only=True),
+        remover("backup_schedule", "Removes from the times for snapshots.", sync_only=True),
+        remover("archive_target_config", "Removes from the archive's settings.", sync_only=True),
+        remover("archive_schedule", "Removes from the times for archives.", sync_only=True),
+        remover("alarm_config", "Removes from the mail settings.", sync_only=True),
+        setter("backup_last_run_time", "Says when snapshots were last taken.", roles=LOCAL_ONLY, sync_only=True),
+        setter("archive_last_run_time", "Says when archives were last made.", roles=LOCAL_ONLY, sync_only=True),
     ],
 )
 
@@ -274,50 +132,16 @@ VMSS = declare(
     ],
     messages=[
         message("snapshot_now", "Takes the snapshots now.", {"vmss": refs.VMSS}, STRING, sync_only=True),
-        message(
-            "set_retained_snapshots",
-            "Sets how many snapshots are kept.",
-            {"self": refs.VMSS, "value": INT},
-            sync_only=True,
+        setter("retained_snapshots", "Sets how many snapshots are kept.", since="falcon", sync_only=True),
+        setter("frequency", "Sets how often snapshots are taken.", since="falcon", sync_only=True),
+        setter("schedule", "Sets at which times snapshots are taken.", since="falcon", sync_only=True),
+        adder("schedule", "Adds to the times for snapshots.", since="falcon", sync_only=True),
+        remover("schedule", "Removes from the times for snapshots.", since="falcon", sync_only=True),
+        setter(
+            "last_run_time", "Says when snapshots were last taken.", since="falcon", roles=LOCAL_ONLY, sync_only=True
         ),
-        message(
-            "set_frequency",
-            "Sets how often snapshots are taken.",
-            {"self": refs.VMSS, "value": VMSS_FREQUENCY},
-            sync_only=True,
-        ),
-        message(
-            "set_schedule",
-            "Sets at which times snapshots are taken.",
-            {"self": refs.VMSS, "value": STRING_MAP},
-            sync_only=True,
-        ),
-        message(
-            "add_to_schedule",
-            "Adds to the times for snapshots.",
-            {"self": refs.VMSS, "key": STRING, "value": STRING},
-            sync_only=True,
-        ),
-        message(
-            "remove_from_schedule",
-            "Removes from the times for snapshots.",
-            {"self": refs.VMSS, "key": STRING},
-            sync_only=True,
-        ),
-        message(
-            "set_last_run_time",
-            "Says when snapshots were last taken.",
-            {"self": refs.VMSS, "value": DATETIME},
-            roles=LOCAL_ONLY,
-            sync_only=True,
-        ),
-        message(
-            "set_type", "Sets what kind of snapshot is taken.", {"self": refs.VMSS, "value": VMSS_TYPE}, sync_only=True
-        ),
+        setter("type", "Sets what kind of snapshot is taken.", since="falcon", sync_only=True),
     ],
 )
 
-CLASSES: tuple[ClassDecl, ...] = (
-    VMPP,
-    VMSS,
-)
+CLASSES: tuple[ClassDecl, ...] = (VMPP, VMSS)
