@@ -13,6 +13,9 @@ from pool import toml
 from pool.plan import Host, Plan, socket_path
 from pool.programs import Program, config_file
 
+KVM_VERDICT = Path(__file__).parent.parent / ".cache" / "kvm-verdict"
+"""Whether this machine's KVM runs a guest: found out once for all hosts and pools of this folder."""
+
 
 @dataclass(frozen=True)
 class Guest:
@@ -70,7 +73,7 @@ OPTIONS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "api": _api,
     "db": lambda place: {"seed": str(seed_file(place.directory, place.plan))},
     "ha": lambda place: {"coordinator": place.coordinator},
-    "vm": lambda place: {"backend": place.backend},
+    "vm": lambda place: {"backend": place.backend, "kvm_verdict": str(KVM_VERDICT)},
 }
 """What each service alone is told; those left out need nothing."""
 

@@ -82,6 +82,8 @@ def _running(directory: Path, pool: Plan, say: Callable[[str], None]) -> Plan:
 
 def _start(directory: Path, pool: Plan, amqp_url: str, say: Callable[[str], None]) -> None:
     os.environ[processes.MARK] = str(directory)
+    if left := processes.by_command(directory):
+        say(f"its supervisor was gone: taking over {len(left)} processes")
     folder.password(directory)
     if not configuration.seed_file(directory, pool).exists():
         configuration.write_seed(directory, pool, _guest(pool, say))

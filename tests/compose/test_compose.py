@@ -39,11 +39,18 @@ def composed(docker: Engine) -> Iterator[Engine]:
     try:
         compose(docker, "up", "-d")
         yield docker
-    except BaseException:
-        print(compose(docker, "logs", "--tail=60", check=False)[-20000:])
-        raise
     finally:
+        (base.CACHE / "pool.log").write_text(logs(docker))
         compose(docker, "down", "--volumes", "--timeout", "20", check=False)
+
+
+def logs(docker: Engine) -> str:
+    """What the containers and the processes in them said, for whoever has to find out why a test failed."""
+    parts = [compose(docker, "logs", "--no-color", check=False)]
+    for service in ("coordinator", "member1", "member2"):
+        command = ("/opt/xapi/.venv/bin/python", "-m", "pool", "--dir", "/var/lib/xapi", "logs", "-n", "40")
+        parts.append(compose(docker, "exec", "-T", service, *command, check=False))
+    return "\n\n".join(parts)
 
 
 def compose(docker: Engine, *arguments: str, check: bool = True) -> str:

@@ -1,0 +1,187 @@
+"""A real pool through its commands: what it leaves, what comes back, what it says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pool import processes, ready, supervisor
+from tests.pool.conditions import eventually
+from tests.support.pool import PoolUnderTest, addresses
+
+pytestmark = [pytest.mark.pool, pytest.mark.timeout(400)]
+
+
+class Remains:
+    """What a pool may leave on a machine."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.before = self.machine()
+
+    def machine(self) -> dict[str, set[str]]:
+        return {
+            "links": {link.name for link in Path("/sys/class/net").iterdir()},
+            "mounts": set(Path("/proc/self/mounts").read_text().splitlines()),
+            "namespaces": {entry.name for entry in Path("/run/netns").iterdir()}
+            if Path("/run/netns").exists()
+            else set(),
+        }
+
+    def found(self) -> dict[str, list[str]]:
+        after = self.machine()
+        left = {kind: sorted(after[kind] - before) for kind, before in self.before.items()}
+        left["processes"] = [" ".join(processes.command_line(pid)) for pid in processes.marked(self.directory)]
+        left["sockets"] = [str(path) for path in self.directory.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
+        left["pid files"] = [str(path) for path in self.directory.rglob("*.pid")]
+        return {kind: names for kind, names in left.items() if names}
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[PoolUnderTest]:
+    """A pool that this module's tests may hurt."""
+    directory = tmp_path_factory.mktemp("updown")
+    pool = PoolUnderTest(
+        directory, "--hosts", "2", "--simulate", "3", "--backend", "simulator", *addresses(worker_id, 71)
+    )
+    pool.up()
+    yield pool
+    pool.command("down", timeout=200)
+
+
+def test_a_started_pool_prints_and_keeps_what_a_client_needs(new_pool: PoolUnderTest) -> None:
+    remains = Remains(new_pool.directory)
+    output = new_pool.up().stdout
+    env = new_pool.env
+    assert env["XAPI_URL"] in output
+    assert env["XAPI_PASSWORD"] in output
+    assert "RabbitMQ: starting" in output
+    assert set(env) == {"XAPI_URL", "XAPI_USER", "XAPI_PASSWORD", "XAPI_COORDINATOR", "XAPI_HOSTS", "XE_SOCKET"}
+    assert Path(env["XE_SOCKET"]).is_socket()
+    for name in ("env", "password", "users"):
+        assert (new_pool.directory / name).stat().st_mode & 0o077 == 0, f"{name} can be read by others"
+
+    pool_uuid = new_pool.plan.uuid
+    new_pool.down()
+    assert remains.found() == {}
+    assert not (new_pool.directory / "env").exists()
+
+    new_pool.up()
+    assert new_pool.plan.uuid == pool_uuid
+    assert new_pool.password == env["XAPI_PASSWORD"]
+    session = ready.Session(new_pool.url)
+    session.login("root", new_pool.password)
+    pools = session.call("pool.get_all_records")
+    session.logout()
+    assert [pool["uuid"] for pool in pools.values()] == [pool_uuid]
+    new_pool.down()
+    assert remains.found() == {}
+
+
+def test_a_second_start_says_that_it_runs(running: PoolUnderTest) -> None:
+    supervised = processes.read_pid(running.directory / "supervisor.pid")
+    output = running.up().stdout
+    assert "runs already" in output
+    assert running.url in output
+    assert processes.read_pid(running.directory / "supervisor.pid") == supervised
+
+
+def test_other_options_for_a_running_pool_are_refused(running: PoolUnderTest) -> None:
+    done = running.command("up", "--hosts", "5")
+    assert done.returncode == 1
+    assert "HOSTS=5 (it has 2)" in done.stderr
+
+
+def test_simulated_hosts_are_live_and_answer_at_their_own_addresses(running: PoolUnderTest) -> None:
+    assert list(running.hosts) == ["host1", "host2", "sim1", "sim2", "sim3"]
+    for name in ("host2", "sim3"):
+        with pytest.raises(ready.Failure, match=f"HOST_IS_SLAVE {running.hosts['host1']}"):
+            ready.Session(running.host_url(name)).login("root", running.password)
+
+
+def test_status_shows_every_process_with_its_pid(running: PoolUnderTest) -> None:
+    done = running.command("status")
+    assert done.returncode == 0, done.stdout
+    lines = {line.split()[0]: line.split() for line in done.stdout.splitlines()[3:]}
+    assert lines["host1/db"][1:3] == [str(running.pid("db")), "running"]
+    assert lines["supervisor"][2] == "running"
+    assert "simulated/vm" in lines
+
+
+@pytest.mark.parametrize("service", ["db", "api", "vm"])
+def test_a_killed_service_comes_back_and_the_pool_answers_again(running: PoolUnderTest, service: str) -> None:
+    killed = running.kill(service)
+    running.wait_restarted(service, other_than=killed)
+    running.wait_ready()
+
+
+def test_a_killed_broker_comes_back_and_the_pool_answers_again(running: PoolUnderTest) -> None:
+    from pool import rabbitmq
+
+    node = rabbitmq.load(running.directory / "rabbitmq")
+    assert node is not None
+    rabbitmq.kill9(node)
+
+    def again() -> rabbitmq.Node | None:
+        found = rabbitmq.load(node.directory)
+        return found if found is not None and found.pid != node.pid else None
+
+    eventually("the broker is back", again, timeout=40)
+    running.wait_ready()
+
+
+def test_a_pool_whose_supervisor_was_killed_goes_on_and_is_taken_over(running: PoolUnderTest) -> None:
+    killed = processes.read_pid(running.directory / "supervisor.pid")
+    services = {name: running.pid(name) for name in ("db", "api", "vm")}
+    os.kill(killed, signal.SIGKILL)
+    eventually("the supervisor is gone", lambda: supervisor.find(running.directory) is None)
+    assert {name: running.pid(name) for name in services} == services
+
+    assert "supervisor" in running.up().stdout
+    assert supervisor.find(running.directory) is not None
+    assert {name: running.pid(name) for name in services} == services
+
+
+def test_a_pool_without_its_supervisor_is_stopped_all_the_same(running: PoolUnderTest) -> None:
+    os.kill(processes.read_pid(running.directory / "supervisor.pid"), signal.SIGKILL)
+    eventually("the supervisor is gone", lambda: supervisor.find(running.directory) is None)
+    running.down()
+    assert list(processes.marked(running.directory)) == []
+    assert "no pool runs" in running.down().stdout
+
+
+def test_a_port_that_is_taken_stops_the_start_before_it_begins(new_pool: PoolUnderTest, worker_id: str) -> None:
+    address = addresses(worker_id, 91)[1]
+    with socket.create_server((address, 0)) as listener:
+        port = listener.getsockname()[1]
+        done = new_pool.command("up", *new_pool.options, "--http-port", str(port))
+    assert done.returncode == 1
+    assert f"port taken: {address}:{port} by pid {os.getpid()}" in done.stderr
+    assert not (new_pool.directory / "rabbitmq").exists()
+
+
+def test_a_failed_start_names_the_service_shows_its_log_and_stops_the_rest(new_pool: PoolUnderTest) -> None:
+    done = new_pool.command("up", *new_pool.options, timeout=150, environment={"XAPI_OPTION_NONSENSE": "1"})
+    assert done.returncode == 1
+    assert "does not start (exit status 1). The end of" in done.stderr
+    assert "unknown field `nonsense`" in done.stderr
+    assert Remains(new_pool.directory).found() == {}
+
+
+def test_what_is_not_there_yet_is_refused(new_pool: PoolUnderTest) -> None:
+    done = new_pool.command("up", "--netns")
+    assert done.returncode == 1
+    assert "--netns is not supported yet" in done.stderr
+
+
+def test_an_unknown_backend_is_refused(new_pool: PoolUnderTest) -> None:
+    done = new_pool.command("up", "--backend", "xen")
+    assert done.returncode == 1
+    assert "unsupported option" in done.stderr
+    assert "xen" in done.stderr
