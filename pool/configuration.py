@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pool import toml
-from pool.plan import Host, Plan, socket_path
+from pool.plan import SIMULATED, Host, Plan, socket_path
 from pool.programs import Program, config_file
 
 KVM_VERDICT = Path(__file__).parent.parent / ".cache" / "kvm-verdict"
@@ -40,6 +40,11 @@ class Place:
         return any(host.coordinator for host in self.hosts)
 
     @property
+    def shared(self) -> bool:
+        """Its processes serve several hosts, none of which is this machine."""
+        return self.group == SIMULATED
+
+    @property
     def backend(self) -> str:
         return self.hosts[0].backend
 
@@ -59,7 +64,7 @@ def _api(place: Place) -> dict[str, Any]:
         "coordinator": place.plan.coordinator.address,
         "http_port": place.plan.http_port,
         "https_port": place.plan.https_port,
-        "unix_socket": str(socket_path(place.directory, place.group)),
+        "unix_socket": "" if place.shared else str(socket_path(place.directory, place.group)),
         "auth": "file",
         "password_file": str(users_file(place.directory)),
     }

@@ -161,7 +161,8 @@ def host() -> None:
     password = agreed("password", lambda: secrets.token_urlsafe(12))
     (STATE / "password").write_text(password + "\n")
     (STATE / "password").chmod(0o600)
-    passwords.write(configuration.users_file(STATE), {USER: passwords.hash_password(password)})
+    if not configuration.users_file(STATE).exists():  # a client may have changed it since
+        passwords.write(configuration.users_file(STATE), {USER: passwords.hash_password(password)})
     Path(pool.sr.location).mkdir(exist_ok=True)
     if this.coordinator and not configuration.seed_file(STATE, pool).exists():
         configuration.write_seed(STATE, pool, _guest())
@@ -182,7 +183,7 @@ def check_host() -> None:
         session.login(USER, agreed("password", lambda: secrets.token_urlsafe(12)))
         session.logout()
     except ready.Failure as error:
-        if this.coordinator or "HOST_IS_SLAVE" not in str(error):
+        if error.code != ("SESSION_AUTHENTICATION_FAILED" if this.coordinator else "HOST_IS_SLAVE"):
             raise
 
 

@@ -49,6 +49,11 @@ def password(directory: Path) -> str:
     return made
 
 
+def password_changed(directory: Path) -> bool:
+    """Whether a client has given root another one since: it is known to nobody but them."""
+    return not passwords.check(users_file(directory), USER, password(directory))
+
+
 def env(directory: Path, plan: Plan) -> dict[str, str]:
     """What a client needs, by the names that scripts rely on."""
     return {

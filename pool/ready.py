@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pool import supervisor
-from pool.folder import USER, password
+from pool.folder import USER, password, password_changed
 from pool.logfiles import tail
 from pool.plan import Plan
 from pool.programs import Program
@@ -35,7 +35,11 @@ class _Transport(xmlrpc.client.Transport):
 
 
 class Failure(Exception):
-    """The API answered with an error description."""
+    """The API answered with an error description: `code` and its parameters."""
+
+    def __init__(self, description: list[str]) -> None:
+        super().__init__(" ".join(description))
+        self.code = description[0]
 
 
 class Session:
@@ -52,7 +56,7 @@ class Session:
         """Raises `Failure`, `OSError`, `xmlrpc.client.Error`."""
         answer: Any = getattr(self._proxy, method)(*self._session, *params)
         if answer.get("Status") != "Success":
-            raise Failure(" ".join(answer.get("ErrorDescription", [str(answer)])))
+            raise Failure(answer.get("ErrorDescription") or [str(answer)])
         return answer["Value"]
 
     def logout(self) -> None:
@@ -113,6 +117,8 @@ def _answers(directory: Path, plan: Plan) -> str:
     except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
         return f"API of {plan.coordinator.name}: {_reason(error)}"
     except Failure as error:
+        if error.code == "SESSION_AUTHENTICATION_FAILED" and password_changed(directory):
+            return ""  # it answers; that the hosts are live nobody but the new password's owner can ask
         return f"API of {plan.coordinator.name}: {error}"
     live = sum(bool(metrics.get(host["metrics"], {}).get("live")) for host in hosts.values())
     return "" if live >= len(plan.hosts) else f"hosts: {live} of {len(plan.hosts)} live"
