@@ -5,7 +5,7 @@
         "A drive of a VM.",
         since="rio",
         roles=VM_ADMIN,
-        fields=[UUID, operations(OPERATIONS), static("VM", refs.VM, "The VM that sees it."), ...],
+        fields=[UUID, operations(VBD_OPERATIONS), static("VM", refs.VM, "The VM that sees it."), ...],
         messages=[message("plug", "Attaches it to the running VM.", {"self": refs.VBD}), ...],
     )
 
@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, TypedDict, Unpack
 
 from shared.datamodel.roles import READ_ONLY, Roles
 from shared.datamodel.schema import MISSING, Qualifier
-from shared.datamodel.types import STRING, STRING_MAP, VOID, EnumType, MapType, RefType, SetType, Type
+from shared.datamodel.types import VOID, RefType, SetType, Type
 
 
 class _Empty(Enum):
@@ -92,7 +92,6 @@ class MessageDecl:
     modifies: Literal["setter", "add", "remove"] | None = None
     since: str | None = None
     roles: Roles | None = None
-    keys: Mapping[str, Roles] = field(default_factory=dict)
     errors: tuple[str, ...] = ()
     sync_only: bool = False
     session: bool = True
@@ -226,47 +225,6 @@ def namespace(prefix: str, *fields: FieldDecl) -> list[FieldDecl]:
     return [replace(decl, namespace=prefix) for decl in fields]
 
 
-UUID: Final = runtime("uuid", STRING, "The object's unique identifier.")
-
-
-def uuid(**options: Unpack[FieldOptions]) -> FieldDecl:
-    """The uuid of a class whose uuids have a history of their own."""
-    return replace(UUID, **options)
-
-
-def names(
-    thing: str,
-    make: FieldMaker = rw,
-    default: Any = EMPTY,
-    *,
-    make_description: FieldMaker | None = None,
-    **options: Unpack[FieldOptions],
-) -> list[FieldDecl]:
-    """`name_label` and `name_description`, for people; made by `make` (and `make_description` where they differ)."""
-    label, description = f"What people call the {thing}.", f"What people want to remember about the {thing}."
-    return namespace(
-        "name",
-        make("label", STRING, label, default, **options),
-        (make_description or make)("description", STRING, description, default, **options),
-    )
-
-
-def operations(enum: EnumType, **options: Unpack[FieldOptions]) -> list[FieldDecl]:
-    """What may be done to the object now, and what is being done to it (task -> operation). Lost at a restart."""
-    options["persist"] = False
-    allowed, current = "Operations that its present state allows.", "Operations in progress, by task."
-    return [
-        runtime("allowed_operations", SetType(enum), allowed, EMPTY, **options),
-        runtime("current_operations", MapType(STRING, enum), current, EMPTY, **options),
-    ]
-
-
-def other_config(make: FieldMaker = rw, default: Any = EMPTY, **options: Unpack[FieldOptions]) -> FieldDecl:
-    """Settings that have no field of their own."""
-    doc = "Further settings, for the server and for clients."
-    return make("other_config", STRING_MAP, doc, default, **options)
-
-
 # ---- messages
 
 
@@ -275,7 +233,6 @@ class MessageOptions(TypedDict, total=False):
 
     since: str
     roles: Roles
-    keys: Mapping[str, Roles]
     errors: tuple[str, ...]
     sync_only: bool
     session: bool
@@ -297,15 +254,15 @@ def message(
 
 
 def setter(field: str, doc: str, **options: Unpack[MessageOptions]) -> MessageDecl:
-    """`set_<field>` of a field that clients may set through the server only. Its history is the field's."""
+    """`set_<field>` where setting is the server's work. Its history is the field's, unless it says otherwise."""
     return MessageDecl(field, doc, {}, VOID, "setter", **options)
 
 
 def adder(field: str, doc: str, **options: Unpack[MessageOptions]) -> MessageDecl:
-    """`add_to_<field>` of such a map, `add_<field>` of such a set."""
+    """`add_to_<field>` of such a map, `add_<field>` of such a set. Guarded keys are the field's."""
     return MessageDecl(field, doc, {}, VOID, "add", **options)
 
 
 def remover(field: str, doc: str, **options: Unpack[MessageOptions]) -> MessageDecl:
-    """`remove_from_<field>` of such a map, `remove_<field>` of such a set."""
+    """`remove_from_<field>` of such a map, `remove_<field>` of such a set. Guarded keys are the field's."""
     return MessageDecl(field, doc, {}, VOID, "remove", **options)

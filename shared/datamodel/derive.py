@@ -156,10 +156,10 @@ def _custom(cls: ClassDecl, decl: MessageDecl, fields: dict[str, Field]) -> Mess
     if decl.modifies:
         field = fields[decl.name]
         name, params = _modifier(decl.modifies, field)
-        otherwise = field.lifecycle
+        otherwise, guarded_keys = field.lifecycle, _guarded(decl.modifies, field)
     else:
         name, params = decl.name, tuple(_param(name, spec) for name, spec in decl.params.items())
-        otherwise = history(cls.parts_since)
+        otherwise, guarded_keys = history(cls.parts_since), {}
     return Message(
         cls=cls.name,
         name=name,
@@ -169,7 +169,7 @@ def _custom(cls: ClassDecl, decl: MessageDecl, fields: dict[str, Field]) -> Mess
         doc=decl.doc,
         roles=_or(decl.roles, cls.roles),
         lifecycle=history(decl.since) if decl.since else otherwise,
-        guarded_keys=dict(decl.keys),
+        guarded_keys=guarded_keys,
         errors=decl.errors,
         has_async=not decl.sync_only,
         effect=not decl.forward,
@@ -198,6 +198,11 @@ def _modifier(kind: Modifier, field: Field) -> tuple[str, tuple[Param, ...]]:
         case _, SetType(of):
             return f"{kind}_{field.name}", (self, Param("value", of))
     raise TypeError(f"nothing can be added to {field.cls}.{field.name}")
+
+
+def _guarded(kind: Modifier, field: Field) -> dict[str, tuple[str, ...]]:
+    """Only single keys are guarded here; whoever replaces the whole map compares the keys himself."""
+    return {} if kind == "setter" else field.guarded_keys
 
 
 def _param(name: str, spec: Type | Optional) -> Param:
@@ -295,7 +300,6 @@ class _Implicit:
 
     def _modify(self, kind: Modifier, f: Field, doc: str, effect: bool = False) -> Message:
         name, params = _modifier(kind, f)
-        guarded_keys = {} if kind == "setter" else f.guarded_keys
         return self._message(
             name,
             kind,
@@ -304,7 +308,7 @@ class _Implicit:
             doc,
             roles=f.set_roles,
             lifecycle=f.lifecycle,
-            guarded_keys=guarded_keys,
+            guarded_keys=_guarded(kind, f),
             effect=effect,
             field=f,
         )

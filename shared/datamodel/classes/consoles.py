@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import UUID, ClassDecl, declare, other_config, runtime, rw
+from shared.datamodel.declare import ClassDecl, declare, runtime, rw
+from shared.datamodel.groups import UUID, other_config
 from shared.datamodel.roles import VM_ADMIN
 from shared.datamodel.schema import MISSING
 from shared.datamodel.types import INT, STRING, EnumType

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import EMPTY, UUID, ClassDecl, declare, message, names, runtime, setter, static
+from shared.datamodel.declare import EMPTY, ClassDecl, declare, message, runtime, setter, static
+from shared.datamodel.groups import UUID, names
 from shared.datamodel.roles import POOL_ADMIN, POOL_OPERATOR, READ_ONLY
 from shared.datamodel.types import BOOL, FLOAT, STRING, STRING_MAP, STRING_SET, SetType
 

@@ -6,23 +6,20 @@ from shared.datamodel import refs
 from shared.datamodel.declare import (
     EMPTY,
     UNSET_REF,
-    UUID,
     ClassDecl,
     Optional,
     declare,
     maintained,
     message,
-    names,
-    operations,
-    other_config,
     runtime,
     rw,
     setter,
     static,
 )
+from shared.datamodel.groups import CLIENT_KEYS, TAGS, UUID, names, operations, other_config
 from shared.datamodel.roles import LOCAL_ONLY, POOL_OPERATOR, READ_ONLY, VM_ADMIN, VM_OPERATOR, VM_POWER_ADMIN
 from shared.datamodel.schema import MISSING
-from shared.datamodel.types import BOOL, DATETIME, INT, STRING, STRING_MAP, STRING_SET, EnumType, RecordType, SetType
+from shared.datamodel.types import BOOL, DATETIME, INT, STRING, STRING_MAP, EnumType, RecordType, SetType
 
 ON_BOOT = EnumType("on_boot", ("reset", "persist"))
 VDI_OPERATIONS = EnumType(
@@ -83,7 +80,7 @@ VDI = declare(
         static("type", VDI_TYPE, "What it is for."),
         static("sharable", BOOL, "Whether several VMs may write it at once."),
         static("read_only", BOOL, "Whether it may only be read."),
-        other_config(default=MISSING, keys={"folder": VM_OPERATOR, "XenCenter.CustomFields.*": VM_OPERATOR}),
+        other_config(default=MISSING, keys=CLIENT_KEYS),
         runtime("storage_lock", BOOL, "Whether the storage layer holds a lock on it."),
         runtime("location", STRING, "What its SR calls it.", EMPTY, since="miami"),
         runtime("managed", BOOL, "Whether it is kept as a disk of its own, and not only found."),
@@ -95,7 +92,7 @@ VDI = declare(
         runtime("snapshot_of", refs.VDI, "The disk that it is a snapshot of.", UNSET_REF, since="orlando"),
         maintained("snapshots", "VDI.snapshot_of", "Snapshots taken of it.", since="orlando"),
         runtime("snapshot_time", DATETIME, "When the snapshot was taken.", EMPTY, since="orlando"),
-        rw("tags", STRING_SET, "Words to find it by.", EMPTY, since="orlando", roles=VM_OPERATOR),
+        TAGS,
         runtime("allow_caching", BOOL, "Whether hosts may cache it on local storage.", EMPTY, since="cowley"),
         runtime("on_boot", ON_BOOT, "Whether it is reset when a VM boots from it.", "persist", since="cowley"),
         runtime("metadata_of_pool", refs.pool, "The pool whose metadata it holds.", EMPTY, since="boston"),

@@ -5,23 +5,20 @@ from __future__ import annotations
 from shared.datamodel import refs
 from shared.datamodel.declare import (
     EMPTY,
-    UUID,
     ClassDecl,
     Optional,
     declare,
     message,
     namespace,
-    operations,
-    other_config,
     runtime,
     rw,
     setter,
     static,
-    uuid,
 )
+from shared.datamodel.groups import QOS, UUID, operations, other_config, uuid
 from shared.datamodel.roles import VM_ADMIN, VM_OPERATOR
 from shared.datamodel.schema import MISSING
-from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, STRING_SET, EnumType
+from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, EnumType
 
 VBD_MODE = EnumType("vbd_mode", ("RO", "RW"))
 VBD_OPERATIONS = EnumType(
@@ -55,12 +52,7 @@ VBD = declare(
         runtime("status_code", INT, "Error number of the last plug or unplug."),
         runtime("status_detail", STRING, "What the last plug or unplug said."),
         runtime("runtime_properties", STRING_MAP, "What it has been given while plugged."),
-        namespace(
-            "qos",
-            rw("algorithm_type", STRING, "How its traffic is limited; empty for not at all."),
-            rw("algorithm_params", STRING_MAP, "Settings of that limit."),
-            runtime("supported_algorithms", STRING_SET, "Limits that could be used."),
-        ),
+        QOS,
         runtime(
             "metrics",
             refs.VBD_metrics,

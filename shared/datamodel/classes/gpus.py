@@ -5,21 +5,19 @@ from __future__ import annotations
 from shared.datamodel import refs
 from shared.datamodel.declare import (
     EMPTY,
-    UUID,
     ClassDecl,
     Optional,
     adder,
     declare,
     maintained,
     message,
-    names,
-    other_config,
     remover,
     runtime,
     rw,
     setter,
     static,
 )
+from shared.datamodel.groups import UUID, names, other_config
 from shared.datamodel.roles import LOCAL_ONLY, POOL_OPERATOR, READ_ONLY
 from shared.datamodel.types import BOOL, INT, STRING, STRING_MAP, STRING_SET, EnumType, MapType, SetType
 

@@ -6,17 +6,15 @@ from shared.datamodel import refs
 from shared.datamodel.declare import (
     EMPTY,
     UNSET_REF,
-    UUID,
     ClassDecl,
     declare,
     maintained,
     message,
-    names,
     namespace,
-    other_config,
     runtime,
     static,
 )
+from shared.datamodel.groups import UUID, names, other_config
 from shared.datamodel.roles import POOL_ADMIN, POOL_OPERATOR, READ_ONLY
 from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import ClassDecl, declare, message, runtime, uuid
+from shared.datamodel.declare import ClassDecl, declare, message, runtime
+from shared.datamodel.groups import uuid
 from shared.datamodel.roles import POOL_OPERATOR, READ_ONLY
 from shared.datamodel.types import DATETIME, INT, STRING, STRING_MAP, EnumType, MapType, RecordType, SetType
 

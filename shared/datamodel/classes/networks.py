@@ -5,24 +5,20 @@ from __future__ import annotations
 from shared.datamodel import refs
 from shared.datamodel.declare import (
     EMPTY,
-    UUID,
     ClassDecl,
     Optional,
     adder,
     declare,
     maintained,
     message,
-    names,
     namespace,
-    operations,
-    other_config,
     remover,
     runtime,
     rw,
     setter,
     static,
-    uuid,
 )
+from shared.datamodel.groups import BLOBS, CLIENT_KEYS, QOS, TAGS, UUID, names, new_blob, operations, other_config, uuid
 from shared.datamodel.roles import POOL_ADMIN, POOL_OPERATOR, VM_ADMIN, VM_OPERATOR, VM_POWER_ADMIN
 from shared.datamodel.schema import MISSING
 from shared.datamodel.types import (
@@ -61,16 +57,12 @@ NETWORK = declare(
         other_config(
             default=MISSING,
             roles=POOL_OPERATOR,
-            keys={
-                "folder": VM_OPERATOR,
-                "XenCenter.CustomFields.*": VM_OPERATOR,
-                "XenCenterCreateInProgress": VM_OPERATOR,
-            },
+            keys={**CLIENT_KEYS, "XenCenterCreateInProgress": VM_OPERATOR},
         ),
         static("bridge", STRING, "Name of its bridge on hosts.", EMPTY, since="rio, changed falcon"),
         static("managed", BOOL, "Whether the toolstack makes its bridge.", True, since="falcon"),
-        runtime("blobs", MapType(STRING, refs.blob), "Binary data kept with it, by name.", EMPTY, since="orlando"),
-        rw("tags", STRING_SET, "Words to find it by.", EMPTY, since="orlando", roles=VM_OPERATOR),
+        BLOBS,
+        TAGS,
         runtime(
             "default_locking_mode",
             NETWORK_DEFAULT_LOCKING_MODE,
@@ -118,14 +110,7 @@ NETWORK = declare(
             roles=POOL_OPERATOR,
             hidden=True,
         ),
-        message(
-            "create_new_blob",
-            "Adds an empty piece of binary data to it.",
-            {"network": refs.network, "name": STRING, "mime_type": STRING, "public": Optional(BOOL)},
-            refs.blob,
-            since="orlando",
-            roles=POOL_OPERATOR,
-        ),
+        new_blob("network", refs.network, POOL_OPERATOR),
         message(
             "set_default_locking_mode",
             "Sets what VM interfaces may send when they leave it to the network.",
@@ -175,12 +160,7 @@ VIF = declare(
         runtime("status_code", INT, "Error number of the last plug or unplug."),
         runtime("status_detail", STRING, "What the last plug or unplug said."),
         runtime("runtime_properties", STRING_MAP, "What it has been given while plugged."),
-        namespace(
-            "qos",
-            rw("algorithm_type", STRING, "How its traffic is limited; empty for not at all."),
-            rw("algorithm_params", STRING_MAP, "Settings of that limit."),
-            runtime("supported_algorithms", STRING_SET, "Limits that could be used."),
-        ),
+        QOS,
         runtime(
             "metrics",
             refs.VIF_metrics,

@@ -6,19 +6,17 @@ from shared.datamodel import refs
 from shared.datamodel.declare import (
     EMPTY,
     UNSET_REF,
-    UUID,
     ClassDecl,
     Optional,
     declare,
     maintained,
     message,
-    other_config,
     runtime,
     rw,
     setter,
     static,
-    uuid,
 )
+from shared.datamodel.groups import UUID, other_config, uuid
 from shared.datamodel.roles import POOL_OPERATOR, READ_ONLY
 from shared.datamodel.types import BOOL, INT, STRING, STRING_MAP, EnumType, SetType
 

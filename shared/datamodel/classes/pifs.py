@@ -6,19 +6,18 @@ from shared.datamodel import refs
 from shared.datamodel.declare import (
     EMPTY,
     UNSET_REF,
-    UUID,
     ClassDecl,
     Optional,
     declare,
     maintained,
     message,
     namespace,
-    other_config,
     runtime,
     rw,
     setter,
     static,
 )
+from shared.datamodel.groups import UUID, other_config
 from shared.datamodel.roles import POOL_OPERATOR
 from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, STRING_SET, EnumType
 

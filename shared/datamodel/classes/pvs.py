@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import (
-    EMPTY,
-    UUID,
-    ClassDecl,
-    declare,
-    maintained,
-    message,
-    names,
-    runtime,
-    setter,
-    static,
-)
+from shared.datamodel.declare import EMPTY, ClassDecl, declare, maintained, message, runtime, setter, static
+from shared.datamodel.groups import UUID, names
 from shared.datamodel.roles import POOL_OPERATOR
 from shared.datamodel.types import BOOL, INT, STRING, STRING_SET, EnumType
 

@@ -4,21 +4,8 @@ from __future__ import annotations
 
 from shared.datamodel import refs
 from shared.datamodel.classes.enums import CERTIFICATE_PURPOSE
-from shared.datamodel.declare import (
-    EMPTY,
-    UUID,
-    ClassDecl,
-    Optional,
-    declare,
-    message,
-    names,
-    operations,
-    other_config,
-    runtime,
-    rw,
-    static,
-    uuid,
-)
+from shared.datamodel.declare import EMPTY, ClassDecl, Optional, declare, message, runtime, rw, static
+from shared.datamodel.groups import UUID, names, operations, other_config, uuid
 from shared.datamodel.roles import LOCAL_ONLY, POOL_OPERATOR, READ_ONLY, VM_ADMIN
 from shared.datamodel.types import BOOL, DATETIME, INT, STRING, STRING_MAP, EnumType, SetType
 

@@ -3,18 +3,8 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import (
-    EMPTY,
-    UUID,
-    ClassDecl,
-    Optional,
-    declare,
-    maintained,
-    message,
-    other_config,
-    runtime,
-    static,
-)
+from shared.datamodel.declare import EMPTY, ClassDecl, Optional, declare, maintained, message, runtime, static
+from shared.datamodel.groups import UUID, other_config
 from shared.datamodel.roles import LOCAL_ONLY, POOL_ADMIN, POOL_OPERATOR, READ_ONLY
 from shared.datamodel.types import BOOL, DATETIME, STRING, STRING_MAP, STRING_SET
 

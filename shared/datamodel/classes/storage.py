@@ -5,26 +5,32 @@ from __future__ import annotations
 from shared.datamodel import refs
 from shared.datamodel.declare import (
     EMPTY,
-    UUID,
     ClassDecl,
     Optional,
     declare,
     maintained,
     message,
-    names,
-    operations,
-    other_config,
     runtime,
     rw,
     setter,
     static,
+)
+from shared.datamodel.groups import (
+    BLOBS,
+    CLIENT_KEYS,
+    TAGS,
+    UUID,
+    data_sources,
+    names,
+    new_blob,
+    operations,
+    other_config,
     uuid,
 )
-from shared.datamodel.roles import LOCAL_ONLY, POOL_ADMIN, POOL_OPERATOR, READ_ONLY, VM_OPERATOR, VM_POWER_ADMIN
+from shared.datamodel.roles import LOCAL_ONLY, POOL_ADMIN, POOL_OPERATOR, READ_ONLY, VM_POWER_ADMIN
 from shared.datamodel.schema import MISSING
 from shared.datamodel.types import (
     BOOL,
-    FLOAT,
     INT,
     STRING,
     STRING_MAP,
@@ -130,13 +136,13 @@ SR = declare(
         static("type", STRING, "Its type: which driver it uses."),
         static("content_type", STRING, "What it is for, such as `iso`."),
         runtime("shared", BOOL, "Whether several hosts may connect to it."),
-        other_config(default=MISSING, keys={"folder": VM_OPERATOR, "XenCenter.CustomFields.*": VM_OPERATOR}),
-        rw("tags", STRING_SET, "Words to find it by.", EMPTY, since="orlando", roles=VM_OPERATOR),
+        other_config(default=MISSING, keys=CLIENT_KEYS),
+        TAGS,
         runtime(
             "default_vdi_visibility", BOOL, "Whether its disks are managed unless they say otherwise.", internal=True
         ),
         rw("sm_config", STRING_MAP, "What its driver remembers.", EMPTY, since="miami"),
-        runtime("blobs", MapType(STRING, refs.blob), "Binary data kept with it, by name.", EMPTY, since="orlando"),
+        BLOBS,
         runtime("local_cache_enabled", BOOL, "Whether a host caches shared disks in it.", EMPTY, since="cowley"),
         runtime("introduced_by", refs.DR_task, "The recovery that brought it in.", EMPTY, since="boston"),
         runtime("clustered", BOOL, "Whether hosts need a cluster to use it.", EMPTY, since="dundee"),
@@ -216,13 +222,7 @@ SR = declare(
         message(
             "set_name_description", "Changes its description, on its medium too.", {"sr": refs.SR, "value": STRING}
         ),
-        message(
-            "create_new_blob",
-            "Adds an empty piece of binary data to it.",
-            {"sr": refs.SR, "name": STRING, "mime_type": STRING, "public": Optional(BOOL)},
-            refs.blob,
-            since="orlando",
-        ),
+        new_blob("sr", refs.SR),
         setter("physical_size", "Says how many bytes its medium has.", since="miami", sync_only=True),
         setter(
             "virtual_allocation",
@@ -259,38 +259,7 @@ SR = declare(
             since="boston",
         ),
         message("disable_database_replication", "Stops copying the database to it.", {"sr": refs.SR}, since="boston"),
-        message(
-            "get_data_sources",
-            "Figures that can be recorded about it.",
-            {"sr": refs.SR},
-            SetType(RecordType("data_source")),
-            since="dundee",
-            roles=READ_ONLY,
-            sync_only=True,
-        ),
-        message(
-            "record_data_source",
-            "Starts recording a figure.",
-            {"sr": refs.SR, "data_source": STRING},
-            since="dundee",
-            sync_only=True,
-        ),
-        message(
-            "query_data_source",
-            "The present value of a figure.",
-            {"sr": refs.SR, "data_source": STRING},
-            FLOAT,
-            since="dundee",
-            roles=READ_ONLY,
-            sync_only=True,
-        ),
-        message(
-            "forget_data_source_archives",
-            "Deletes what has been recorded of a figure.",
-            {"sr": refs.SR, "data_source": STRING},
-            since="dundee",
-            sync_only=True,
-        ),
+        *data_sources("sr", refs.SR, "dundee"),
         message(
             "get_live_hosts",
             "Hosts that could use it now.",

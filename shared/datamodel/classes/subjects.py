@@ -3,19 +3,8 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import (
-    EMPTY,
-    UUID,
-    ClassDecl,
-    declare,
-    message,
-    names,
-    other_config,
-    runtime,
-    rw,
-    static,
-    uuid,
-)
+from shared.datamodel.declare import EMPTY, ClassDecl, declare, message, runtime, rw, static
+from shared.datamodel.groups import UUID, names, other_config, uuid
 from shared.datamodel.roles import POOL_ADMIN, READ_ONLY, role_ref
 from shared.datamodel.types import BOOL, STRING, STRING_MAP, STRING_SET, SetType
 

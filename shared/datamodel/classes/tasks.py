@@ -5,20 +5,17 @@ from __future__ import annotations
 from shared.datamodel import refs
 from shared.datamodel.declare import (
     UNSET_REF,
-    UUID,
     ClassDecl,
     adder,
     declare,
     maintained,
     message,
-    names,
-    operations,
-    other_config,
     remover,
     runtime,
     setter,
     static,
 )
+from shared.datamodel.groups import UUID, names, operations, other_config
 from shared.datamodel.roles import READ_ONLY, VM_OPERATOR
 from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING, STRING_SET, EnumType, RecordType, SetType
 
@@ -81,13 +78,11 @@ TASK = declare(
             "other_config",
             "Adds a setting.",
             since="prototyped 25.8.0",
-            keys={"applies_to": VM_OPERATOR, "XenCenterUUID": VM_OPERATOR, "XenCenterMeddlingActionTitle": VM_OPERATOR},
         ),
         remover(
             "other_config",
             "Removes a setting, if it is there.",
             since="prototyped 25.8.0",
-            keys={"applies_to": VM_OPERATOR, "XenCenterUUID": VM_OPERATOR, "XenCenterMeddlingActionTitle": VM_OPERATOR},
         ),
         setter("other_config", "Replaces all settings.", since="prototyped 25.8.0"),
     ],

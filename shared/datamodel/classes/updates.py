@@ -6,19 +6,16 @@ from shared.datamodel import refs
 from shared.datamodel.declare import (
     EMPTY,
     UNSET_REF,
-    UUID,
     ClassDecl,
     Optional,
     declare,
     maintained,
     message,
-    names,
-    other_config,
     runtime,
     setter,
     static,
-    uuid,
 )
+from shared.datamodel.groups import UUID, names, other_config, uuid
 from shared.datamodel.roles import POOL_OPERATOR, POOL_OPERATOR_OR_CERT
 from shared.datamodel.types import BOOL, DATETIME, INT, STRING, EnumType, SetType
 

@@ -3,21 +3,8 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import (
-    EMPTY,
-    UUID,
-    ClassDecl,
-    Optional,
-    declare,
-    maintained,
-    message,
-    names,
-    operations,
-    other_config,
-    runtime,
-    setter,
-    static,
-)
+from shared.datamodel.declare import EMPTY, ClassDecl, Optional, declare, maintained, message, runtime, setter, static
+from shared.datamodel.groups import UUID, names, operations, other_config
 from shared.datamodel.roles import POOL_ADMIN
 from shared.datamodel.types import BOOL, FLOAT, STRING, STRING_MAP, EnumType
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import ClassDecl, declare, maintained, message, names, operations, static, uuid
+from shared.datamodel.declare import ClassDecl, declare, maintained, message, static
+from shared.datamodel.groups import names, operations, uuid
 from shared.datamodel.roles import POOL_OPERATOR, READ_ONLY, VM_ADMIN
 from shared.datamodel.types import BOOL, STRING, STRING_MAP, STRING_SET, EnumType, SetType
 

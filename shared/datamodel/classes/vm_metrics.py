@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from shared.datamodel.classes.enums import DOMAIN_TYPE
-from shared.datamodel.declare import EMPTY, UUID, ClassDecl, declare, namespace, other_config, runtime, static
+from shared.datamodel.declare import EMPTY, ClassDecl, declare, namespace, runtime, static
+from shared.datamodel.groups import UUID, other_config
 from shared.datamodel.roles import VM_ADMIN
 from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING_MAP, STRING_SET, EnumType, MapType
 

@@ -5,20 +5,18 @@ from __future__ import annotations
 from shared.datamodel import refs
 from shared.datamodel.declare import (
     EMPTY,
-    UUID,
     ClassDecl,
     adder,
     declare,
     maintained,
     message,
-    names,
     remover,
     runtime,
     rw,
     setter,
     static,
-    uuid,
 )
+from shared.datamodel.groups import UUID, names, uuid
 from shared.datamodel.roles import LOCAL_ONLY, POOL_OPERATOR, VM_POWER_ADMIN
 from shared.datamodel.types import BOOL, DATETIME, INT, STRING, STRING_MAP, STRING_SET, EnumType
 

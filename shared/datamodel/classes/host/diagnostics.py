@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from shared.datamodel import refs
 from shared.datamodel.declare import MessageDecl, Optional, message
+from shared.datamodel.groups import data_sources
 from shared.datamodel.roles import POOL_ADMIN, READ_ONLY
-from shared.datamodel.types import BOOL, FLOAT, INT, STRING, STRING_MAP, STRING_SET, RecordType, SetType
+from shared.datamodel.types import BOOL, INT, STRING, STRING_MAP, STRING_SET
 
 MESSAGES: tuple[MessageDecl, ...] = (
     message("dmesg", "The hypervisor's messages.", {"host": refs.host}, STRING),
@@ -20,38 +21,7 @@ MESSAGES: tuple[MessageDecl, ...] = (
         {"host": refs.host, "url": STRING, "options": STRING_MAP},
     ),
     message("list_methods", "Names of all messages.", result=STRING_SET, roles=READ_ONLY, sync_only=True),
-    message(
-        "get_data_sources",
-        "Figures that can be recorded about it.",
-        {"host": refs.host},
-        SetType(RecordType("data_source")),
-        since="orlando",
-        roles=READ_ONLY,
-        sync_only=True,
-    ),
-    message(
-        "record_data_source",
-        "Starts recording a figure.",
-        {"host": refs.host, "data_source": STRING},
-        since="orlando",
-        sync_only=True,
-    ),
-    message(
-        "query_data_source",
-        "The present value of a figure.",
-        {"host": refs.host, "data_source": STRING},
-        FLOAT,
-        since="orlando",
-        roles=READ_ONLY,
-        sync_only=True,
-    ),
-    message(
-        "forget_data_source_archives",
-        "Deletes what has been recorded of a figure.",
-        {"host": refs.host, "data_source": STRING},
-        since="orlando",
-        sync_only=True,
-    ),
+    *data_sources("host", refs.host, "orlando"),
     message("syslog_reconfigure", "Has it log to where its `logging` says.", {"host": refs.host}, since="miami"),
     message(
         "get_system_status_capabilities",

@@ -11,22 +11,10 @@ from shared.datamodel.classes.host.enums import (
     HOST_NUMA_AFFINITY_POLICY,
     LATEST_SYNCED_UPDATES_APPLIED_STATE,
 )
-from shared.datamodel.declare import (
-    EMPTY,
-    UUID,
-    FieldDecls,
-    maintained,
-    names,
-    namespace,
-    operations,
-    other_config,
-    runtime,
-    rw,
-    static,
-)
-from shared.datamodel.roles import VM_OPERATOR
+from shared.datamodel.declare import EMPTY, FieldDecls, maintained, namespace, runtime, rw, static
+from shared.datamodel.groups import BLOBS, CLIENT_KEYS, TAGS, UUID, names, operations, other_config
 from shared.datamodel.schema import MISSING
-from shared.datamodel.types import BOOL, DATETIME, INT, STRING, STRING_MAP, STRING_SET, MapType, SetType
+from shared.datamodel.types import BOOL, DATETIME, INT, STRING, STRING_MAP, STRING_SET, SetType
 
 FIELDS: FieldDecls = [
     UUID,
@@ -42,7 +30,7 @@ FIELDS: FieldDecls = [
     ),
     runtime("enabled", BOOL, "Whether new VMs may start on it."),
     static("software_version", STRING_MAP, "Versions of what it runs."),
-    other_config(default=MISSING, keys={"folder": VM_OPERATOR, "XenCenter.CustomFields.*": VM_OPERATOR}),
+    other_config(default=MISSING, keys=CLIENT_KEYS),
     static("capabilities", STRING_SET, "Kinds of VM that its hypervisor can run."),
     runtime("cpu_configuration", STRING_MAP, "Settings of its CPUs."),
     runtime("sched_policy", STRING, "How its hypervisor schedules CPUs."),
@@ -65,8 +53,8 @@ FIELDS: FieldDecls = [
     runtime("boot_free_mem", INT, "Bytes that were free when it had booted.", internal=True),
     runtime("ha_statefiles", STRING_SET, "Disks that HA keeps its state on.", EMPTY, since="orlando"),
     runtime("ha_network_peers", STRING_SET, "Hosts that HA can reach from it by the network.", EMPTY, since="orlando"),
-    runtime("blobs", MapType(STRING, refs.blob), "Binary data kept with it, by name.", EMPTY, since="orlando"),
-    rw("tags", STRING_SET, "Words to find it by.", EMPTY, since="orlando", roles=VM_OPERATOR),
+    BLOBS,
+    TAGS,
     runtime(
         "external_auth_type",
         STRING,

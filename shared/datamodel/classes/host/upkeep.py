@@ -5,6 +5,7 @@ from __future__ import annotations
 from shared.datamodel import refs
 from shared.datamodel.classes.host.enums import HOST_SCHED_GRAN
 from shared.datamodel.declare import MessageDecl, Optional, message, setter
+from shared.datamodel.groups import new_blob
 from shared.datamodel.roles import LOCAL_ONLY, POOL_ADMIN, POOL_OPERATOR_OR_CERT
 from shared.datamodel.types import BOOL, STRING, STRING_SET, SetType
 
@@ -25,13 +26,7 @@ MESSAGES: tuple[MessageDecl, ...] = (
     ),
     message("license_remove", "Removes its licence file.", {"host": refs.host}, since="indigo"),
     setter("license_params", "Says what its licence says.", since="orlando", roles=LOCAL_ONLY, pool_internal=True),
-    message(
-        "create_new_blob",
-        "Adds an empty piece of binary data to it.",
-        {"host": refs.host, "name": STRING, "mime_type": STRING, "public": Optional(BOOL)},
-        refs.blob,
-        since="orlando",
-    ),
+    new_blob("host", refs.host),
     message(
         "enable_binary_storage",
         "Allows blobs on it.",

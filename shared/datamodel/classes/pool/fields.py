@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from shared.datamodel import refs
 from shared.datamodel.classes.pool.enums import POOL_ALLOWED_OPERATIONS, TELEMETRY_FREQUENCY, UPDATE_SYNC_FREQUENCY
-from shared.datamodel.declare import EMPTY, UUID, FieldDecls, maintained, operations, other_config, runtime, rw, static
+from shared.datamodel.declare import EMPTY, FieldDecls, maintained, runtime, rw, static
+from shared.datamodel.groups import BLOBS, CLIENT_KEYS, TAGS, UUID, operations, other_config
 from shared.datamodel.roles import POOL_OPERATOR_OR_CERT, VM_OPERATOR
 from shared.datamodel.schema import MISSING
-from shared.datamodel.types import BOOL, DATETIME, INT, STRING, STRING_MAP, STRING_SET, MapType, SetType
+from shared.datamodel.types import BOOL, DATETIME, INT, STRING, STRING_MAP, STRING_SET, SetType
 
 FIELDS: FieldDecls = [
     UUID,
@@ -19,7 +20,7 @@ FIELDS: FieldDecls = [
     rw("crash_dump_SR", refs.SR, "Where crash dumps go when nobody says otherwise."),
     other_config(
         default=MISSING,
-        keys={"folder": VM_OPERATOR, "XenCenter.CustomFields.*": VM_OPERATOR, "EMPTY_FOLDERS": VM_OPERATOR},
+        keys={**CLIENT_KEYS, "EMPTY_FOLDERS": VM_OPERATOR},
     ),
     runtime("ha_enabled", BOOL, "Whether protected VMs are restarted when their host fails.", EMPTY, since="orlando"),
     runtime("ha_configuration", STRING_MAP, "Settings of the HA daemon.", EMPTY, since="orlando"),
@@ -36,8 +37,8 @@ FIELDS: FieldDecls = [
     runtime("ha_plan_exists_for", INT, "For how many host failures there is a plan now.", EMPTY, since="orlando"),
     rw("ha_allow_overcommit", BOOL, "Whether protected VMs may outgrow the plan.", EMPTY, since="orlando"),
     runtime("ha_overcommitted", BOOL, "Whether they have outgrown it.", EMPTY, since="orlando"),
-    runtime("blobs", MapType(STRING, refs.blob), "Binary data kept with the pool, by name.", EMPTY, since="orlando"),
-    rw("tags", STRING_SET, "Words to find it by.", EMPTY, since="orlando", roles=VM_OPERATOR),
+    BLOBS,
+    TAGS,
     rw(
         "gui_config",
         STRING_MAP,

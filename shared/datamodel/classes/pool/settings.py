@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from shared.datamodel import refs
-from shared.datamodel.declare import MessageDecl, Optional, adder, message, remover, setter
+from shared.datamodel.declare import MessageDecl, adder, message, remover, setter
+from shared.datamodel.groups import new_blob
 from shared.datamodel.roles import POOL_ADMIN
-from shared.datamodel.types import BOOL, INT, STRING, STRING_MAP, SetType
+from shared.datamodel.types import INT, STRING, STRING_MAP, SetType
 
 MESSAGES: tuple[MessageDecl, ...] = (
     message(
@@ -36,13 +37,7 @@ MESSAGES: tuple[MessageDecl, ...] = (
         SetType(refs.PIF),
         errors=("VLAN_TAG_INVALID",),
     ),
-    message(
-        "create_new_blob",
-        "Adds an empty piece of binary data to the pool.",
-        {"pool": refs.pool, "name": STRING, "mime_type": STRING, "public": Optional(BOOL)},
-        refs.blob,
-        since="orlando",
-    ),
+    new_blob("pool", refs.pool),
     message("enable_binary_storage", "Allows blobs on every host.", since="orlando", hidden=True),
     message("disable_binary_storage", "Forbids blobs on every host and deletes them.", since="orlando", hidden=True),
     message(

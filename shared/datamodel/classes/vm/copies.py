@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shared.datamodel import refs
 from shared.datamodel.declare import MessageDecl, Optional, message
+from shared.datamodel.groups import new_blob
 from shared.datamodel.roles import POOL_OPERATOR, READ_ONLY, VM_POWER_ADMIN
 from shared.datamodel.types import BOOL, DATETIME, STRING, STRING_MAP, SetType
 
@@ -81,14 +82,7 @@ MESSAGES: tuple[MessageDecl, ...] = (
         errors=("VM_BAD_POWER_STATE", "SR_FULL", "OPERATION_NOT_ALLOWED", "LICENCE_RESTRICTION"),
         hidden=True,
     ),
-    message(
-        "create_new_blob",
-        "Adds an empty piece of binary data to it.",
-        {"vm": refs.VM, "name": STRING, "mime_type": STRING, "public": Optional(BOOL)},
-        refs.blob,
-        since="orlando",
-        roles=VM_POWER_ADMIN,
-    ),
+    new_blob("vm", refs.VM, VM_POWER_ADMIN),
     message(
         "update_snapshot_metadata",
         "Says what this is a snapshot of; no longer supported.",

@@ -12,23 +12,11 @@ from shared.datamodel.classes.vm.enums import (
     VM_POWER_STATE,
     VM_SECUREBOOT_CERTIFICATES_STATE,
 )
-from shared.datamodel.declare import (
-    EMPTY,
-    UNSET_REF,
-    UUID,
-    FieldDecls,
-    maintained,
-    names,
-    namespace,
-    operations,
-    other_config,
-    runtime,
-    rw,
-    static,
-)
-from shared.datamodel.roles import POOL_ADMIN, VM_OPERATOR, VM_POWER_ADMIN
+from shared.datamodel.declare import EMPTY, UNSET_REF, FieldDecls, maintained, namespace, runtime, rw, static
+from shared.datamodel.groups import BLOBS, CLIENT_KEYS, TAGS, UUID, names, operations, other_config
+from shared.datamodel.roles import POOL_ADMIN, VM_POWER_ADMIN
 from shared.datamodel.schema import MISSING
-from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, STRING_SET, MapType, SetType
+from shared.datamodel.types import BOOL, DATETIME, FLOAT, INT, STRING, STRING_MAP, MapType, SetType
 
 FIELDS: FieldDecls = [
     UUID,
@@ -124,12 +112,7 @@ FIELDS: FieldDecls = [
     other_config(
         static,
         default=MISSING,
-        keys={
-            "pci": POOL_ADMIN,
-            "hvm_serial": POOL_ADMIN,
-            "folder": VM_OPERATOR,
-            "XenCenter.CustomFields.*": VM_OPERATOR,
-        },
+        keys={**CLIENT_KEYS, "pci": POOL_ADMIN, "hvm_serial": POOL_ADMIN},
     ),
     runtime("domid", INT, "Number of its domain on the host, -1 when it has none."),
     runtime("domarch", STRING, "Architecture of its domain."),
@@ -166,8 +149,8 @@ FIELDS: FieldDecls = [
     maintained("snapshots", "VM.snapshot_of", "Snapshots taken of it.", since="orlando"),
     runtime("snapshot_time", DATETIME, "When the snapshot was taken.", EMPTY, since="orlando"),
     runtime("transportable_snapshot_id", STRING, "Identifier of the guest's own shadow copy.", EMPTY, since="orlando"),
-    runtime("blobs", MapType(STRING, refs.blob), "Binary data kept with it, by name.", EMPTY, since="orlando"),
-    rw("tags", STRING_SET, "Words to find it by.", EMPTY, since="orlando", roles=VM_OPERATOR),
+    BLOBS,
+    TAGS,
     static(
         "blocked_operations",
         MapType(VM_OPERATIONS, STRING),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from shared.datamodel import refs
 from shared.datamodel.classes.vm.enums import UPDATE_STATUS, VM_SECUREBOOT_READINESS, VM_UEFI_MODE
 from shared.datamodel.declare import MessageDecl, Optional, adder, message, remover, setter
+from shared.datamodel.groups import data_sources
 from shared.datamodel.roles import LOCAL_ONLY, POOL_ADMIN, POOL_OPERATOR, READ_ONLY, VM_OPERATOR
-from shared.datamodel.types import BOOL, FLOAT, STRING, STRING_MAP, STRING_SET, RecordType, SetType
+from shared.datamodel.types import BOOL, STRING, STRING_MAP, STRING_SET, RecordType
 
 MESSAGES: tuple[MessageDecl, ...] = (
     message(
@@ -29,38 +30,7 @@ MESSAGES: tuple[MessageDecl, ...] = (
         roles=READ_ONLY,
         sync_only=True,
     ),
-    message(
-        "get_data_sources",
-        "Figures that can be recorded about it.",
-        {"self": refs.VM},
-        SetType(RecordType("data_source")),
-        since="orlando",
-        roles=READ_ONLY,
-        sync_only=True,
-    ),
-    message(
-        "record_data_source",
-        "Starts recording a figure.",
-        {"self": refs.VM, "data_source": STRING},
-        since="orlando",
-        sync_only=True,
-    ),
-    message(
-        "query_data_source",
-        "The present value of a figure.",
-        {"self": refs.VM, "data_source": STRING},
-        FLOAT,
-        since="orlando",
-        roles=READ_ONLY,
-        sync_only=True,
-    ),
-    message(
-        "forget_data_source_archives",
-        "Deletes what has been recorded of a figure.",
-        {"self": refs.VM, "data_source": STRING},
-        since="orlando",
-        sync_only=True,
-    ),
+    *data_sources("self", refs.VM, "orlando"),
     message(
         "get_allowed_VBD_devices",
         "Free positions for drives.",
@@ -157,27 +127,15 @@ MESSAGES: tuple[MessageDecl, ...] = (
     adder(
         "other_config",
         "Adds a setting.",
-        keys={
-            "hvm_serial": POOL_ADMIN,
-            "pci": POOL_ADMIN,
-            "folder": VM_OPERATOR,
-            "XenCenter.CustomFields.*": VM_OPERATOR,
-        },
         sync_only=True,
     ),
     remover(
         "other_config",
         "Removes a setting, if it is there.",
-        keys={
-            "hvm_serial": POOL_ADMIN,
-            "pci": POOL_ADMIN,
-            "folder": VM_OPERATOR,
-            "XenCenter.CustomFields.*": VM_OPERATOR,
-        },
         sync_only=True,
     ),
     setter("other_config", "Replaces all settings.", sync_only=True),
-    adder("platform", "Adds a setting of the virtual hardware.", keys={"hvm_serial": POOL_ADMIN}, sync_only=True),
-    remover("platform", "Removes a setting of the virtual hardware.", keys={"hvm_serial": POOL_ADMIN}, sync_only=True),
+    adder("platform", "Adds a setting of the virtual hardware.", sync_only=True),
+    remover("platform", "Removes a setting of the virtual hardware.", sync_only=True),
     setter("platform", "Replaces the settings of the virtual hardware.", sync_only=True),
 )
