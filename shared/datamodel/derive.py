@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from shared.datamodel.declare import EMPTY, ClassDecl, FieldDecl, MessageDecl, Optional
 from shared.datamodel.schema import MISSING, Class, Field, Kind, Lifecycle, Message, Model, Param, Relation
@@ -22,10 +22,11 @@ from shared.datamodel.types import (
 )
 
 Modifier = Literal["setter", "add", "remove"]
+Part = TypeVar("Part", Field, Message)
 
 
 def build(declarations: Iterable[ClassDecl]) -> Model:
-    """The model. A reference to a class nobody declared is fine; a relation to a missing field is a KeyError."""
+    """The model. ValueError: two parts of a class share a name. KeyError: a relation names a missing field."""
     declared = list(declarations)
     relations = _relations(declared)
     many_many_ends = {
@@ -43,8 +44,8 @@ def build(declarations: Iterable[ClassDecl]) -> Model:
 
 
 def _class(decl: ClassDecl, many_many_ends: set[tuple[str, str]]) -> Class:
-    fields = {f.name: f for f in (_field(decl, f, many_many_ends) for f in decl.fields)}
-    messages = {m.name: m for m in _messages(decl, fields)}
+    fields = _by_name(decl.name, (_field(decl, f, many_many_ends) for f in decl.fields))
+    messages = _by_name(decl.name, _messages(decl, fields))
     return Class(
         name=decl.name,
         doc=decl.doc,
@@ -57,6 +58,15 @@ def _class(decl: ClassDecl, many_many_ends: set[tuple[str, str]]) -> Class:
         default_ctor_dtor=decl.default_ctor_dtor,
         lifecycle=history(decl.since),
     )
+
+
+def _by_name(cls: str, parts: Iterable[Part]) -> dict[str, Part]:
+    named: dict[str, Part] = {}
+    for part in parts:
+        if part.name in named:
+            raise ValueError(f"{cls}.{part.name} is declared twice, or follows from a field already")
+        named[part.name] = part
+    return named
 
 
 @cache
@@ -238,10 +248,9 @@ class _Implicit:
         yield self._look_up("get_by_uuid", (Param("uuid", STRING),), RefType(name), f"The {name} that has this uuid.")
 
     def search_by_name(self) -> Iterator[Message]:
+        """Only for names as `groups.names` declares them; the pool's `name_label` is another thing."""
         name = self.decl.name
-        if any(
-            f.column == "name__label" for f in self.fields.values()
-        ):  # the pool's `name_label` is no name in this sense
+        if any(f.column == "name__label" for f in self.fields.values()):
             yield self._look_up(
                 "get_by_name_label",
                 (Param("label", STRING),),

@@ -8,7 +8,10 @@ import sys
 import pytest
 
 from shared.datamodel import MISSING, model
-from shared.datamodel.types import BOOL, NULL_REF, STRING_MAP, STRING_SET, RefType
+from shared.datamodel.declare import declare, rw, setter
+from shared.datamodel.derive import build
+from shared.datamodel.roles import READ_ONLY
+from shared.datamodel.types import BOOL, NULL_REF, STRING, STRING_MAP, STRING_SET, RefType
 
 
 def test_a_message_is_found_under_both_spellings() -> None:
@@ -73,6 +76,18 @@ def test_every_reference_names_a_declared_class() -> None:
 def test_removed_messages_say_so() -> None:
     assert model.messages["VBD.get_metrics"].removed
     assert not model.messages["VDI.resize_online"].removed, "it was published again after its removal"
+
+
+def test_a_message_that_a_field_implies_already_cannot_be_declared_again() -> None:
+    broken = declare(
+        "Thing",
+        "Something.",
+        roles=READ_ONLY,
+        fields=[rw("colour", STRING, "What it looks like.")],
+        messages=[setter("colour", "Paints it.")],
+    )
+    with pytest.raises(ValueError, match=r"Thing\.set_colour"):
+        build([broken])
 
 
 def test_everything_is_described_in_a_short_line() -> None:
