@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import time
 import xmlrpc.client
@@ -65,28 +66,62 @@ class Session:
             self._session = []
 
 
+class Answers:
+    """Asks the API whether the pool is complete, in one session."""
+
+    def __init__(self, directory: Path, pool: Plan) -> None:
+        self._directory = directory
+        self._plan = pool
+        self._session: Session | None = None
+
+    def missing(self) -> str:
+        """What is not there yet; "" when nothing is."""
+        name = self._plan.coordinator.name
+        try:
+            if self._session is None:
+                session = Session(self._plan.url)
+                session.login(USER, password(self._directory))
+                self._session = session
+            hosts = self._session.call("host.get_all_records")
+            metrics = self._session.call("host_metrics.get_all_records")
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
+            return f"API of {name}: {_reason(error)}"
+        except Failure as error:
+            if error.code == "SESSION_AUTHENTICATION_FAILED" and password_changed(self._directory):
+                return ""  # it answers; that the hosts are live nobody but the new password's owner can ask
+            self._session = None
+            return f"API of {name}: {error}"
+        live = sum(bool(metrics.get(host["metrics"], {}).get("live")) for host in hosts.values())
+        return "" if live >= len(self._plan.hosts) else f"hosts: {live} of {len(self._plan.hosts)} live"
+
+    def close(self) -> None:
+        """The session ends with the pool, if it cannot be ended now."""
+        if self._session is not None:
+            with contextlib.suppress(OSError, http.client.HTTPException, xmlrpc.client.Error, Failure):
+                self._session.logout()
+
+
 def wait(directory: Path, plan: Plan, listed: list[Program], timeout: float, say: Callable[[str], None]) -> None:
     """Returns when the pool answers. Raises `NotReady`."""
     deadline = time.monotonic() + timeout
     told = ""
-    while True:
-        _raise_failed(directory, listed)
-        why = _services(directory, listed) or _answers(directory, plan)
-        if not why:
-            return
-        if why != told:
-            told = why
-            say(why)
-        if supervisor.find(directory) is None:
-            raise NotReady(f"the supervisor has ended:\n{tail(directory / 'supervisor.log')}")
-        if time.monotonic() > deadline:
-            raise NotReady(f"not ready after {timeout:.0f} s: {why}\n{_unready(directory, listed)}")
-        time.sleep(INTERVAL)
-
-
-def answers(directory: Path, plan: Plan) -> bool:
-    """Whether it does so now."""
-    return not _answers(directory, plan)
+    answers = Answers(directory, plan)
+    try:
+        while True:
+            _raise_failed(directory, listed)
+            why = _services(directory, listed) or answers.missing()
+            if not why:
+                return
+            if why != told:
+                told = why
+                say(why)
+            if not supervisor.runs(directory):
+                raise NotReady(f"the supervisor has ended:\n{tail(directory / 'supervisor.log')}")
+            if time.monotonic() > deadline:
+                raise NotReady(f"not ready after {timeout:.0f} s: {why}\n{_unready(directory, listed)}")
+            time.sleep(INTERVAL)
+    finally:
+        answers.close()
 
 
 def _raise_failed(directory: Path, listed: list[Program]) -> None:
@@ -102,26 +137,6 @@ def _services(directory: Path, listed: list[Program]) -> str:
     state = supervisor.read_state(directory)
     running = sum(child.state == "running" for child in state.children) if state else 0
     return "" if running == len(listed) else f"processes: {running} of {len(listed)} run"
-
-
-def _answers(directory: Path, plan: Plan) -> str:
-    """What is still missing; "" when nothing is."""
-    try:
-        session = Session(plan.url)
-        session.login(USER, password(directory))
-        try:
-            hosts = session.call("host.get_all_records")
-            metrics = session.call("host_metrics.get_all_records")
-        finally:
-            session.logout()
-    except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
-        return f"API of {plan.coordinator.name}: {_reason(error)}"
-    except Failure as error:
-        if error.code == "SESSION_AUTHENTICATION_FAILED" and password_changed(directory):
-            return ""  # it answers; that the hosts are live nobody but the new password's owner can ask
-        return f"API of {plan.coordinator.name}: {error}"
-    live = sum(bool(metrics.get(host["metrics"], {}).get("live")) for host in hosts.values())
-    return "" if live >= len(plan.hosts) else f"hosts: {live} of {len(plan.hosts)} live"
 
 
 def _reason(error: Exception) -> str:

@@ -76,8 +76,17 @@ def argv(directory: Path) -> list[str]:
 
 
 def find(directory: Path) -> Process | None:
-    """The supervisor that runs that folder's pool."""
+    """The supervisor that runs that folder's pool. To be closed."""
     return processes.find(directory / "supervisor.pid", argv(directory))
+
+
+def runs(directory: Path) -> bool:
+    """Whether a supervisor runs that folder's pool now."""
+    process = find(directory)
+    if process is None:
+        return False
+    process.close()
+    return True
 
 
 class SupervisorError(Exception):

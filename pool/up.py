@@ -29,9 +29,7 @@ def up(directory: Path, wanted: Wanted, amqp_url: str, say: Callable[[str], None
     with folder.alone(directory):
         try:
             pool = _planned(directory, wanted)
-            running = supervisor.find(directory)
-            if running is not None:
-                running.close()
+            if supervisor.runs(directory):
                 return _running(directory, pool, say)
             preflight.check(directory, pool)
         except (PlanError, preflight.PreflightError) as error:

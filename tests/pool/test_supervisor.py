@@ -148,7 +148,7 @@ def test_a_second_supervisor_of_the_same_folder_gives_up(fleet: Fleet) -> None:
     with pytest.raises(supervisor.SupervisorError, match="another supervisor runs the pool"):
         supervisor.start(fleet.directory)
     assert fleet.running(program) == pid
-    assert supervisor.find(fleet.directory) is not None
+    assert supervisor.runs(fleet.directory)
 
 
 def test_a_pid_that_now_belongs_to_somebody_else_is_left_alone(fleet: Fleet) -> None:

@@ -140,17 +140,17 @@ def test_a_pool_whose_supervisor_was_killed_goes_on_and_is_taken_over(running: P
     killed = processes.read_pid(running.directory / "supervisor.pid")
     services = {name: running.pid(name) for name in ("db", "api", "vm")}
     os.kill(killed, signal.SIGKILL)
-    eventually("the supervisor is gone", lambda: supervisor.find(running.directory) is None)
+    eventually("the supervisor is gone", lambda: not supervisor.runs(running.directory))
     assert {name: running.pid(name) for name in services} == services
 
     assert "supervisor" in running.up().stdout
-    assert supervisor.find(running.directory) is not None
+    assert supervisor.runs(running.directory)
     assert {name: running.pid(name) for name in services} == services
 
 
 def test_a_pool_without_its_supervisor_is_stopped_all_the_same(running: PoolUnderTest) -> None:
     os.kill(processes.read_pid(running.directory / "supervisor.pid"), signal.SIGKILL)
-    eventually("the supervisor is gone", lambda: supervisor.find(running.directory) is None)
+    eventually("the supervisor is gone", lambda: not supervisor.runs(running.directory))
     running.down()
     assert list(processes.marked(running.directory)) == []
     assert "no pool runs" in running.down().stdout
