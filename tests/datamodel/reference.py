@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.datamodel import MISSING
-from shared.datamodel.types import BOOL, EPOCH, FLOAT, INT, NULL_REF, STRING, EnumType, MapType, RefType, SetType, Type
+from shared.datamodel.types import BOOL, FLOAT, INT, STRING, EnumType, MapType, RefType, SetType, Type
 
 FOLDER = Path(__file__).resolve().parents[2].parent / "shared" / "reference"
 
@@ -76,6 +76,3 @@ def column_default(text: str, type: Type) -> Any:
     if text.startswith("map["):
         return dict(item.split("=") for item in text[4:-1].split(",") if item)
     return value(text[1:-1], type)
-
-
-__all__ = ["EPOCH", "FOLDER", "NULL_REF", "classes", "column_default", "default", "path", "table", "value"]
