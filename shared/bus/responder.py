@@ -188,6 +188,7 @@ class Responder:
 
     def _run(self, delivery: Delivery, call: envelope.Call, served: _Served, request: Any) -> None:
         context = CallContext(
+            request=call.id,
             task=call.task,
             session=call.session,
             user=call.user,
