@@ -69,7 +69,7 @@ class Datapaths:
         self._repositories = repositories
         self._locks = locks
         self._journal = journal
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self._prefix = f"dp/{repositories.host}/"
         self._entries: dict[str, Entry] = {}
         self._on: dict[tuple[str, str], dict[str, None]] = {}
@@ -205,7 +205,7 @@ class Datapaths:
                     await self._undo(opening)
                     raise _translated(error) from error
                 await self._record(opening)
-                self._checkpoint("open: done")
+                self.checkpoint("open: done")
             fresh.extend(opening)
             return [self._answer(disk.dp) for disk in disks]
 
@@ -239,14 +239,14 @@ class Datapaths:
     async def _begin(self, opening: dict[str, Entry]) -> None:
         for dp, entry in opening.items():
             self._set(dp, entry)
-        self._checkpoint("open: before intent")
+        self.checkpoint("open: before intent")
         try:
             await self._journal.write(self._changes(opening))
         except OSError as error:
             for dp in opening:
                 self._drop(dp)
             raise internal_error(f"cannot record what is being opened: {error}") from error
-        self._checkpoint("open: after intent")
+        self.checkpoint("open: after intent")
 
     async def _close(self, dps: list[str]) -> None:
         keys = {self._entries[dp].disk for dp in dps if dp in self._entries}
@@ -254,7 +254,7 @@ class Datapaths:
             mine = [dp for dp in dict.fromkeys(dps) if dp in self._entries and self._entries[dp].disk in keys]
             if not mine:
                 return
-            self._checkpoint("close: before intent")
+            self.checkpoint("close: before intent")
             before = {dp: self._entries[dp] for dp in mine}
             try:
                 await self.abandon(mine)
@@ -262,7 +262,7 @@ class Datapaths:
                 for dp, entry in before.items():
                     self._set(dp, entry)
                 raise internal_error(f"cannot record what is being closed: {error}") from error
-            self._checkpoint("close: after intent")
+            self.checkpoint("close: after intent")
             failures: list[BaseException] = []
             for dp in sorted(mine, key=lambda dp: self._entries[dp].writable):
                 try:
@@ -271,7 +271,7 @@ class Datapaths:
                     log.error("%s is leaked: %s", dp, error)
                     failures.append(error)
             await self._record(mine)
-            self._checkpoint("close: done")
+            self.checkpoint("close: done")
         if failures:
             raise _translated(failures[0]) from failures[0]
 
@@ -310,7 +310,7 @@ class Datapaths:
         except ActivatedOnAnotherHost as error:
             log.info("%s cannot have its disk: %s", dp, error)
             raise in_use(self._entries[dp].location, "attach") from error
-        self._checkpoint(f"after {step}")
+        self.checkpoint(f"after {step}")
 
     async def _ask(self, step: Step, dp: str) -> None:
         entry = self._entries[dp]

@@ -150,14 +150,16 @@ class Folder:
     # -- one disk ----------------------------------------------------------------------------------------------------
 
     def volume(self, key: str) -> Volume:
-        """Raises VDI_MISSING, SR_BACKEND_FAILURE_65."""
+        """Raises VDI_MISSING, also for a hidden node; SR_BACKEND_FAILURE_65."""
         header, side = self.header(key), self.read_sidecar(key)
+        if side.hidden:
+            raise volume_missing(self.uuid, key)
         return Volume(
             key=key,
             uuid=side.uuid,
             name=side.name,
             description=side.description,
-            read_write=not (side.read_only or side.hidden),
+            read_write=not side.read_only,
             virtual_size=header.virtual_size,
             physical_utilisation=self._allocated(key),
             uri=[self.uri(key)],

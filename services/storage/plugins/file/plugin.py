@@ -518,6 +518,8 @@ def _destroy(folder: Folder, key: str) -> None:
             raise volume_missing(folder.uuid, key)
         side.unlink()
         return
+    if folder.read_sidecar(key).hidden:
+        raise volume_missing(folder.uuid, key)
     nodes, damaged = folder.nodes()
     if children(nodes, key) or set(damaged) - {key}:
         # somebody's data, or, with a damaged image about, perhaps somebody's
