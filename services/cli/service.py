@@ -40,7 +40,7 @@ class Conversations:
         return len(self._open)
 
     async def run(self, command: CliCommand) -> AsyncIterator[Frames]:
-        """The frames to write to the client, up to Exit. If the client leaves, the command is cancelled and this ends."""
+        """The frames to write to the client, up to Exit; fewer if it leaves: that cancels the command."""
         if command.conversation in self._open:
             raise ApiError("INTERNAL_ERROR", f"there is a conversation {command.conversation} already")
         if self._count is not None:
@@ -80,12 +80,14 @@ class Conversations:
             if work.done():
                 work.result()
         except (ClientGone, ProtocolError) as error:
-            log.info("a conversation ended early: %s", error or "the client has gone")
+            log.info("a conversation ended early: %s", str(error) or "the client has gone")
+        except Exception:
+            log.exception("a conversation failed")
         finally:
             for task in (work, gone):
                 task.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
-            await conversation.close()
+            conversation.close()
 
 
 async def setup(service: Service) -> None:

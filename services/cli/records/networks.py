@@ -25,6 +25,7 @@ async def _duplex(row: Row) -> Value:
 NETWORK = records(
     "network",
     "network",
+    standard=True,
     default="uuid name-label name-description bridge",
     fields=(
         attr("uuid"),

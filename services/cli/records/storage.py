@@ -46,6 +46,7 @@ async def _attachable(row: Row) -> Value:
 SR = records(
     "sr",
     "SR",
+    standard=True,
     default="uuid name-label name-description host type content-type",
     fields=(
         attr("uuid"),

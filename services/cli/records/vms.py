@@ -153,6 +153,7 @@ _FIELDS = (
 VM = records(
     "vm",
     "VM",
+    standard=True,
     default="uuid name-label power-state",
     fields=_FIELDS,
     builtin=(("is-a-template", "false"),),

@@ -40,7 +40,8 @@ class Conversation:
     """Implements `Terminal`. `feed` and `hang_up` come from the client, `outgoing` goes to it."""
 
     def __init__(self) -> None:
-        self._out: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUED)
+        self._out: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._room = asyncio.Event()
         self._in = bytearray()
         self._arrived = asyncio.Event()
         self.gone = asyncio.Event()
@@ -60,6 +61,7 @@ class Conversation:
     async def outgoing(self) -> bytes | None:
         """The next frames, as many as are ready; None when all has been said."""
         data = await self._out.get()
+        self._room.set()
         if data is None:
             return None
         parts, size = [data], len(data)
@@ -72,14 +74,17 @@ class Conversation:
             size += len(more)
         return b"".join(parts)
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Nothing more will be said."""
-        await self._out.put(None)
+        self._out.put_nowait(None)
 
     # ---- the command's side
 
     async def send(self, message: Command) -> None:
-        await self._out.put(encode(message))
+        while self._out.qsize() >= _QUEUED:
+            self._room.clear()
+            await self._room.wait()
+        self._out.put_nowait(encode(message))
 
     async def prompt(self) -> str:
         await self.send(Prompt())

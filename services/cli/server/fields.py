@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from services.cli.server.command import Call, Command, Flag, Handler
@@ -21,7 +22,10 @@ DATABASE = "database:"
 
 
 def generated(records: RecordClass) -> list[Command]:
-    """The commands of one record class; `param-add` and so on only where some field has the operation."""
+    """The commands of one record class; `param-add` and so on only where some field has the operation.
+
+    (`param-clear` is there for every set and map, if only to say that it cannot be cleared: the original has it so.)
+    """
     prefix = records.prefix
     fields = records.fields.values()
     writes = {word for field in fields for word in field.write}
@@ -30,7 +34,10 @@ def generated(records: RecordClass) -> list[Command]:
     contains = [f"{field.name}:contains" for field in visible if field.view == "S"]
     optional = ("params", DATABASE, *(field.name for field in visible), *contains)
     made = [
-        _command(f"{prefix}-list", bound.list, f"Lists the {prefix} objects that match.", (), optional),
+        replace(
+            _command(f"{prefix}-list", bound.list, f"Lists the {prefix} objects that match.", (), optional),
+            flags=frozenset({Flag.GENERATED, Flag.STANDARD} if records.standard else {Flag.GENERATED}),
+        ),
         _command(f"{prefix}-param-list", bound.param_list, f"Shows all fields of a {prefix}.", ("uuid",), (DATABASE,)),
         _command(
             f"{prefix}-param-get",
@@ -66,7 +73,7 @@ def generated(records: RecordClass) -> list[Command]:
                 (),
             )
         )
-    if writes:
+    if writes or any(field.view for field in fields):
         made.append(
             _command(
                 f"{prefix}-param-clear", bound.param_clear, f"Empties a field of a {prefix}.", ("uuid", "param-name")

@@ -49,7 +49,7 @@ class Printer:
     async def table(self, records: Table) -> None:
         if not self.minimal:
             for record in records:
-                await self._terminal.send(Print(layout(record)))
+                await self._terminal.send(Print(layout(record) + "\n"))
         elif records and all(records):
             self._groups.append(",".join(escape(record[0][1]) for record in records))
 

@@ -1,6 +1,6 @@
 """How the fields of `xe`'s records are declared: the words used in `services/cli/records`.
 
-    VIF = RecordClass(
+    VIF = records(
         "vif",
         "VIF",
         default="uuid vm-uuid device network-uuid",
@@ -81,6 +81,7 @@ class RecordClass:
     """`prefix`: of its commands. `cls`: the XenAPI class. `default`: names of the fields that lists show; "": all.
 
     `builtin`: the filter that lists always apply (name, displayed value). `only`: which objects belong to it at all.
+    `standard`: its list is in the short help.
     """
 
     prefix: str
@@ -89,6 +90,7 @@ class RecordClass:
     declared: Sequence[_Pending] = field(repr=False)
     builtin: tuple[tuple[str, str], ...] = ()
     only: Callable[[Record], bool] = lambda _: True
+    standard: bool = False
 
     @cached_property
     def fields(self) -> dict[str, Field]:
@@ -108,8 +110,9 @@ def records(
     fields: Sequence[_Pending],
     builtin: tuple[tuple[str, str], ...] = (),
     only: Callable[[Record], bool] = lambda _: True,
+    standard: bool = False,
 ) -> RecordClass:
-    return RecordClass(prefix, cls, default, fields, builtin, only)
+    return RecordClass(prefix, cls, default, fields, builtin, only, standard)
 
 
 # ---- the words
