@@ -104,6 +104,9 @@ class Publisher:
             self._wake.set()
 
     async def run(self) -> None:
+        """Begins with every object: what the rows say may be from another version, or from before a crash."""
+        self._stale |= {(cls, ref): None for cls in ALLOWED for ref in self._api.store.tables[cls].rows}
+        self._wake.set()
         while True:
             await self._wake.wait()
             await asyncio.sleep(0.02)  # what one operation touches in several commits is looked at once

@@ -1,0 +1,198 @@
+"""Group commit: nothing is answered before it is durable, and what is not durable never happened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from services.db import checkpoint
+from services.db.committer import Committer
+from services.db.redo_log import FileRedoLog, RedoLogError
+from services.db.service import restore
+from shared.contracts.db import Delta, MapPut, Transact, Update
+from shared.errors import ApiError
+from shared.store import Store
+from tests.db import rows
+
+BOOT = "boot"
+
+
+class Gate:
+    """A redo log whose writes wait until they are let through, and fail when told to."""
+
+    def __init__(self, log: FileRedoLog) -> None:
+        self._log = log
+        self.open = asyncio.Event()
+        self.open.set()
+        self.broken = ""
+        self.appends: list[tuple[int, bool]] = []
+        self._loop = asyncio.get_running_loop()
+
+    def append(self, records: bytes, sync: bool) -> None:
+        if sync:
+            asyncio.run_coroutine_threadsafe(self.open.wait(), self._loop).result(10)
+        if self.broken:
+            raise RedoLogError(self.broken)
+        self.appends.append((len(records), sync))
+        self._log.append(records, sync)
+
+    def rotate(self, generation: int, term: int) -> None:
+        if self.broken:
+            raise RedoLogError(self.broken)
+        self._log.rotate(generation, term)
+
+
+class Running:
+    def __init__(self, folder: Path) -> None:
+        self.log = FileRedoLog(folder, BOOT)
+        found = self.log.recover()
+        self.store: Store = restore(found, BOOT)
+        self.store.term += 1
+        self.log.rotate(self.store.generation, self.store.term)
+        self.gate = Gate(self.log)
+        self.published: list[Delta] = []
+        self.committer = Committer(self.store, self.gate, self._publish)
+        self.committer.remember(found.requests.items())
+        self.task = asyncio.create_task(self.committer.run())
+
+    async def _publish(self, delta: Delta) -> None:
+        self.published.append(delta)
+
+    async def transact(self, *changes: object, request: str = "") -> int:
+        made = await self.committer.transact(Transact(changes=list(changes)), request_id=request)  # type: ignore[arg-type]
+        return made.generation
+
+    async def close(self) -> None:
+        self.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.task
+        self.log.close()
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[Running]:
+    running = Running(tmp_path)
+    yield running
+    await running.close()
+
+
+async def test_an_answer_waits_for_stable_storage(db: Running) -> None:
+    db.gate.open.clear()
+    call = asyncio.create_task(db.transact(rows.network()))
+    await asyncio.sleep(0.05)
+    assert not call.done()
+    assert db.published == []
+    db.gate.open.set()
+    generation = await call
+    assert [delta.generation for delta in db.published] == [generation]
+
+
+async def test_what_arrives_during_a_write_shares_the_next_one(db: Running) -> None:
+    db.gate.open.clear()
+    first = asyncio.create_task(db.transact(rows.network()))
+    await asyncio.sleep(0.02)
+    others = [asyncio.create_task(db.transact(rows.network(str(n)))) for n in range(50)]
+    await asyncio.sleep(0)
+    db.gate.open.set()
+    await asyncio.gather(first, *others)
+    assert len(db.gate.appends) == 2
+    generations = [delta.generation for delta in db.published]
+    assert generations == list(range(generations[0], generations[0] + 51))
+    assert all(
+        later.previous == earlier.generation for earlier, later in zip(db.published, db.published[1:], strict=False)
+    )
+
+
+async def test_a_volatile_change_alone_needs_no_sync_but_keeps_its_place(db: Running) -> None:
+    await db.transact(rows.task())
+    assert [sync for _, sync in db.gate.appends] == [False]
+    db.gate.open.clear()
+    durable = asyncio.create_task(db.transact(rows.network()))
+    await asyncio.sleep(0.02)
+    volatile = asyncio.create_task(db.transact(rows.task()))
+    await asyncio.sleep(0.02)
+    assert not volatile.done()
+    db.gate.open.set()
+    assert await durable < await volatile
+
+
+async def test_a_log_that_cannot_be_written_refuses_and_takes_back(db: Running) -> None:
+    made = rows.network("before")
+    await db.transact(made)
+    db.gate.broken = "disk full"
+    calls = [
+        asyncio.create_task(db.transact(Update(cls="network", ref=made.ref, fields={"name_label": f"after{n}"})))
+        for n in range(3)
+    ]
+    for call in calls:
+        with pytest.raises(ApiError, match="disk full"):
+            await call
+    assert db.store.get("network", made.ref, "name_label") == "before"
+    assert not db.committer.healthy
+    generation = db.published[-1].generation
+    db.gate.broken = ""
+    await db.transact(Update(cls="network", ref=made.ref, fields={"name_label": "at last"}))
+    assert db.committer.healthy
+    assert db.store.get("network", made.ref, "name_label") == "at last"
+    assert db.published[-1].previous > generation, "followers must notice that something was taken back"
+
+
+async def test_a_repeated_request_is_applied_once_even_after_a_restart(db: Running, tmp_path: Path) -> None:
+    made = rows.network()
+    await db.transact(made)
+    put = MapPut(cls="network", ref=made.ref, field="other_config", key="k", value="v", new=True)
+    first = await db.transact(put, request="q1")
+    assert await db.transact(put, request="q1") == first
+    await db.close()
+    again = Running(tmp_path)
+    try:
+        assert await again.transact(put, request="q1") == first
+    finally:
+        await again.close()
+
+
+async def test_two_at_once_with_the_same_id_share_one_commit(db: Running) -> None:
+    made = rows.network()
+    generations = await asyncio.gather(db.transact(made, request="q"), db.transact(made, request="q"))
+    assert len(set(generations)) == 1
+
+
+async def test_a_checkpoint_under_load_loses_nothing(db: Running, tmp_path: Path) -> None:
+    refs: list[str] = []
+
+    async def write(count: int) -> None:
+        for _ in range(count):
+            made = rows.network()
+            await db.transact(made)
+            refs.append(made.ref)
+
+    writers = [asyncio.create_task(write(30)) for _ in range(5)]
+    done = []
+    while not all(writer.done() for writer in writers):
+        done.append(await checkpoint.write(db.store, db.log, db.committer))
+    await asyncio.gather(*writers)
+    assert all(done)
+    await db.close()
+    found = FileRedoLog(tmp_path, BOOT).recover()
+    store = restore(found, BOOT)
+    assert set(store.rows("network")) == set(refs)
+    assert store.generation == db.store.generation
+
+
+async def test_after_a_machine_restart_volatile_rows_are_gone_and_generations_skip_ahead(
+    db: Running, tmp_path: Path
+) -> None:
+    kept, lost = rows.vm(), rows.task()
+    await db.transact(kept, lost)
+    await db.transact(Update(cls="VM", ref=kept.ref, fields={"allowed_operations": ["start"]}))
+    generation = db.store.generation
+    await db.close()
+    store = restore(FileRedoLog(tmp_path, "another boot").recover(), "another boot")
+    assert set(store.rows("VM")) == {kept.ref}
+    assert store.rows("task") == {}
+    assert store.get("VM", kept.ref, "allowed_operations") == []
+    assert store.generation > generation

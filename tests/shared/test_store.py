@@ -1,0 +1,181 @@
+"""Rows in memory: relations, indexes, deletions, and agreement between a primary and those who follow it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from shared.contracts.db import Delta, RowChange, RowCreated, RowDeleted, RowModified
+from shared.store import NULL, TOMBSTONES, Store, Touched
+
+
+def delta(store: Store, *changes: RowChange) -> Delta:
+    return Delta(term=1, generation=store.generation + 1, previous=store.generation, changes=list(changes))
+
+
+def apply(store: Store, *changes: RowChange) -> list[Touched]:
+    return store.apply(delta(store, *changes))
+
+
+def vm(ref: str, **fields: Any) -> RowCreated:
+    return RowCreated(cls="VM", ref=ref, fields={"uuid": f"u-{ref}", "name_label": "v", **fields})
+
+
+def vbd(ref: str, of: str) -> RowCreated:
+    return RowCreated(cls="VBD", ref=ref, fields={"uuid": f"u-{ref}", "VM": of})
+
+
+def test_a_reference_maintains_the_list_on_the_other_side() -> None:
+    store = Store()
+    apply(store, vm("a"), vm("b"), vbd("x", "a"), vbd("y", "a"))
+    assert store.get("VM", "a", "VBDs") == ["y", "x"]
+    touched = apply(store, RowModified(cls="VBD", ref="x", fields={"VM": "b"}))
+    assert (store.get("VM", "a", "VBDs"), store.get("VM", "b", "VBDs")) == (["y"], ["x"])
+    assert {(item.cls, item.ref, item.kind) for item in touched} == {
+        ("VBD", "x", "mod"),
+        ("VM", "a", "mod"),
+        ("VM", "b", "mod"),
+    }
+    apply(store, RowDeleted(cls="VBD", ref="y"))
+    assert store.get("VM", "a", "VBDs") == []
+
+
+def test_the_order_in_which_rows_arrive_does_not_matter() -> None:
+    store = Store()
+    apply(store, vbd("x", "a"))
+    apply(store, vm("a"))
+    assert store.get("VM", "a", "VBDs") == ["x"]
+
+
+def test_deleting_the_one_side_leaves_the_reference_dangling() -> None:
+    store = Store()
+    apply(store, vm("a"), vbd("x", "a"))
+    apply(store, RowDeleted(cls="VM", ref="a"))
+    assert store.get("VBD", "x", "VM") == "a"
+
+
+def test_many_to_many_follows_the_left_end() -> None:
+    store = Store()
+    group = RowCreated(cls="VM_group", ref="g", fields={"uuid": "ug", "name_label": "g"})
+    apply(store, group, vm("a", groups=["g"]), vm("b"))
+    assert store.get("VM_group", "g", "VMs") == ["a"]
+    apply(store, RowModified(cls="VM", ref="b", fields={"groups": ["g"]}))
+    assert set(store.get("VM_group", "g", "VMs")) == {"a", "b"}
+    apply(store, RowDeleted(cls="VM", ref="a"))
+    assert store.get("VM_group", "g", "VMs") == ["b"]
+
+
+def test_names_and_uuids_are_indexed() -> None:
+    store = Store()
+    apply(store, vm("a", name_label="one"), vm("b", name_label="one"))
+    assert store.by_name_label("VM", "one") == ["a", "b"]
+    apply(store, RowModified(cls="VM", ref="a", fields={"name_label": "two"}), RowDeleted(cls="VM", ref="b"))
+    assert (store.by_name_label("VM", "one"), store.by_name_label("VM", "two")) == ([], ["a"])
+    assert store.ref_of_uuid("VM", "u-a") == "a"
+    assert store.ref_of_uuid("host", "u-a") is None
+    assert store.ref_of_uuid("VM", "u-b") is None
+
+
+def test_tombstones_are_bounded() -> None:
+    store = Store()
+    for number in range(TOMBSTONES + 10):
+        apply(store, vm(f"r{number}"))
+        apply(store, RowDeleted(cls="VM", ref=f"r{number}"))
+    assert TOMBSTONES // 2 <= len(store.tables["VM"].tombstones) < TOMBSTONES
+
+
+def test_changes_since_names_each_row_once_or_gives_up() -> None:
+    store = Store()
+    apply(store, vm("a"))
+    seen = store.generation
+    apply(store, vm("b"))
+    apply(store, RowModified(cls="VM", ref="b", fields={"name_label": "n"}))
+    apply(store, RowModified(cls="VM", ref="a", fields={"name_label": "n"}))
+    assert store.changes_since(seen) == [("VM", "a"), ("VM", "b")]
+    assert store.changes_since(store.generation) == []
+    assert Store().changes_since(0) == []
+    fresh = Store()
+    fresh.load(store.snapshot(), store.generation, 1)
+    assert fresh.changes_since(seen) is None
+
+
+def test_a_change_drops_the_encodings_of_the_row() -> None:
+    store = Store()
+    apply(store, vm("a"), vm("b"))
+    for ref in ("a", "b"):
+        row = store.find("VM", ref)
+        assert row is not None
+        row.fragments["xml"] = b"old"
+    apply(store, vbd("x", "a"))
+    assert store.find("VM", "a").fragments == {}  # type: ignore[union-attr]
+    assert store.find("VM", "b").fragments == {"xml": b"old"}  # type: ignore[union-attr]
+
+
+REFS = st.sampled_from([f"r{number}" for number in range(6)])
+
+
+class PrimaryAndFollowers(RuleBasedStateMachine):
+    """One store is changed; one follows by deltas; a third is loaded from a snapshot now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.primary, self.follower = Store(), Store()
+
+    def _commit(self, *changes: RowChange) -> None:
+        made = delta(self.primary, *changes)
+        self.primary.apply(made)
+        self.follower.apply(made)
+
+    @rule(ref=REFS)
+    def create_vm(self, ref: str) -> None:
+        if self.primary.row("VM", ref) is None:
+            self._commit(vm(ref))
+
+    @rule(ref=REFS, of=REFS)
+    def create_vbd(self, ref: str, of: str) -> None:
+        name = f"d{ref}"
+        if self.primary.row("VBD", name) is None:
+            self._commit(vbd(name, of))
+
+    @rule(ref=REFS, of=REFS)
+    def move_vbd(self, ref: str, of: str) -> None:
+        self._commit(RowModified(cls="VBD", ref=f"d{ref}", fields={"VM": of}))
+
+    @rule(ref=REFS, of=st.one_of(REFS, st.just(NULL)))
+    def set_parent(self, ref: str, of: str) -> None:
+        self._commit(RowModified(cls="VM", ref=ref, fields={"parent": of}))
+
+    @rule(ref=REFS)
+    def delete_vm(self, ref: str) -> None:
+        self._commit(RowDeleted(cls="VM", ref=ref))
+
+    @rule(ref=REFS)
+    def delete_vbd(self, ref: str) -> None:
+        self._commit(RowDeleted(cls="VBD", ref=f"d{ref}"))
+
+    @invariant()
+    def all_agree(self) -> None:
+        loaded = Store()
+        loaded.load(self.primary.snapshot(), self.primary.generation, 1)
+        for cls in ("VM", "VBD"):
+            for other in (self.follower, loaded):
+                assert self.primary.rows(cls).keys() == other.rows(cls).keys()
+                for ref, row in self.primary.rows(cls).items():
+                    assert _plain(row) == _plain(other.rows(cls)[ref])
+
+    @invariant()
+    def lists_are_the_references_seen_from_the_other_side(self) -> None:
+        for ref, row in self.primary.rows("VM").items():
+            assert set(row["VBDs"]) == {d for d, disk in self.primary.rows("VBD").items() if disk["VM"] == ref}
+            assert set(row["children"]) == {c for c, v in self.primary.rows("VM").items() if v["parent"] == ref}
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    return {name: sorted(value) if isinstance(value, list) else value for name, value in row.items()}
+
+
+TestPrimaryAndFollowers = PrimaryAndFollowers.TestCase
+TestPrimaryAndFollowers.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
