@@ -1,0 +1,1 @@
+"""Alerts from the bus: stored as XenAPI messages, delivered to consumers outside the pool."""
