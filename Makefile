@@ -21,7 +21,7 @@ help:
 	@echo "make test-compose   prove docker-compose.yml (root; installs Docker's engine)"
 
 pool:
-	@$(PYTHON) -m pool.install --for pool
+	@PYTHON=$(PYTHON) pool/install.sh --for pool
 	@$(POOL) up $(if $(HOSTS),--hosts $(HOSTS)) $(if $(SIMULATE),--simulate $(SIMULATE)) $(if $(BACKEND),--backend $(BACKEND)) $(POOL_OPTIONS)
 
 pool-down pool-clean pool-status:
@@ -29,24 +29,24 @@ pool-down pool-clean pool-status:
 	@$(POOL) $(@:pool-%=%)
 
 test:
-	@$(PYTHON) -m pool.install --for test
+	@PYTHON=$(PYTHON) pool/install.sh --for test
 	@$(VENV_PYTHON) -m pytest $(PYTEST_OPTIONS)
 
 lint:
-	@$(PYTHON) -m pool.install --for lint
+	@PYTHON=$(PYTHON) pool/install.sh --for lint
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy --strict $(CHECKED)
 
 format:
-	@$(PYTHON) -m pool.install --for lint
+	@PYTHON=$(PYTHON) pool/install.sh --for lint
 	@$(VENV_PYTHON) -m ruff format .
 	@$(VENV_PYTHON) -m ruff check --fix .
 
 bench:
-	@$(PYTHON) -m pool.install --for test
+	@PYTHON=$(PYTHON) pool/install.sh --for test
 	@$(VENV_PYTHON) -m bench $(BENCH_OPTIONS)
 
 test-compose:
-	@$(PYTHON) -m pool.install --for compose
+	@PYTHON=$(PYTHON) pool/install.sh --for compose
 	@$(VENV_PYTHON) -m pytest -m compose tests/compose $(PYTEST_OPTIONS)
