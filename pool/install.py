@@ -103,6 +103,7 @@ def debian_packages(purpose: str) -> None:
         names.append("python3-venv")
     if not names:
         return
+    had_erlang = shutil.which("epmd") is not None
     try:
         _apt_install(names)
     except InstallError as error:
@@ -113,7 +114,7 @@ def debian_packages(purpose: str) -> None:
             say(f"install: without {package.name}: {package.without}")
         say(str(error))
     if "rabbitmq-server" in names:
-        _keep_service_down("rabbitmq-server")
+        _keep_down("rabbitmq-server", *(() if had_erlang else ("epmd.socket", "epmd")))
 
 
 def _present(package: Package) -> bool:
@@ -163,12 +164,13 @@ def _no_service_starts() -> Iterator[None]:
         POLICY.unlink(missing_ok=True)
 
 
-def _keep_service_down(name: str) -> None:
-    """The pool runs a node of its own; the package's service would only take its ports, now or after a reboot."""
-    if Path("/run/systemd/system").is_dir():
-        subprocess.run(["systemctl", "disable", "--now", name], capture_output=True, check=False)
-    else:
-        subprocess.run(["update-rc.d", name, "disable"], capture_output=True, check=False)
+def _keep_down(*services: str) -> None:
+    """The pool runs a node of its own: what the package would start, now or at the next boot, is of no use."""
+    if shutil.which("systemctl") is not None:  # where systemd does not run, this settles the next boot only
+        now = ["--now"] if Path("/run/systemd/system").is_dir() else []
+        subprocess.run(["systemctl", "disable", *now, *services], capture_output=True, check=False)
+    elif shutil.which("update-rc.d") is not None:
+        subprocess.run(["update-rc.d", services[0], "disable"], capture_output=True, check=False)
 
 
 # ---- the virtual environment
