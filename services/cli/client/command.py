@@ -7,7 +7,7 @@ import sys
 from typing import IO
 
 from services.cli.client.connection import ConnectFailed, LostConnection, Stream, main_stream
-from services.cli.client.conversation import Conversation, Unexpected
+from services.cli.client.conversation import Conversation, OutputClosed, Unexpected
 from services.cli.client.options import USAGE, OptionError, Options, UsageError, combine, credentials, options, rc_words
 from services.cli.client.permission import NotPermitted
 from services.cli.client.trace import Trace
@@ -39,9 +39,8 @@ def run(argv: list[str]) -> int:
         status = _converse(chosen, trace)
     except KeyboardInterrupt:
         trace.note("interrupted")
-    except BrokenPipeError:
-        # whoever read our output has gone; Python must not fail again while it flushes at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OutputClosed:
+        trace.note("nobody reads the output any more")
     except HandshakeFailed as error:
         _say(f"{error}\n{USAGE if error.usage else ''}", 1)
     except LostConnection:

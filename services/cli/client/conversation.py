@@ -45,6 +45,10 @@ class Unexpected(Exception):
     """The server sent an answer where a command was due."""
 
 
+class OutputClosed(Exception):
+    """Whoever read our output has gone."""
+
+
 class Heartbeat:
     """Sends Wait on the main stream when it is time; call it after each block of data."""
 
@@ -154,5 +158,8 @@ class Conversation:
 def _write(descriptor: int, text: str) -> None:
     """As bytes and at once: the server's text has no character set, and its order on the two outputs counts."""
     data = text.encode("utf-8", "surrogateescape")
-    while data:
-        data = data[os.write(descriptor, data) :]
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except BrokenPipeError as error:
+        raise OutputClosed from error
