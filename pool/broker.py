@@ -24,6 +24,8 @@ from pool.rabbitmq import BrokerError
 
 MANAGEMENT_PORT = 15672
 EXCHANGES = ("rpc", "events", "dead")
+QUEUES = ("dead", "alerts.xenapi.messages")
+"""Those that outlive their consumers, beside the services' own."""
 TIMEOUT = 5.0
 """Seconds for one answer of a broker elsewhere."""
 
@@ -132,7 +134,7 @@ def _delete(url: str, queues: list[str]) -> None:
     connection = _connect(url)
     try:
         channel = connection.channel()
-        for queue in queues:
+        for queue in (*queues, *QUEUES):
             channel.queue_delete(queue)  # one that is gone is not an error to the broker
         for exchange in EXCHANGES:
             channel.exchange_delete(exchange)
