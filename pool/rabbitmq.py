@@ -118,7 +118,7 @@ def load(directory: Path) -> Node | None:
 
 
 def read(directory: Path) -> Node | None:
-    """The node of that folder, running or not; None if there never was one. Raises `BrokerError` if it is unreadable."""
+    """The node of that folder, running or not; None if there never was one. Raises `BrokerError` when unreadable."""
     path = directory / "node.json"
     try:
         raw = json.loads(path.read_text())
@@ -193,7 +193,8 @@ def _write_files(node: Node) -> None:
             _write_private(cookie, secrets.token_hex(20), 0o400)
         _write_private(node.directory / "enabled_plugins", "[].\n")
         # Names come from this file, not from a resolver process outside the Erlang machine.
-        inetrc = '{{lookup, [file]}}.\n{{host, {{127,0,0,1}}, ["localhost", "{}"]}}.\n'.format(socket.gethostname())
+        names = f'["localhost", "{socket.gethostname()}"]'
+        inetrc = f"{{lookup, [file]}}.\n{{host, {{127,0,0,1}}, {names}}}.\n"
         _write_private(node.directory / "inetrc", inetrc)
         _write_private(node.directory / "rabbitmq.conf", _configuration(node))
         _save(node)

@@ -67,6 +67,7 @@ class AmqpTransport:
 
     def __init__(self, url: str, name: str, timing: Timing) -> None:
         self._parameters = _parameters(url, name, timing)
+        self.heartbeat = timing.heartbeat
         self.reconnects = 0
         self._blocked = False
         self._session: _Session | None = None
@@ -181,18 +182,26 @@ class AmqpTransport:
                     told = str(error)
                     where = f"{self._parameters.host}:{self._parameters.port}"
                     log.warning("no connection to the broker at %s: %s; trying again", where, told)
-                await asyncio.sleep(backoff(attempt, RETRY_FIRST, RETRY_LONGEST))
-                attempt += 1
-                continue
-            attempt, told = 0, ""
-            try:
-                reason = await self._use(session)
-                log.warning("the connection to the broker is lost: %s", reason)
-            finally:
-                self._session = None
-                await session.close()
+            except Exception:
+                log.exception("connecting to the broker failed in an unexpected way; trying again")
+            else:
+                attempt, told = 0, ""
+                await self._hold(session)
+            await asyncio.sleep(backoff(attempt, RETRY_FIRST, RETRY_LONGEST))
+            attempt += 1
+
+    async def _hold(self, session: _Session) -> None:
+        """Until the connection is lost. Whatever goes wrong, the next one is made: nobody else would."""
+        try:
+            reason = await self._use(session)
+            log.warning("the connection to the broker is lost: %s", reason)
+            session.connection.abort()
+        except Exception:
+            log.exception("the connection to the broker is given up")
+        finally:
+            self._session = None
             self.owner.lost()
-            await asyncio.sleep(backoff(0, RETRY_FIRST, RETRY_LONGEST))
+            await session.close()
 
     async def _use(self, session: _Session) -> str:
         """Returns, with the reason, when the session has ended."""
@@ -246,6 +255,7 @@ class _Session:
         self.events: Channel
         self._transport = transport
         self._tasks: dict[_Consumer, asyncio.Task[None]] = {}
+        self._watchdog: asyncio.Task[None] | None = None
 
     @classmethod
     async def open(cls, parameters: pika.URLParameters, transport: AmqpTransport) -> _Session:
@@ -261,6 +271,7 @@ class _Session:
 
     async def _set_up(self) -> None:
         self.connection.closed.add_done_callback(lambda closed: self._end(closed.result()))
+        self._watchdog = asyncio.create_task(self._watch(), name="bus watchdog")
         self.requests = await self._channel()
         self.publisher = await self._channel()
         self.events = await self._channel()
@@ -315,10 +326,25 @@ class _Session:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    async def _watch(self) -> None:
+        """Ends the session when the broker has been silent for an interval; it sends a heartbeat at half of it.
+
+        pika looks only every interval and five seconds more, and counts what came at the beginning.
+        """
+        allowed = self._transport.heartbeat
+        while True:
+            await asyncio.sleep(allowed / 4)
+            if self.connection.silence() > allowed:
+                await asyncio.sleep(1.0)  # this very process may have been held up, with the heartbeat waiting unread
+                if self.connection.silence() > allowed:
+                    self._end(f"no sign of life from the broker for {self.connection.silence():.0f} s")
+                    return
+
     async def close(self) -> None:
-        for task in self._tasks.values():
+        tasks = [*self._tasks.values(), *([self._watchdog] if self._watchdog is not None else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self.connection.close()
         self._end("closed")
 
@@ -492,6 +518,9 @@ def _nothing() -> None:
 
 def _parameters(url: str, name: str, timing: Timing) -> pika.URLParameters:
     logging.getLogger("pika").setLevel(logging.CRITICAL)  # what it reports, this module reports once and in words
+    scheme = url.partition(":")[0]
+    if scheme not in ("amqp", "amqps"):
+        raise ValueError(f"the broker's URL must begin with amqp:// or amqps://, not {scheme}://")
     parameters = pika.URLParameters(url)
     parameters.heartbeat = timing.heartbeat
     parameters.connection_attempts = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -129,15 +130,19 @@ class Connection:
             raise channel.closed.result()
         return channel
 
+    def silence(self) -> float:
+        """Seconds since the broker sent anything."""
+        stream = self.services.stream
+        return 0.0 if stream is None else asyncio.get_running_loop().time() - stream.heard
+
     def abort(self) -> None:
         """Drops the connection without a word to the broker."""
         if self.services.stream is not None:
-            self.services.stream.abort()
+            self.services.stream.fail(ConnectionAbortedError("the connection was given up"))
 
     async def close(self, timeout: float = 2.0) -> None:
         if self._connection.is_open:
             self._connection.close()
-        if not self.closed.done():
             await asyncio.wait({self.closed}, timeout=timeout)
         if not self.closed.done():
             self.abort()
@@ -152,6 +157,8 @@ def explain(error: BaseException) -> str:
             return "the broker refused access to the vhost"
         case pika.exceptions.ConnectionClosed():
             return f"{error.reply_text} ({error.reply_code})"
+        case OSError() if error.errno:
+            return os.strerror(error.errno)
     causes = getattr(error, "exceptions", None) or [cause for cause in error.args if isinstance(cause, BaseException)]
     if causes:
         return explain(causes[-1])

@@ -60,6 +60,8 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):  # type: ignore[misc]
         self._protocol = protocol
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
+        self.heard = loop.time()
+        """When something was last received, by the loop's clock."""
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -71,13 +73,14 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):  # type: ignore[misc]
         self._protocol.connection_made(self)
 
     def data_received(self, data: bytes) -> None:
+        self.heard = self._loop.time()
         for start in range(0, len(data), READ_CHUNK):
             if self._transport is None:
                 return
             try:
                 self._protocol.data_received(data[start : start + READ_CHUNK])
             except Exception as error:
-                self._fail(error)
+                self.fail(error)
                 return
 
     def eof_received(self) -> bool:
@@ -127,8 +130,8 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):  # type: ignore[misc]
         if out and self._transport is not None:
             self._transport.write(b"".join(out))
 
-    def _fail(self, error: Exception) -> None:
-        """pika could not make sense of the input: the connection ends with that error."""
+    def fail(self, error: Exception) -> None:
+        """The connection ends here and now, with that error, without a word to the other side."""
         transport, self._transport = self._transport, None
         if transport is not None:
             self._loop.call_soon(self._protocol.connection_lost, error)

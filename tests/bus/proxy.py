@@ -14,6 +14,7 @@ class Proxy:
         self._target = urlsplit(url)
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
@@ -39,6 +40,11 @@ class Proxy:
     def thaw(self) -> None:
         self._flowing.set()
 
+    def inject(self, data: bytes) -> None:
+        """Says something to every client in the broker's name. Only between frames: while nothing else is sent."""
+        for writer in self._clients:
+            writer.write(data)
+
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()
@@ -53,6 +59,7 @@ class Proxy:
         assert task is not None
         self._tasks.add(task)
         self._writers.add(writer)
+        self._clients.add(writer)
         try:
             inward, outward = await asyncio.open_connection(self._target.hostname, self._target.port or 5672)
             self._writers.add(outward)
@@ -65,6 +72,7 @@ class Proxy:
             pass
         finally:
             self._writers.discard(writer)
+            self._clients.discard(writer)
             self._tasks.discard(task)
             writer.transport.abort()
 
