@@ -1,0 +1,469 @@
+"""One client connection: finds requests in the bytes, answers calls, hands everything else to who serves it.
+
+A call whose answer is there at once is answered within the callback that received it: no task, no queue. This loop is
+where most of the edge's time goes, so the head of a request is parsed again only when it differs from the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from enum import Enum, auto
+from typing import Any, Protocol, cast
+
+from services.api.edge import head as http
+from services.api.edge import pages
+from services.api.edge.dispatcher import Answer, Caller, Dispatcher, HttpRefusal, Waiting
+from services.api.edge.endpoint import Endpoint, Kind, Limits
+from services.api.edge.handlers import METHODS, Handler, Router, Runs
+from services.api.edge.statistics import Statistics
+from services.api.wire import jsonrpc, xmlrpc
+from services.api.wire.codec import Call, Codec
+from services.api.wire.raw import Malformed, RawParams
+from shared.errors import ApiError
+
+log = logging.getLogger("edge")
+
+HIGH_WATER = 64 * 1024
+"""Bytes that a client may send ahead while its call is being answered."""
+OTHER_CONFIG = "x-http-other-config-"
+
+
+class Exchange:
+    """A request that is not a call, and the connection it came on."""
+
+    def __init__(self, connection: Connection, head: http.Head, row: Handler, caller: Caller, body: bytes) -> None:
+        self.head = head
+        self.row = row
+        self.caller = caller
+        self.body = body
+        self._connection = connection
+
+    @property
+    def secure(self) -> bool:
+        return self._connection.endpoint.kind is not Kind.PLAIN
+
+    def take_over(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The connection as a pair of streams; no HTTP from here on. What the client sent ahead is read first."""
+        return self._connection.take_over()
+
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Gives the connection to another protocol, which sees the request from its beginning."""
+        self._connection.hand_over(protocol)
+
+
+class Owner(Protocol):
+    """The edge, as its connections see it."""
+
+    limits: Limits
+    statistics: Statistics
+    dispatcher: Dispatcher
+    connections: set[Connection]
+
+    def router(self, host: str) -> Router: ...
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs it as a task that ends with the edge."""
+        ...
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Serves what is not a call. Raises `HttpRefusal` or `ApiError` as long as the connection is not taken over."""
+        ...
+
+
+class _State(Enum):
+    HEAD = auto()  # waiting for the head of a request
+    BODY = auto()  # waiting for its body
+    BUSY = auto()  # somebody works on the answer
+    CLOSING = auto()  # nothing is read any more
+    GONE = auto()  # somebody else has the connection
+
+
+class Connection(asyncio.Protocol):
+    """Invariants: `_head`, `_row`, `_caller` belong to `_head_bytes`, if there are any. The timer runs only while a
+    request is incomplete, or while the client gets time to read an error."""
+
+    def __init__(self, owner: Owner, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._state = _State.HEAD
+        self._buffer = bytearray()
+        self._first = True
+        self._reading = True
+        self._writable = True
+        self._eof = False
+        self._last = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._abandonable = False
+        self._head_bytes = b""
+        self._transport: asyncio.Transport
+        self._head: http.Head
+        self._row: Handler
+        self._caller: Caller
+        limits = owner.limits
+        self._header_limit = {
+            Kind.PLAIN: limits.header_plain,
+            Kind.TLS: limits.header_tls,
+            Kind.UNIX: limits.header_unix,
+        }[endpoint.kind]
+
+    # ---- callbacks of the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        self._address = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
+        owner = self._owner
+        owner.statistics.accepted += 1
+        owner.statistics.open += 1
+        owner.connections.add(self)
+        if len(owner.connections) > owner.limits.connections:
+            owner.statistics.refused += 1
+            self.fail(503, "There are too many connections.")
+            return
+        self._opened = self._received = self._loop.time()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_watching()
+        self._state = _State.CLOSING
+        self._owner.statistics.open -= 1
+        self._owner.connections.discard(self)
+        self._abandon()
+
+    def eof_received(self) -> bool:
+        self._eof = self._last = True
+        if self._state is not _State.BUSY or self._abandonable:
+            return False
+        # A client may close its sending half and still read the answer. TLS has no halves.
+        return self.endpoint.kind is not Kind.TLS
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._progress()
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is _State.CLOSING:
+            return
+        self._buffer += data
+        if self._state is _State.BUSY or not self._writable:
+            if len(self._buffer) > HIGH_WATER and self._reading:
+                self._reading = False
+                self._transport.pause_reading()
+            return
+        self._progress()
+
+    # ---- finding requests
+
+    def _progress(self) -> None:
+        """Serves all that is complete."""
+        while self._writable and self._is_complete():
+            self._serve()
+        if self._state in (_State.HEAD, _State.BODY):
+            if not self._reading:
+                self._reading = True
+                self._transport.resume_reading()
+            if self._first or self._buffer or self._state is _State.BODY:
+                self._received = self._loop.time()
+                self._watch()
+
+    def _is_complete(self) -> bool:
+        """Whether a request is there, with as much of its body as its row wants to have read."""
+        if self._state is _State.HEAD and self._buffer and self._take_head():
+            self._state = _State.BODY
+        if self._state is not _State.BODY:
+            return False
+        return not self._row.body or len(self._buffer) >= (self._head.length or 0)
+
+    def _take_head(self) -> bool:
+        """Whether a head was complete and acceptable."""
+        buffer = self._buffer
+        while buffer[:2] == b"\r\n":
+            del buffer[:2]
+        end = buffer.find(http.END)
+        if (len(buffer) if end < 0 else end + len(http.END)) > self._header_limit:
+            self.fail(431)
+            return False
+        if end < 0:
+            return False
+        raw = bytes(buffer[:end])
+        if raw != self._head_bytes:
+            try:
+                self._read_head(raw)
+            except http.Unfinished:
+                return False
+            except http.HeadError as error:
+                self.fail(500, f"The HTTP headers could not be parsed: {error}.")
+                return False
+            except HttpRefusal as refusal:
+                self.fail(refusal.status, refusal.text)
+                return False
+        del buffer[: end + len(http.END)]
+        return True
+
+    def _read_head(self, raw: bytes) -> None:
+        self._head_bytes = b""
+        self._head = head = http.parse(raw)
+        if head.method not in METHODS:
+            raise HttpRefusal(501, f"The method {head.method} is not supported.")
+        row = self._owner.router(self.endpoint.host).find(head.method, head.path)
+        if row is None:
+            raise HttpRefusal(403)
+        if row.body:
+            if head.chunked:
+                raise HttpRefusal(500, "Chunked bodies are not supported here.")
+            if head.length is None:
+                raise HttpRefusal(500, "Content-Length is missing.")
+            if head.length > row.body:
+                raise HttpRefusal(500, f"The body is larger than {row.body} bytes.")
+        elif row.runs is Runs.PREFLIGHT:
+            head.keep_alive = head.keep_alive and not head.length and not head.chunked
+        self._row, self._caller, self._head_bytes = row, self._describe(head), raw
+
+    def _describe(self, head: http.Head) -> Caller:
+        get = head.headers.get
+        extra = {n[len(OTHER_CONFIG) :]: v for n, v in head.headers.items() if n.startswith(OTHER_CONFIG)}
+        return Caller(
+            host=self.endpoint.host,
+            address=self._address,
+            trusted=self.endpoint.kind is Kind.UNIX,
+            secure=self.endpoint.kind is Kind.TLS,
+            user_agent=get("user-agent", ""),
+            originator=get("originator", ""),
+            traceparent=get("traceparent", ""),
+            baggage=get("baggage", ""),
+            task=get("task-id", ""),
+            subtask_of=get("subtask-of", ""),
+            thumbprint=get("x-xenapi-request-host-certificate-thumbprint", ""),
+            host_header=get("host", ""),
+            other_config=extra,
+        )
+
+    def _serve(self) -> None:
+        """Serves the request that is complete."""
+        self._stop_watching()
+        self._first = False
+        row, head = self._row, self._head
+        body = b""
+        if row.body:
+            length = head.length or 0
+            body = bytes(self._buffer[:length])
+            del self._buffer[:length]
+        if row.runs is Runs.XMLRPC:
+            self._call(body, xmlrpc.XML)
+        elif row.runs is Runs.JSONRPC:
+            self._call(body, jsonrpc.JSON)
+        elif row.runs is Runs.PREFLIGHT:
+            requested = head.headers.get("access-control-request-headers", "")
+            self._send(pages.preflight(requested, http10=head.http10, keep_alive=head.keep_alive))
+        else:
+            self._state = _State.BUSY
+            self._task = self._owner.start(self._exchange(Exchange(self, head, row, self._caller, body)))
+
+    # ---- calls
+
+    def _call(self, body: bytes, codec: Codec) -> None:
+        self._owner.statistics.calls[codec.name] += 1
+        try:
+            call: Call = xmlrpc.parse(body) if codec is xmlrpc.XML else jsonrpc.parse(body)
+        except Malformed as error:
+            self.fail(500, f"The call could not be parsed: {error}.")
+            return
+        except jsonrpc.InvalidText as found:
+            self._answer(found.call, Answer(error=found.description, early=True))
+            return
+        try:
+            outcome = self._owner.dispatcher.call(self._caller, call.method, RawParams(call.params), codec)
+        except Exception as error:
+            self._answer_failure(call, error)
+            return
+        if isinstance(outcome, Answer):
+            self._answer(call, outcome)
+            return
+        self._state = _State.BUSY
+        if isinstance(outcome, Waiting):
+            self._abandonable = True
+            outcome = outcome.answer
+        self._task = self._owner.start(self._finish(call, outcome))
+
+    async def _finish(self, call: Call, work: Coroutine[Any, Any, Answer]) -> None:
+        try:
+            answer = await work
+        except asyncio.CancelledError:
+            self._transport.abort()
+            raise
+        except Exception as error:
+            self._answer_failure(call, error)
+        else:
+            self._answer(call, answer)
+        self._abandonable = False
+        self._progress()
+
+    def _answer_failure(self, call: Call, error: Exception) -> None:
+        if isinstance(error, HttpRefusal):
+            self.fail(error.status, error.text)
+            return
+        if isinstance(error, ApiError):
+            description = error.description
+        else:
+            log.error("%s failed", call.method, exc_info=error)
+            description = ["INTERNAL_ERROR", f"{type(error).__name__}: {error}"]
+        self._answer(call, Answer(error=description))
+
+    def _answer(self, call: Call, answer: Answer) -> None:
+        head = self._head
+        if answer.error is None:
+            body = call.bare(answer.value) if answer.bare else call.success(answer.value)
+        else:
+            body = call.early_failure(answer.error) if answer.early else call.failure(answer.error)
+        content_type = xmlrpc.CONTENT_TYPE if self._row.runs is Runs.XMLRPC else jsonrpc.CONTENT_TYPE
+        thumbprint = answer.thumbprint if self._caller.thumbprint else ""
+        self._send(
+            pages.call_head(
+                len(body), content_type, http10=head.http10, keep_alive=head.keep_alive, thumbprint=thumbprint
+            )
+            + body
+        )
+
+    def _send(self, reply: bytes) -> None:
+        """Sends a whole reply and gets ready for the next request, or closes."""
+        if self._state is _State.CLOSING or self._transport.is_closing():
+            return
+        self._transport.write(reply)
+        if self._head.keep_alive and not self._last:
+            self._state = _State.HEAD
+        else:
+            self._state = _State.CLOSING
+            self._transport.close()
+
+    def _abandon(self) -> None:
+        """The client has gone: a call that only waits is cancelled, others run to their end."""
+        if self._task is not None and self._abandonable:
+            self._owner.statistics.abandoned += 1
+            self._task.cancel()
+
+    # ---- everything else
+
+    async def _exchange(self, exchange: Exchange) -> None:
+        try:
+            await self._owner.serve(exchange)
+        except HttpRefusal as refusal:
+            self.fail(refusal.status, refusal.text, realm=exchange.row.name)
+        except ApiError as error:
+            self.fail(_STATUS.get(error.code, 500), pages.api_error(error.description), realm=exchange.row.name)
+        except Exception as error:
+            log.exception("%s failed", exchange.row.name)
+            self.fail(500, f"{type(error).__name__}: {error}")
+        if self._state is _State.BUSY:
+            self.fail(500, f"{exchange.row.name} gave no answer.")
+
+    def take_over(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader = asyncio.StreamReader(limit=HIGH_WATER, loop=self._loop)
+        protocol = _Taken(reader, self)
+        writer = asyncio.StreamWriter(self._transport, protocol, reader, self._loop)
+        self._pass_on(protocol)
+        if self._buffer:
+            reader.feed_data(bytes(self._buffer))
+        if self._eof:
+            reader.feed_eof()
+        return reader, writer
+
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        request = self._head_bytes + http.END + bytes(self._buffer)
+        self._owner.statistics.open -= 1
+        self._owner.connections.discard(self)
+        self._pass_on(protocol)
+        protocol.data_received(request)
+
+    def _pass_on(self, protocol: asyncio.Protocol) -> None:
+        self._state = _State.GONE
+        self._transport.set_protocol(protocol)
+        protocol.connection_made(self._transport)
+        if not self._reading:
+            self._transport.resume_reading()
+
+    # ---- ends
+
+    def fail(self, status: int, text: str = "", *, realm: str = "") -> None:
+        """Sends an error and closes; in a while if the client may still be sending, as closing at once would reset."""
+        if self._state in (_State.CLOSING, _State.GONE) or self._transport.is_closing():
+            return
+        self._owner.statistics.pages[status] += 1
+        head = getattr(self, "_head", None)
+        http10 = head is not None and head.http10
+        if status == 400 and not text:
+            self._transport.write(pages.refusal(status, http10=http10))
+        else:
+            self._transport.write(pages.error(status, text, http10=http10, realm=realm if status == 401 else ""))
+        all_read = self._state is not _State.HEAD and not self._buffer and (self._row.body or not self._head.length)
+        self._stop_watching()
+        self._state = _State.CLOSING
+        if all_read or self._eof:
+            self._transport.close()
+            return
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        if not self._reading:
+            self._transport.resume_reading()
+        self._timer = self._loop.call_later(self._owner.limits.linger, self._transport.close)
+
+    def stop(self) -> None:
+        """The edge stops: an idle connection closes now, one with a call in progress after its answer."""
+        if self._state in (_State.HEAD, _State.BODY):
+            self._state = _State.CLOSING
+            self._transport.close()
+        self._last = True
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # ---- time
+
+    def _watch(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._due(), self._time_is_up)
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _due(self) -> float:
+        limits = self._owner.limits
+        if self._first:
+            return min(self._received + limits.first_read, self._opened + limits.first_total)
+        return self._received + limits.stall
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._due():
+            self._watch()
+        else:
+            self.fail(408)
+
+
+class _Taken(asyncio.StreamReaderProtocol):
+    """The stream pair's protocol; tells the connection it came from when the client has gone."""
+
+    def __init__(self, reader: asyncio.StreamReader, connection: Connection) -> None:
+        super().__init__(reader, loop=asyncio.get_running_loop())
+        self._connection = connection
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._connection.connection_lost(exc)
+
+
+_STATUS = {
+    "SESSION_INVALID": 401,
+    "SESSION_AUTHENTICATION_FAILED": 401,
+    "SESSION_AUTHORIZATION_FAILED": 401,
+    "RBAC_PERMISSION_DENIED": 403,
+}

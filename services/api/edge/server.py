@@ -1,0 +1,164 @@
+"""The edge as a whole: opens the listeners, serves what is not a call, and stops in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import resource
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from services.api.edge import cli, console
+from services.api.edge.connection import Connection, Exchange
+from services.api.edge.credentials import credential
+from services.api.edge.dispatcher import Authenticator, Consoles, Dispatcher, HttpRefusal
+from services.api.edge.endpoint import Endpoint, Kind, Limits
+from services.api.edge.handlers import Handler, Missing, Router, Runs
+from services.api.edge.listeners import listen
+from services.api.edge.statistics import Statistics
+from services.api.edge.tls import Certificates
+from services.api.edge.web import Facts, Web
+from shared.bus.interface import Bus
+from shared.config import HostConfig
+
+log = logging.getLogger("edge")
+
+
+class Edge:
+    """All listeners of the process, for one host or many.
+
+    `is_coordinator`: whether that host (uuid) is the pool's coordinator now; members lack a few paths.
+    """
+
+    def __init__(
+        self,
+        *,
+        dispatcher: Dispatcher,
+        authenticator: Authenticator,
+        consoles: Consoles,
+        facts: Facts,
+        bus: Bus,
+        certificates: Path,
+        is_coordinator: Callable[[str], bool],
+        site: Path | None = None,
+        https_only: bool = True,
+        limits: Limits | None = None,
+    ) -> None:
+        self.limits = limits or Limits()
+        self.statistics = Statistics()
+        self.dispatcher = dispatcher
+        self.connections: set[Connection] = set()
+        self.certificates = Certificates(certificates)
+        self._authenticator = authenticator
+        self._consoles = consoles
+        self._bus = bus
+        self._web = Web(facts, site=site, https_only=https_only)
+        self._is_coordinator = is_coordinator
+        self._routers = {coordinator: Router(coordinator=coordinator) for coordinator in (True, False)}
+        self._servers: list[asyncio.AbstractServer] = []
+        self._sockets: list[Path] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def listen(self, host: HostConfig, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+        """Serves the endpoints of that host; gives them back with the ports that were chosen for 0.
+
+        Raises `ListenError`, or `ConfigError` for a certificate that cannot be used.
+        """
+        _allow_open_files(self.limits.connections)
+        opened = []
+        for endpoint in endpoints:
+            context = self.certificates.context(host) if endpoint.kind is Kind.TLS else None
+            server = await listen(endpoint, lambda at=endpoint: Connection(self, at), context)  # type: ignore[misc]
+            self._servers.append(server)
+            if endpoint.kind is Kind.UNIX:
+                self._sockets.append(Path(endpoint.path))
+            else:
+                port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+                endpoint = Endpoint(endpoint.host, endpoint.kind, endpoint.address, port)
+            log.info("%s listens for %s on %s", host.name, endpoint.kind.value, endpoint.path or _address(endpoint))
+            opened.append(endpoint)
+        return opened
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Stops listening, lets calls in progress finish for `timeout` seconds, then ends everything."""
+        for server in self._servers:
+            server.close()
+        for connection in list(self.connections):
+            connection.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout)
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._web.close()
+        for connection in list(self.connections):
+            connection.abort()
+        for server in self._servers:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(server.wait_closed(), timeout)
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+
+    # ---- what connections need
+
+    def router(self, host: str) -> Router:
+        return self._routers[self._is_coordinator(host)]
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def serve(self, exchange: Exchange) -> None:
+        row = exchange.row
+        if row.runs is Runs.WEB:
+            self._web.serve(exchange)
+        elif row.runs is Runs.CLI:
+            self.statistics.commands += 1
+            await cli.serve(exchange, self._bus)
+        elif not row.role:
+            _check_arguments(exchange)
+            await self._run(exchange, "")
+        else:
+            await self._serve_restricted(exchange, row)
+
+    async def _serve_restricted(self, exchange: Exchange, row: Handler) -> None:
+        found = credential(exchange.head, trusted=exchange.caller.trusted)
+        if found is None or (row.role == "local root" and not exchange.caller.trusted):
+            raise HttpRefusal(401)
+        async with self._authenticator.session(exchange.caller, found, row.permission) as session:
+            _check_arguments(exchange)
+            await self._run(exchange, session)
+
+    async def _run(self, exchange: Exchange, session: str) -> None:
+        runs = exchange.row.runs
+        if isinstance(runs, Missing):
+            raise HttpRefusal(501, runs.reason)
+        self.statistics.consoles += 1
+        if runs is Runs.CONSOLE:
+            await console.serve(exchange, self._consoles, session)
+        elif runs is Runs.CONSOLE_WEBSOCKET:
+            await console.serve_websocket(exchange, self._consoles, session)
+
+
+def _check_arguments(exchange: Exchange) -> None:
+    query = exchange.head.query()
+    if any(all(name not in query for name in group) for group in exchange.row.required):
+        raise HttpRefusal(400)
+
+
+def _address(endpoint: Endpoint) -> str:
+    return f"{endpoint.address} port {endpoint.port}"
+
+
+def _allow_open_files(connections: int) -> None:
+    """Raises the soft limit as far as it may go: every client that waits for events holds a descriptor."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 1024
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
