@@ -97,13 +97,11 @@ class FakeXenApi:
             del rows[params[0]]
         elif message.startswith("set_") and (attribute := message.removeprefix("set_")) in row:
             row[attribute] = params[1]
-        elif declared.kind == "add" and message.startswith("add_to_"):
-            attribute = message.removeprefix("add_to_")
+        elif message.startswith("add_to_") and (attribute := message.removeprefix("add_to_")) in row:
             if params[1] in row[attribute]:
                 raise ApiError("MAP_DUPLICATE_KEY", cls, attribute, params[0], params[1])
             row[attribute] = {**row[attribute], params[1]: params[2]}
-        elif declared.kind == "remove" and message.startswith("remove_from_"):
-            attribute = message.removeprefix("remove_from_")
+        elif message.startswith("remove_from_") and (attribute := message.removeprefix("remove_from_")) in row:
             row[attribute] = {key: kept for key, kept in row[attribute].items() if key != params[1]}
         elif declared.kind in ("add", "remove"):
             verb, _, attribute = message.partition("_")
