@@ -72,10 +72,9 @@ class Running:
         await self.edge.close(timeout=1)
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> uvloop.EventLoopPolicy:
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """The loop of the real service: its transports differ from asyncio's in the corners."""
-    return uvloop.EventLoopPolicy()
+    return {"uvloop": uvloop.new_event_loop}
 
 
 Start = Callable[..., Awaitable[Running]]
