@@ -1,0 +1,4 @@
+from services.vm.service import setup
+from shared.service import main
+
+main("vm", setup)

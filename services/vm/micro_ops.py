@@ -1,0 +1,199 @@
+"""Carries out plans of micro-operations; when one fails, undoes what was begun."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+
+from services.vm import plan
+from services.vm.backend import Backend, Disk, Domain, Nic
+from services.vm.plan import MicroOp, Plan
+from services.vm.records import Phase, Record, Records
+from shared import trace
+from shared.bus.context import CallContext, current
+from shared.bus.interface import Bus
+from shared.contracts import network, storage
+from shared.contracts.vm import PowerState
+
+log = logging.getLogger("vm.micro_ops")
+
+Result = TypeVar("Result")
+
+
+class Build:
+    """One VM on its way to or from its domain: what the micro-operations read and change.
+
+    `leftover`: the start failed and could not be undone altogether; what is left is on record, in phase RELEASING.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.leftover = False
+
+    @property
+    def domain(self) -> Domain:
+        return self.record.domain
+
+    def change(self, **fields: Any) -> Record:
+        self.record = msgspec.structs.replace(self.record, **fields)
+        return self.record
+
+
+class MicroOps:
+    """Of one host. `host`: its uuid."""
+
+    def __init__(self, host: str, bus: Bus, backend: Backend, records: Records) -> None:
+        self._host = host
+        self._bus = bus
+        self._backend = backend
+        self._records = records
+        self._do: dict[MicroOp, Callable[[Build], Awaitable[None]]] = {
+            MicroOp.RESERVE: self._reserve,
+            MicroOp.OPEN_DISKS: self._open_disks,
+            MicroOp.PLUG_VIFS: self._plug_vifs,
+            MicroOp.CREATE: self._create,
+            MicroOp.SURVIVE: self._survive,
+            MicroOp.UNPAUSE: self._unpause,
+            MicroOp.CONDEMN: self._condemn,
+            MicroOp.DESTROY: self._destroy,
+            MicroOp.CLOSE_DISKS: self._close_disks,
+            MicroOp.UNPLUG_VIFS: self._unplug_vifs,
+            MicroOp.FORGET: self._forget,
+        }
+
+    async def start(self, build: Build, stages: Plan) -> None:
+        """All of the plan or nothing, then raises what failed."""
+        begun: list[plan.Stage] = []
+        try:
+            for stage in stages:
+                begun.append(stage)
+                await self._stage(stage, build)
+        except BaseException as problem:
+            log.warning("start of VM %s failed, undoing %s: %s", build.record.uuid, begun, problem)
+            try:
+                await to_the_end(self._carry_out(plan.undo(tuple(begun)), build))
+            except Exception:
+                log.exception(
+                    "the failed start of VM %s could not be undone; it will be tried again", build.record.uuid
+                )
+                await self._condemn(build)
+                build.leftover = True
+            raise
+
+    async def release(self, build: Build) -> None:
+        """Ends a VM's domain and gives back its devices, even when its caller is cancelled. Stops at what fails."""
+        await to_the_end(self._carry_out(plan.release(build.domain.vm), build))
+
+    async def _carry_out(self, stages: Plan, build: Build) -> None:
+        # The caller's deadline and its task's cancellation end the wish for a VM, not the duty to clean up after it.
+        context = current.get()
+        current.set(CallContext(term=context.term, traceparent=context.traceparent))
+        for stage in stages:
+            await self._stage(stage, build)
+
+    async def _stage(self, stage: plan.Stage, build: Build) -> None:
+        if len(stage) == 1:
+            await self._one(stage[0], build)
+            return
+        results = await _all([self._one(op, build) for op in stage])
+        for problem in results:
+            if problem is not None:
+                raise problem
+
+    async def _one(self, op: MicroOp, build: Build) -> None:
+        with trace.span(f"vm.{op}"):
+            await self._do[op](build)
+
+    # ---- forwards
+
+    async def _reserve(self, build: Build) -> None:
+        self._records.put(build.record)
+
+    async def _open_disks(self, build: Build) -> None:
+        vm = build.domain.vm
+        wanted = [
+            storage.DiskOpen(
+                dp=plan.datapath(vm.uuid, vbd.device), sr=vbd.sr, location=vbd.location, writable=vbd.mode == "RW"
+            )
+            for vbd in vm.vbds
+            if vbd.sr
+        ]
+        opened = await self._bus.call(storage.OPEN, storage.Open(disks=wanted), host=self._host)
+        backends = {backend.dp: backend for backend in opened.backends}
+        disks = tuple(Disk(vbd, backends[plan.datapath(vm.uuid, vbd.device)] if vbd.sr else None) for vbd in vm.vbds)
+        build.change(domain=msgspec.structs.replace(build.domain, disks=disks))
+
+    async def _plug_vifs(self, build: Build) -> None:
+        vm = build.domain.vm
+        wanted = [
+            network.VifPlug(vm=vm.uuid, device=vif.device, mac=vif.mac, bridge=vif.bridge, mtu=vif.mtu)
+            for vif in vm.vifs
+        ]
+        plugged = await self._bus.call(network.VIFS_PLUG, network.VifsPlug(vifs=wanted), host=self._host)
+        backends = {backend.device: backend for backend in plugged.vifs}
+        nics = tuple(Nic(vif, backends[vif.device]) for vif in vm.vifs)
+        build.change(domain=msgspec.structs.replace(build.domain, nics=nics))
+
+    async def _create(self, build: Build) -> None:
+        build.change(built=await self._backend.create(build.domain))
+
+    async def _survive(self, build: Build) -> None:
+        self._records.put(build.change(phase=Phase.BUILT, start_time=time.time()))
+
+    async def _unpause(self, build: Build) -> None:
+        await self._backend.unpause(build.record.uuid)
+        self._records.put(build.change(power_state=PowerState.RUNNING))
+
+    # ---- backwards
+
+    async def _condemn(self, build: Build) -> None:
+        record = build.change(phase=Phase.RELEASING)
+        try:
+            self._records.put(record)
+        except OSError as error:  # a full disk must not keep a VM from ending; its older record does no harm
+            log.error("cannot note that VM %s is being released: %s", record.uuid, error)
+
+    async def _destroy(self, build: Build) -> None:
+        await self._backend.destroy(build.domain)
+        build.change(built=None)
+
+    async def _close_disks(self, build: Build) -> None:
+        vm = build.domain.vm
+        dps = [plan.datapath(vm.uuid, vbd.device) for vbd in vm.vbds if vbd.sr]
+        await self._bus.call(storage.CLOSE, storage.Close(dps=dps), host=self._host)
+
+    async def _unplug_vifs(self, build: Build) -> None:
+        await self._bus.call(network.VIFS_UNPLUG, network.VifsUnplug(vm=build.record.uuid), host=self._host)
+
+    async def _forget(self, build: Build) -> None:
+        self._records.remove(build.record.uuid)
+
+
+async def _all(work: list[Coroutine[Any, Any, None]]) -> list[BaseException | None]:
+    """Waits until each has ended, also when cancelled: then with their cancellation."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks, return_exceptions=True)
+    except asyncio.CancelledError:
+        await to_the_end(asyncio.wait(tasks))
+        raise
+
+
+async def to_the_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """Awaits work that must not be left half-way. A cancellation meanwhile is raised after it, unless it failed."""
+    task = asyncio.create_task(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    result = task.result()
+    if cancelled is not None:
+        raise cancelled
+    return result
