@@ -11,7 +11,7 @@ from services.api.edge.listeners import ListenError
 from services.api.edge.tls import Certificates
 from shared.config import ConfigError, HostConfig
 from tests.api.edge.conftest import HOST, Running, Start
-from tests.api.edge.fakes import Client, call, post
+from tests.api.edge.fakes import Client, call, post, unverified
 
 
 async def test_a_port_that_is_taken_is_named(edge: Running) -> None:
@@ -55,8 +55,6 @@ async def test_a_path_too_long_for_a_socket_is_named(edge: Running, tmp_path: Pa
 async def test_the_listener_tells_which_host_is_meant(edge: Running) -> None:
     other = HostConfig(uuid="host-2", name="host2", address="127.0.0.1", simulated=True)
     [opened] = await edge.edge.listen(other, [Endpoint(other.uuid, Kind.TLS, other.address)])
-    from tests.api.edge.fakes import unverified
-
     client = Client(*await asyncio.open_connection(other.address, opened.port, ssl=unverified()))
     await client.ask(post(call("test.echo", "s", "x")))
     await (await edge.client()).ask(post(call("test.echo", "s", "x")))

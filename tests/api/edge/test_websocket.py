@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,7 +69,5 @@ def test_broken_frames_are_refused(data: bytes, code: int) -> None:
 
 @given(st.binary(max_size=100))
 def test_no_bytes_break_the_reader(data: bytes) -> None:
-    try:
+    with contextlib.suppress(ProtocolError):
         Reader().feed(data)
-    except ProtocolError as error:
-        assert error.code in (1002, 1009)
