@@ -18,6 +18,7 @@ import pika
 import pika.exceptions
 from pika.spec import Basic, BasicProperties
 
+from shared.bus.amqp_consumers import DEAD, EVENTS, RPC, Consumer, DurableEvents, PassingEvents, RequestQueue
 from shared.bus.endpoint import Endpoint
 from shared.bus.pika_channel import Channel, ChannelClosed, ConnectError, Connection
 from shared.bus.timing import DEFAULT, Timing, backoff
@@ -25,21 +26,11 @@ from shared.bus.transport import Delivery, EventDelivery, Owner
 
 log = logging.getLogger("bus")
 
-RPC, EVENTS, DEAD = "rpc", "events", "dead"
 REPLY_TO = "amq.rabbitmq.reply-to"
-PREFETCH = 256
-"""Requests that the broker may send before the earlier ones are accepted."""
-DURABLE_PREFETCH = 20
-ACKNOWLEDGE = 0.02
-"""Seconds for which accepted requests wait to be acknowledged together."""
-QUEUE_EXPIRES = 30_000
-"""Milliseconds; removes a queue whose server died between declaring and consuming it."""
 DEAD_LENGTH = 10_000
 """Messages kept for people to look at; the oldest go first."""
 RETRY_FIRST, RETRY_LONGEST = 0.05, 3.0
 """Seconds between attempts to connect."""
-EXCLUSIVE_LONGEST = 1.0
-"""Seconds between attempts to get a queue that another process consumes."""
 CLOSE_PATIENCE = 2.0
 """Seconds to take in what a queue still holds when it is closed."""
 
@@ -69,10 +60,12 @@ class AmqpTransport:
         self._parameters = _parameters(url, name, timing)
         self.heartbeat = timing.heartbeat
         self.reconnects = 0
+        self._up = False
         self._blocked = False
         self._session: _Session | None = None
-        self._consumers: list[_Consumer] = []
-        self._queues: dict[str, _RequestQueue] = {}
+        """From the moment its channels are there; `_up` when its consumers are too."""
+        self._consumers: list[Consumer] = []
+        self._queues: dict[str, RequestQueue] = {}
         self._task: asyncio.Task[None] | None = None
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -86,7 +79,7 @@ class AmqpTransport:
 
     @property
     def ready(self) -> bool:
-        return self._session is not None and not self._blocked
+        return self._up and not self._blocked
 
     @property
     def congested(self) -> bool:
@@ -140,7 +133,7 @@ class AmqpTransport:
 
     async def open_queue(self, queue: str, receive: Callable[[Delivery], None]) -> None:
         if queue not in self._queues:
-            consumer = self._queues[queue] = _RequestQueue(queue, receive)
+            consumer = self._queues[queue] = RequestQueue(queue, receive)
             self._add(consumer)
         await self._queues[queue].opened.wait()
 
@@ -150,7 +143,7 @@ class AmqpTransport:
             await self._remove(consumer)
 
     async def subscribe(self, binding: str, durable: str, receive: Callable[[EventDelivery], None]) -> _Subscribed:
-        consumer: _Consumer = _DurableEvents(binding, durable, receive) if durable else _PassingEvents(binding, receive)
+        consumer: Consumer = DurableEvents(binding, durable, receive) if durable else PassingEvents(binding, receive)
         self._add(consumer)
         try:
             await consumer.opened.wait()
@@ -159,12 +152,12 @@ class AmqpTransport:
             raise
         return _Subscribed(self._remove, consumer)
 
-    def _add(self, consumer: _Consumer) -> None:
+    def _add(self, consumer: Consumer) -> None:
         self._consumers.append(consumer)
         if self._session is not None:
             self._session.start(consumer)
 
-    async def _remove(self, consumer: _Consumer) -> None:
+    async def _remove(self, consumer: Consumer) -> None:
         if consumer in self._consumers:
             self._consumers.remove(consumer)
             if self._session is not None:
@@ -199,19 +192,18 @@ class AmqpTransport:
         except Exception:
             log.exception("the connection to the broker is given up")
         finally:
-            self._session = None
+            self._up, self._session = False, None
             self.owner.lost()
             await session.close()
 
     async def _use(self, session: _Session) -> str:
         """Returns, with the reason, when the session has ended."""
+        self._session = session
         await session.start_all(self._consumers)
         if not session.ended.done():
-            self._session = session
+            self._up = True
             again = self._opened.done()
             self.reconnects += again
-            for consumer in self._consumers:  # those that came while the others were started
-                session.start(consumer)
             if again:
                 log.info("the connection to the broker is back")
             else:
@@ -226,7 +218,7 @@ class AmqpTransport:
             return
         self._blocked = blocked
         log.warning("the broker %s messages", "is short of resources and takes no" if blocked else "takes again")
-        if not blocked and self._session is not None:
+        if not blocked and self._up:
             self.owner.ready(again=False)
 
     async def close(self) -> None:
@@ -236,7 +228,7 @@ class AmqpTransport:
 
 
 class _Subscribed:
-    def __init__(self, remove: Callable[[_Consumer], Coroutine[Any, Any, None]], consumer: _Consumer) -> None:
+    def __init__(self, remove: Callable[[Consumer], Coroutine[Any, Any, None]], consumer: Consumer) -> None:
         self._remove = remove
         self._consumer = consumer
 
@@ -254,7 +246,7 @@ class _Session:
         self.publisher: Channel
         self.events: Channel
         self._transport = transport
-        self._tasks: dict[_Consumer, asyncio.Task[None]] = {}
+        self._tasks: dict[Consumer, asyncio.Task[None]] = {}
         self._watchdog: asyncio.Task[None] | None = None
 
     @classmethod
@@ -302,7 +294,7 @@ class _Session:
 
     # ---- consumers
 
-    async def start_all(self, consumers: list[_Consumer]) -> None:
+    async def start_all(self, consumers: list[Consumer]) -> None:
         """Returns when each of them consumes, or has found that it must wait."""
         attempts = [self.start(consumer) for consumer in consumers]
         attempts = [attempt for attempt in attempts if not attempt.done()]
@@ -311,14 +303,14 @@ class _Session:
             ended: asyncio.Future[Any] = self.ended
             await asyncio.wait({everything, ended}, return_when=asyncio.FIRST_COMPLETED)
 
-    def start(self, consumer: _Consumer) -> asyncio.Future[None]:
+    def start(self, consumer: Consumer) -> asyncio.Future[None]:
         """The future of its first attempt's end."""
         if consumer not in self._tasks:
             consumer.attempted = asyncio.get_running_loop().create_future()
             self._tasks[consumer] = asyncio.create_task(consumer.run(self), name=f"bus {consumer}")
         return consumer.attempted
 
-    async def stop(self, consumer: _Consumer) -> None:
+    async def stop(self, consumer: Consumer) -> None:
         task = self._tasks.pop(consumer, None)
         if task is not None:
             with contextlib.suppress(ChannelClosed, TimeoutError):
@@ -347,173 +339,6 @@ class _Session:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.connection.close()
         self._end("closed")
-
-
-class _Consumer:
-    """Something that is consumed on every session until it is removed."""
-
-    def __init__(self, binding: str) -> None:
-        self.binding = binding
-        self.opened = asyncio.Event()
-        self.attempted: asyncio.Future[None]
-
-    def __str__(self) -> str:
-        return self.binding
-
-    async def run(self, session: _Session) -> None:
-        """Consumes; starts again when its channel is closed; ends with the session."""
-        attempt, told = 0, ""
-        while True:
-            try:
-                reason = await self.consume(session)
-            except ChannelClosed as error:
-                reason = error
-            finally:
-                if not self.attempted.done():
-                    self.attempted.set_result(None)
-            if reason.code == 0:
-                return
-            if str(reason) != told:
-                told = str(reason)
-                log.warning("cannot consume %s, trying again: %s", self, told)
-            await asyncio.sleep(backoff(attempt, RETRY_FIRST, EXCLUSIVE_LONGEST))
-            attempt += 1
-
-    def consuming(self) -> None:
-        self.opened.set()
-        if not self.attempted.done():
-            self.attempted.set_result(None)
-
-    async def consume(self, session: _Session) -> ChannelClosed:
-        """Returns, with the reason, when it is over. Raises `ChannelClosed`."""
-        raise NotImplementedError
-
-    async def drain(self) -> None:
-        """Called before it is stopped: takes in what is on its way."""
-
-
-class _RequestQueue(_Consumer):
-    """A queue of requests that this process alone consumes. A request is acknowledged when it was accepted."""
-
-    def __init__(self, queue: str, receive: Callable[[Delivery], None]) -> None:
-        super().__init__(queue)
-        self._receive = receive
-        self._channel: Channel | None = None
-        self._tag = 0
-        self._acknowledged = 0
-        self._acknowledging: asyncio.TimerHandle | None = None
-
-    async def consume(self, session: _Session) -> ChannelClosed:
-        channel = await session.connection.channel()
-        queue = self.binding
-        try:
-            self._tag = self._acknowledged = 0
-            await channel.do(
-                channel.pika.queue_declare, queue, auto_delete=True, arguments={"x-expires": QUEUE_EXPIRES}
-            )
-            await channel.do(channel.pika.queue_bind, queue, RPC, queue)
-            await channel.do(channel.pika.basic_qos, prefetch_count=PREFETCH)
-            self._channel = channel
-            await channel.do(channel.pika.basic_consume, queue, self._deliver, exclusive=True)
-            self.consuming()
-            return await asyncio.shield(channel.closed)
-        finally:
-            self._channel = None
-            channel.close()
-
-    def _deliver(self, _: Any, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
-        self._tag = method.delivery_tag
-        self._receive(Delivery(properties.correlation_id or "", properties.reply_to or "", body))
-        if self._tag - self._acknowledged >= PREFETCH // 4:
-            self._acknowledge(self._channel)
-        elif self._acknowledging is None:
-            self._acknowledging = asyncio.get_running_loop().call_later(ACKNOWLEDGE, self._acknowledge, self._channel)
-
-    def _acknowledge(self, channel: Channel | None) -> None:
-        """All that came so far, in one frame."""
-        if self._acknowledging is not None:
-            self._acknowledging.cancel()
-            self._acknowledging = None
-        if channel is not None and channel is self._channel and channel.pika.is_open:
-            self._acknowledged = self._tag
-            channel.pika.basic_ack(self._tag, multiple=True)
-
-    async def drain(self) -> None:
-        """New requests are refused by the broker from here on; those in the queue are taken in."""
-        channel = self._channel
-        if channel is None:
-            return
-        await channel.do(channel.pika.queue_unbind, self.binding, RPC, self.binding)
-        while True:
-            held = await channel.do(channel.pika.queue_declare, self.binding, passive=True)
-            if held.method.message_count == 0:
-                return
-            await asyncio.sleep(0.01)
-
-
-class _PassingEvents(_Consumer):
-    """A queue that lives as long as this connection. What happens while it is away is missed."""
-
-    def __init__(self, binding: str, receive: Callable[[EventDelivery], None]) -> None:
-        super().__init__(binding)
-        self._receive = receive
-
-    async def consume(self, session: _Session) -> ChannelClosed:
-        channel = session.events
-        declared = await channel.do(channel.pika.queue_declare, "", exclusive=True, auto_delete=True)
-        queue = declared.method.queue
-        await channel.do(channel.pika.queue_bind, queue, EVENTS, self.binding)
-        tag = f"{self.binding}#{queue}"
-        await channel.do(
-            channel.pika.basic_consume, queue, self._deliver, auto_ack=True, exclusive=True, consumer_tag=tag
-        )
-        self.consuming()
-        try:
-            return await asyncio.shield(channel.closed)
-        finally:
-            if channel.pika.is_open:
-                channel.pika.basic_cancel(tag)
-
-    def _deliver(self, _: Any, method: Basic.Deliver, __: BasicProperties, body: bytes) -> None:
-        self._receive(EventDelivery(method.routing_key, body, 0, _nothing))
-
-
-class _DurableEvents(_Consumer):
-    """A quorum queue: it survives the broker's crash, and counts deliveries across crashes of its consumer."""
-
-    def __init__(self, binding: str, queue: str, receive: Callable[[EventDelivery], None]) -> None:
-        super().__init__(binding)
-        self._queue = queue
-        self._receive = receive
-
-    async def consume(self, session: _Session) -> ChannelClosed:
-        channel = await session.connection.channel()
-        try:
-            await channel.do(
-                channel.pika.queue_declare, self._queue, durable=True, arguments={"x-queue-type": "quorum"}
-            )
-            await channel.do(channel.pika.queue_bind, self._queue, EVENTS, self.binding)
-            await channel.do(channel.pika.basic_qos, prefetch_count=DURABLE_PREFETCH)
-            await channel.do(channel.pika.basic_consume, self._queue, self._deliverer(channel))
-            self.consuming()
-            return await asyncio.shield(channel.closed)
-        finally:
-            channel.close()
-
-    def _deliverer(self, channel: Channel) -> Callable[[Any, Basic.Deliver, BasicProperties, bytes], None]:
-        def deliver(_: Any, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
-            def settle() -> None:
-                if channel.pika.is_open:
-                    channel.pika.basic_ack(method.delivery_tag)
-
-            attempts = int((properties.headers or {}).get("x-delivery-count", 0))
-            self._receive(EventDelivery(method.routing_key, body, attempts, settle))
-
-        return deliver
-
-
-def _nothing() -> None:
-    """Settles an event that its broker does not wait for."""
 
 
 def _parameters(url: str, name: str, timing: Timing) -> pika.URLParameters:

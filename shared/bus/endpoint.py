@@ -39,7 +39,7 @@ class Endpoint:
     """Implements `shared.bus.interface.Bus`."""
 
     def __init__(self, transport: Transport, timing: Timing = DEFAULT) -> None:
-        self._transport = transport
+        self.transport = transport
         self._counters: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self._caller = Caller(transport, timing, self._counters)
         self._responder = Responder(transport, timing, self._counters)
@@ -90,10 +90,10 @@ class Endpoint:
         if self._cancels is None:
             self._cancels = self._subscription(task.CANCEL, self._cancel_task, "", {})
             await self._cancels.open()
-        await self._transport.open_queue(queue, lambda delivery: self._received(queue, delivery))
+        await self.transport.open_queue(queue, lambda delivery: self._received(queue, delivery))
 
     async def stop_consuming(self, service: str, *, host: str | None = None) -> None:
-        await self._transport.close_queue(f"{service}.{host}" if host else service)
+        await self.transport.close_queue(f"{service}.{host}" if host else service)
 
     def _received(self, queue: str, delivery: Delivery) -> None:
         self._responder.receive(queue, delivery)
@@ -122,7 +122,7 @@ class Endpoint:
     ) -> TopicSubscription:
         binding = topic.binding(**words)
         subscription = TopicSubscription(
-            self._transport, self._counters, topic, listener, durable, binding, self._subscriptions.discard
+            self.transport, self._counters, topic, listener, durable, binding, self._subscriptions.discard
         )
         self._subscriptions.add(subscription)
         return subscription
@@ -145,7 +145,7 @@ class Endpoint:
 
     @property
     def connected(self) -> bool:
-        return self._transport.ready
+        return self.transport.ready
 
     def metrics(self) -> dict[str, Any]:
         return {
@@ -153,7 +153,7 @@ class Endpoint:
             **self._caller.metrics(),
             **self._responder.metrics(),
             **self._publisher.metrics(),
-            "reconnects": self._transport.reconnects,
+            "reconnects": self.transport.reconnects,
             "connected": int(self.connected),
             "term": self.term,
         }
@@ -161,7 +161,7 @@ class Endpoint:
     async def close(self) -> None:
         """Lets running handlers finish, ends calls that wait, closes the connection."""
         for queue in self._responder.queues():
-            await self._transport.close_queue(queue)
+            await self.transport.close_queue(queue)
         await self._responder.close()
         await self._close()
 
@@ -177,7 +177,7 @@ class Endpoint:
         for subscription in list(self._subscriptions):
             await subscription.cancel()
         self._caller.close()
-        await self._transport.close()
+        await self.transport.close()
 
     # ---- `Owner`: what the transport tells
 

@@ -30,6 +30,9 @@ KEPT = 10_000
 BACKLOG = 50_000
 """Events that wait for one subscription's listener; beyond it the oldest are dropped, and it is told in the log."""
 ATTEMPTS = 5
+"""Of a durable subscription's listener, before its event is buried."""
+DELIVERIES = 20
+"""Of one event that was never settled: it takes its process down, or connections break all the time."""
 TURN = 100
 """Events handled before other work of the loop gets its turn."""
 
@@ -113,6 +116,7 @@ class TopicSubscription:
         self._backlog: deque[EventDelivery] = deque()
         self._arrived = asyncio.Event()
         self._dropping = False
+        self._ended = False
         self._subscribed: Subscribed | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -126,14 +130,14 @@ class TopicSubscription:
             raise
 
     async def cancel(self) -> None:
-        """Ends it; a listener that runs is cancelled. A durable queue stays and collects."""
+        """Ends it; a listener that runs is cancelled, unless it is the one that asks. A durable queue stays."""
         self._on_end(self)
-        if self._task is not None:
-            self._task.cancel()
-            if self._task is not asyncio.current_task():
-                await asyncio.gather(self._task, return_exceptions=True)
         if self._subscribed is not None:
             await self._subscribed.cancel()
+        self._ended = True
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     def receive(self, event: EventDelivery) -> None:
         self._backlog.append(event)
@@ -152,7 +156,7 @@ class TopicSubscription:
 
     async def _work(self) -> None:
         handled = 0
-        while True:
+        while not self._ended:
             if not self._backlog:
                 self._dropping = False
                 self._arrived.clear()
@@ -179,7 +183,10 @@ class TopicSubscription:
                 traceparent=message.trace,
             )
         )
-        attempt = event.attempts
+        if event.attempts >= DELIVERIES:
+            self._bury(event, f"it was delivered {event.attempts} times and never settled")
+            return
+        attempt = 0
         while True:
             try:
                 outcome = self._listener(payload, event.key)

@@ -66,7 +66,7 @@ class MemoryBroker:
 
     def disconnect(self, bus: Endpoint) -> None:
         """The connection breaks; it is made again in a moment."""
-        transport = bus._transport
+        transport = bus.transport
         assert isinstance(transport, MemoryTransport)
         transport.lose()
 

@@ -25,6 +25,9 @@ from shared.errors import ApiError, internal_error
 
 log = logging.getLogger("bus")
 
+STUBBORN = 3.0
+"""Seconds that cancelled handlers get to clean up when the bus is closed."""
+
 
 class _Stop(StrEnum):
     """Why a handler is cancelled."""
@@ -84,10 +87,14 @@ class Responder:
 
     def receive(self, queue: str, delivery: Delivery) -> None:
         try:
-            message = envelope.decode_to_server(delivery.body)
+            self._dispatch(queue, delivery, envelope.decode_to_server(delivery.body))
         except envelope.EnvelopeError as error:
             self._bury(queue, delivery, f"not a request: {error}")
-            return
+        except Exception as error:  # one message must not take down the connection of all
+            log.exception("a message on queue %s broke its receiver", queue)
+            self._bury(queue, delivery, f"{type(error).__name__}: {error}")
+
+    def _dispatch(self, queue: str, delivery: Delivery, message: envelope.ToServer) -> None:
         match message:
             case envelope.Call():
                 self._accept(queue, delivery, message)
@@ -137,7 +144,10 @@ class Responder:
         tasks = [execution.task for execution in self._running.values() if execution.task is not None]
         for execution in list(self._running.values()):
             self._stop(execution, _Stop.CLOSING)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            _, stubborn = await asyncio.wait(tasks, timeout=STUBBORN)
+            if stubborn:
+                log.error("%d handlers do not end although they were cancelled", len(stubborn))
 
     # ---- a request
 

@@ -14,6 +14,7 @@ import pytest
 from pika import frame, spec
 
 from shared.bus import amqp
+from shared.bus.amqp_consumers import QUEUE_EXPIRES
 from shared.bus.endpoint import Endpoint
 from shared.bus.interface import DeadlineExceeded
 from tests.bus.contract import Contract, Number
@@ -80,7 +81,7 @@ async def test_a_request_that_expired_in_the_queue_is_not_run(
     def declare() -> pika.BlockingConnection:
         connection = pika.BlockingConnection(pika.URLParameters(broker_url))
         channel = connection.channel()
-        arguments = {"x-expires": amqp.QUEUE_EXPIRES}
+        arguments = {"x-expires": QUEUE_EXPIRES}
         channel.queue_declare(contract.service, auto_delete=True, arguments=arguments)
         channel.queue_bind(contract.service, "rpc", contract.service)
         return connection
