@@ -102,12 +102,12 @@ class VmEvents:
         resident = row["resident_on"]
         if change.state.power_state is contract.PowerState.HALTED and resident not in (host, NULL, ""):
             return  # it has moved on; this host has only let go of it
+        known = str(change.state.power_state) == row["power_state"] and change.state.domid == row["domid"]
+        if known and (change.state.power_state is contract.PowerState.HALTED or resident == host):
+            return  # the call that asked for it has written it
         changes: list[Change] = vm_state.changes(store, host, ref, change.state, self._api.https_url)
         changes += published(store, "VM", ref, changes)
-        if str(change.state.power_state) == row["power_state"] and change.state.domid == row["domid"]:
-            if change.state.power_state is contract.PowerState.HALTED:
-                return
-        elif change.cause is not contract.Cause.REQUEST:
+        if change.cause is not contract.Cause.REQUEST:
             log.info(
                 "VM %s is %s: %s", row["uuid"], change.state.power_state, change.cause, extra={"host_uuid": change.host}
             )
