@@ -269,7 +269,6 @@ COMMANDS = (
         "vdi:",
         flags="With_fd Standard",
     ),
-    pending("vm-is-bios-customized", selector=VM),
     pending("vm-query-services", flags="Standard Hidden", selector=VM),
     pending("vm-recover", required="uuid", optional="database: force"),
     pending("vm-restart-device-models", flags="Standard", selector=VM),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.cli.server.command import VM, Call, Selector, command
-from services.cli.server.failures import CommandError
+from services.cli.server.failures import CommandError, summary
 from services.cli.server.objects import Row
 from services.cli.server.selectors import on_each
 from services.cli.server.simple import message
@@ -60,7 +60,7 @@ async def _explain(call: Call, vm: Row) -> None:
             await call.api.call("VM.assert_can_boot_here", vm.ref, ref)
             verdict = "OK"
         except ApiError as error:
-            verdict = f"Cannot start here [{' '.join(error.description)}]"
+            verdict = f"Cannot start here [{await summary(error, call.objects)}]"
         reasons.append((str(host["name_label"]), verdict))
     await call.printer.stderr(f"No host of the pool can run the VM {vm.name} now.")
     await call.printer.stderr("What each of them lacks:")

@@ -30,6 +30,14 @@ async def _set_target(call: Call) -> None:
     await on_each(call, set_target)
 
 
+async def _is_bios_customized(call: Call) -> None:
+    async def tell(vm: Row) -> None:
+        kind = "customized" if any(vm.record["bios_strings"].values()) else "generic"
+        await call.printer.message(f"The VM has {kind} BIOS strings.")
+
+    await on_each(call, tell)
+
+
 COMMANDS = (
     message("vm-memory-set", "VM.set_memory", "size memory", selector=_EVERY),
     message("vm-memory-dynamic-range-set", "VM.set_memory_dynamic_range", "size min", "size max", selector=_EVERY),
@@ -63,6 +71,7 @@ COMMANDS = (
     message("vm-memory-shadow-multiplier-set", "VM.set_shadow_multiplier_live", "multiplier", selector=VM),
     message("vm-vcpu-hotplug", "VM.set_VCPUs_number_live", "new-vcpus", selector=VM),
     message("vm-compute-memory-overhead", "VM.compute_memory_overhead", selector=WITH_CONTROL_DOMAINS),
+    command("vm-is-bios-customized", _is_bios_customized, "Do VMs have BIOS strings of their own?", selector=VM),
     message("vm-copy-bios-strings", "VM.copy_bios_strings", "host-uuid", selector=VM),
     message("vm-data-source-record", "VM.record_data_source", "data-source", selector=WITH_CONTROL_DOMAINS),
     message("vm-data-source-query", "VM.query_data_source", "data-source", selector=WITH_CONTROL_DOMAINS),

@@ -75,6 +75,12 @@ async def describe(error: ApiError, catalogue: Catalogue, objects: Objects | Non
     return lines
 
 
+async def summary(error: ApiError, objects: Objects) -> str:
+    """A failure in one line: its code and values, references readable."""
+    values = [await _readable("", value, error.params, objects) for value in error.params]
+    return " ".join([error.code, *values])
+
+
 async def _readable(name: str, value: str, siblings: Sequence[str], objects: Objects | None) -> str:
     if objects is None or not value.startswith("OpaqueRef:") or value == "OpaqueRef:NULL":
         return value
