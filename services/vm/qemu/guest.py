@@ -39,7 +39,7 @@ CRASHED = ("guest-panicked", "internal-error")
 
 
 class _Listener(EventListener):
-    """Hands events over at once; the library's own keeps all of a connection's events for ever."""
+    """Hands events over at once."""
 
     def __init__(self, receive: Callable[[str, dict[str, Any]], None]) -> None:
         super().__init__()
@@ -66,6 +66,7 @@ class Guest:
         self._console: SerialConsole | None = None
         handle.on_exit(self._exit)
         self._task = asyncio.create_task(self._stay_connected(), name=f"QMP of domain {domain.domid}")
+        self._task.add_done_callback(_tell_failure)
 
     async def connected(self, timeout: float) -> bool:
         """Waits for the QMP connection and a look at what was missed. False when the process or time ends first."""
@@ -168,7 +169,7 @@ class Guest:
         pause = 0.02
         while not self._exited.is_set():
             client = QMPClient(f"domain {self.domain.domid}")
-            client.remove_listener(client.events)
+            client.events.event_filter = lambda _: False  # it would keep all of them for ever
             client.register_listener(_Listener(self._event))
             try:
                 await asyncio.wait_for(client.connect(str(self.paths.qmp)), CONNECT_TIMEOUT)
@@ -196,6 +197,11 @@ class Guest:
         if self._console is not None:
             await self._console.close()
             self._console = None
+
+
+def _tell_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("%s failed", task.get_name(), exc_info=task.exception())
 
 
 async def _quietly(disconnecting: Awaitable[None]) -> None:
