@@ -84,14 +84,18 @@ class Service:
         host: str | None = None,
     ) -> None:
         """Adds a method to the service's queue (of that host); `ping`, `status` and `metrics` come with the first."""
-        key = (method.service, host)
+        await self.present(method.service, host=host)
+        await self.bus.serve(method, handler, host=host)
+
+    async def present(self, name: str, *, host: str | None = None) -> None:
+        """Makes the service's queue (of that host) answer `ping`, `status` and `metrics`, with or without methods."""
+        key = (name, host)
         if key not in self._queues:
             self._queues[key] = None
             scope = Scope.HOST if host else Scope.POOL
-            await self.bus.serve(contract.ping(method.service, scope), self._ping, host=host)
-            await self.bus.serve(contract.status(method.service, scope), self._status, host=host)
-            await self.bus.serve(contract.metrics(method.service, scope), self._metrics, host=host)
-        await self.bus.serve(method, handler, host=host)
+            await self.bus.serve(contract.ping(name, scope), self._ping, host=host)
+            await self.bus.serve(contract.status(name, scope), self._status, host=host)
+            await self.bus.serve(contract.metrics(name, scope), self._metrics, host=host)
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Starts background work that ends with the service. If it fails, the service stops with that error."""
