@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -60,7 +61,34 @@ class _Facts:
         return generate_latest(self._service.registry).decode()
 
 
+@dataclass(frozen=True, slots=True)
+class Core:
+    """An API process without its sockets."""
+
+    api: Api
+    dispatcher: XenApi
+
+
 async def setup(service: Service) -> None:
+    core = await start(service)
+    api, options = core.api, core.api.options
+    edge = Edge(
+        dispatcher=core.dispatcher,
+        authenticator=Access(api),
+        consoles=ConsoleAccess(api),
+        facts=_Facts(service, api),
+        bus=service.bus,
+        certificates=service.state_dir / "certificates",
+        is_coordinator=lambda host: api.is_coordinator,
+        site=Path(options.web_dir) if options.web_dir else None,
+    )
+    for host in service.hosts:
+        await edge.listen(host, _endpoints(options, host))
+    service.on_stop(edge.close)
+
+
+async def start(service: Service) -> Core:
+    """Everything behind the edge; returns when the rows are there and what an earlier process left is settled."""
     options = service.options(Options)
     if options.role not in ("coordinator", "member"):
         raise ConfigError(f"option role must be coordinator or member, not {options.role!r}")
@@ -78,16 +106,6 @@ async def setup(service: Service) -> None:
     waiters = locking.RowWaiters(api)
     executor = Executor(waiters)
     dispatcher = XenApi(api, api.hub, executor, service.config.trace_ratio)
-    edge = Edge(
-        dispatcher=dispatcher,
-        authenticator=Access(api),
-        consoles=ConsoleAccess(api),
-        facts=_Facts(service, api),
-        bus=service.bus,
-        certificates=service.state_dir / "certificates",
-        is_coordinator=lambda host: api.is_coordinator,
-        site=Path(options.web_dir) if options.web_dir else None,
-    )
     _count(service, api)
     service.spawn(replica.run(), "replica")
     for host in service.hosts:
@@ -95,10 +113,8 @@ async def setup(service: Service) -> None:
     await replica.wait_ready()
     if api.is_coordinator:
         await _coordinate(service, api)
-    for host in service.hosts:
-        await edge.listen(host, _endpoints(options, host))
     service.on_stop(executor.close)
-    service.on_stop(edge.close)
+    return Core(api, dispatcher)
 
 
 def _endpoints(options: Options, host: HostConfig) -> list[Endpoint]:
