@@ -84,7 +84,7 @@ class XenApi:
             target = self._target(method)
             if target is None:
                 return self._unknown(method, params)
-            if caller.trusted and not self._api.is_coordinator and not target.message.local_on_member:
+            if caller.trusted and not self._api.is_coordinator and _is_coordinators(target.message):
                 return self._to_coordinator(caller, method, params, target, codec)
             return self._dispatch(caller, method, target, params, codec)
         except ApiError as error:
@@ -175,6 +175,11 @@ class XenApi:
         if reply.error:
             return Answer(error=reply.error)
         return Answer(value=_encode(codec, TASK_REF if target.asynchronous else target.message.result, reply.value))
+
+
+def _is_coordinators(message: Message) -> bool:
+    """Whether a member passes the call on: all but what it answers itself. Sessions are the coordinator's."""
+    return not message.local_on_member or message.wire_name == "session.login_with_password"
 
 
 @functools.lru_cache(maxsize=4096)
