@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pool import toml
-from pool.plan import SIMULATED, Host, Plan, socket_path
+from pool.plan import SIMULATED, Host, Plan, runtime, socket_path
 from pool.programs import Program, config_file
 
 KVM_VERDICT = Path(__file__).parent.parent / ".cache" / "kvm-verdict"
@@ -54,6 +54,11 @@ def users_file(directory: Path) -> Path:
     return directory / "users"
 
 
+def run_folder(directory: Path, group: str) -> Path:
+    """Sockets and pid files of that group's guests."""
+    return runtime(directory) / group / "run"
+
+
 def seed_file(directory: Path, plan: Plan) -> Path:
     return directory / plan.coordinator.name / "db" / "seed.json"
 
@@ -78,7 +83,12 @@ OPTIONS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "api": _api,
     "db": lambda place: {"seed": str(seed_file(place.directory, place.plan))},
     "ha": lambda place: {"coordinator": place.coordinator},
-    "vm": lambda place: {"backend": place.backend, "kvm_verdict": str(KVM_VERDICT)},
+    "network": lambda place: {} if place.backend == "simulator" else {"prefix": place.hosts[0].device_prefix},
+    "vm": lambda place: {
+        "backend": place.backend,
+        "kvm_verdict": str(KVM_VERDICT),
+        "run_dir": str(run_folder(place.directory, place.group)),
+    },
 }
 """What each service alone is told; those left out need nothing."""
 
@@ -104,6 +114,7 @@ def write(directory: Path, plan: Plan, listed: list[Program], bus_url: str) -> N
     for program in listed:
         path = config_file(directory, program.group, program.service)
         path.parent.mkdir(parents=True, exist_ok=True)
+        socket_path(directory, program.group).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _write_private(path, toml.dumps(document(places[program.group], program, bus_url)))
 
 

@@ -7,12 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from pool import broker, folder, plan, processes, programs, supervisor
+from pool import broker, configuration, folder, plan, processes, programs, supervisor
 from pool.plan import Plan, PlanError
 from pool.processes import Process
 from pool.programs import Program
@@ -20,6 +20,7 @@ from pool.rabbitmq import BrokerError
 
 SUPERVISOR_TIMEOUT = 90.0
 SERVICE_TIMEOUT = 15.0
+GUEST_TIMEOUT = 5.0
 STRAY_TIMEOUT = 5.0
 CLEANUP_TIMEOUT = 60.0
 
@@ -57,9 +58,10 @@ def stop(directory: Path, say: Callable[[str], None]) -> bool:
     pool, listed = _known(directory, problems)
     ran = _supervisor(directory, say)
     ran = _services(directory, listed, say) or ran
+    ran = _guests(directory, say) or ran
     if pool is not None:
-        _guests(directory, pool, problems)
-        _links(directory, pool, problems)
+        _links(pool, problems)
+        _sockets(directory, pool)
         try:
             broker.remove(directory, [queue for program in listed for queue in _queues(program, pool)])
         except BrokerError as error:
@@ -74,8 +76,6 @@ def stop(directory: Path, say: Callable[[str], None]) -> bool:
         (directory / name).unlink(missing_ok=True)
     for program in listed:
         program.pid_file(directory).unlink(missing_ok=True)
-    for path in directory.glob("*/*.sock"):
-        path.unlink()
     if problems:
         raise DownError("\n".join(problems))
     return ran
@@ -125,15 +125,18 @@ def _services(directory: Path, listed: list[Program], say: Callable[[str], None]
 def _strays(directory: Path, say: Callable[[str], None]) -> bool:
     """Whatever else descends from the pool: children of processes that were killed."""
     with contextlib.ExitStack() as stack:
-        running = [
-            stack.enter_context(process)
-            for pid in processes.marked(directory)
-            if pid not in _ancestors() and (process := Process.open(pid)) is not None
-        ]
+        running = [stack.enter_context(process) for process in _marked(directory)]
         for process in running:
             say(f"stopping what was left: pid {process.pid} ({' '.join(processes.command_line(process.pid))[:100]})")
         processes.stop_all(running, STRAY_TIMEOUT)
     return bool(running)
+
+
+def _marked(directory: Path) -> Iterator[Process]:
+    ancestors = _ancestors()
+    for pid in processes.marked(directory):
+        if pid not in ancestors and (process := Process.open(pid)) is not None:
+            yield process
 
 
 def _ancestors() -> set[int]:
@@ -145,12 +148,36 @@ def _ancestors() -> set[int]:
     return found
 
 
-def _guests(directory: Path, pool: Plan, problems: list[str]) -> None:
-    return None
+def _guests(directory: Path, say: Callable[[str], None]) -> bool:
+    """QEMU outlives the service that started it, but not the pool."""
+    with contextlib.ExitStack() as stack:
+        running = [stack.enter_context(process) for process in _marked(directory) if _is_guest(process.pid)]
+        if running:
+            say(f"stopping {len(running)} guests")
+        processes.stop_all(running, GUEST_TIMEOUT)
+    return bool(running)
 
 
-def _links(directory: Path, pool: Plan, problems: list[str]) -> None:
-    return None
+def _is_guest(pid: int) -> bool:
+    return any(Path(word).name.startswith("qemu-system-") for word in processes.command_line(pid)[:1])
+
+
+def _links(pool: Plan, problems: list[str]) -> None:
+    """Bridges and taps, by the network service's own clean-up."""
+    devices = [link.name for link in Path("/sys/class/net").iterdir()]
+    for host in pool.hosts:
+        if any(device.startswith(host.device_prefix) for device in devices):
+            _run("services.network.cleanup", ["--prefix", host.device_prefix], problems)
+
+
+def _sockets(directory: Path, pool: Plan) -> None:
+    for group, _ in pool.groups():
+        plan.socket_path(directory, group).unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(configuration.run_folder(directory, group))
+    folder = plan.runtime(directory)
+    if folder != directory and folder.exists():
+        shutil.rmtree(folder)
 
 
 def _run(module: str, arguments: list[str], problems: list[str]) -> None:

@@ -6,7 +6,10 @@ Everything else (processes, their configuration, the seed of the database) deriv
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import ipaddress
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +22,7 @@ SIMULATED = "simulated"
 """Name of the group of processes that all simulated hosts share."""
 SOCKET_PATH_LIMIT = 107
 """Bytes of a Unix socket's path (sun_path, less its NUL)."""
+_LONGEST_SOCKET = f"{SIMULATED}/run/00000000/1000000000.serial"
 
 
 class PlanError(Exception):
@@ -57,6 +61,11 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     coordinator: bool = False
     simulated: bool = False
     """Shares its processes with other hosts and has no machine behind it."""
+
+    @property
+    def device_prefix(self) -> str:
+        """Begins the names of its bridges and taps, which share a kernel with those of other hosts and pools."""
+        return "x" + base64.b32encode(hashlib.sha256(self.uuid.encode()).digest()).decode().lower()[:5]
 
 
 class Sr(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +148,7 @@ def make(directory: Path, wanted: Wanted, default: Settings) -> Plan:
     addresses = [host.address for host in hosts]
     if len(set(addresses)) < len(addresses):
         raise PlanError("the hosts' addresses and the simulated ones overlap: choose another --simulated-address")
-    plan = Plan(
+    return Plan(
         uuid=_uuid(),
         name_label="pool",
         settings=settings,
@@ -147,10 +156,6 @@ def make(directory: Path, wanted: Wanted, default: Settings) -> Plan:
         sr=Sr(uuid=_uuid(), name_label="Local files", type="file", location=str(directory / "sr")),
         network=Network(uuid=_uuid(), name_label="Pool-wide network associated with eth0", bridge="xenbr0"),
     )
-    socket = socket_path(directory, plan.coordinator.name)
-    if len(str(socket).encode()) > SOCKET_PATH_LIMIT:
-        raise PlanError(f"the folder's path is too long for a Unix socket ({socket}): choose a shorter POOL_DIR")
-    return plan
 
 
 def load(directory: Path) -> Plan | None:
@@ -179,9 +184,19 @@ def differs(kept: Plan, wanted: Wanted) -> list[str]:
     ]
 
 
+def runtime(directory: Path) -> Path:
+    """Where the pool's sockets are: in its folder, or if that has too long a path, in one of the system's."""
+    if len(os.fsencode(directory / _LONGEST_SOCKET)) <= SOCKET_PATH_LIMIT:
+        return directory
+    name = f"xapi-{hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]}"
+    if os.geteuid() == 0:
+        return Path("/run") / name
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / name
+
+
 def socket_path(directory: Path, host: str) -> Path:
     """Where that host's `xe` finds its API without a password."""
-    return directory / host / "xapi.sock"
+    return runtime(directory) / host / "xapi.sock"
 
 
 def _merge(wanted: Wanted, default: Settings) -> Settings:

@@ -71,9 +71,17 @@ def test_options_that_make_no_pool_are_refused_by_name(wanted: Wanted, reason: s
         make(wanted)
 
 
-def test_a_folder_whose_path_is_too_long_for_a_socket_is_refused() -> None:
-    with pytest.raises(PlanError, match="shorter POOL_DIR"):
-        plan.make(Path("/" + "x" * 100), Wanted(), plan.defaults(root=True, qemu=True))
+def test_sockets_of_a_folder_with_a_long_path_are_elsewhere() -> None:
+    short, long = Path("/srv/pool"), Path("/" + "x" * 100)
+    assert plan.socket_path(short, "host1") == Path("/srv/pool/host1/xapi.sock")
+    assert not plan.socket_path(long, "host1").is_relative_to(long)
+    assert plan.socket_path(long, "host1") != plan.socket_path(Path("/" + "y" * 100), "host1")
+
+
+def test_hosts_that_share_a_kernel_name_their_devices_apart() -> None:
+    prefixes = {host.device_prefix for host in make(Wanted(hosts=64)).hosts}
+    assert len(prefixes) == 64
+    assert {len(prefix) for prefix in prefixes} == {6}
 
 
 def test_the_plan_is_kept(tmp_path: Path) -> None:
