@@ -3,6 +3,9 @@
 kombu, because a blocking consumer is the natural shape here: each sink is slow in its own way and must not hold up the
 others. An alert is acknowledged when its sink is done with it, so a crash at any moment means that it comes again.
 
+The queues are durable classic ones. Quorum queues would do more (they count deliveries), but on a broker of one node,
+killed and started again, RabbitMQ 3.10 may leave one without a leader for ever (rabbitmq-server issue 10070).
+
 Messages are taken out of kombu's callbacks before they are worked on: what is published inside a callback would wait
 for an answer in there, and be called again.
 """
@@ -29,7 +32,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from services.alerts.options import HEARTBEAT
 from services.alerts.sink import Sink, Stopping, TryAgain, Undeliverable
-from shared.bus.amqp import DEAD, EVENTS
+from shared.bus.amqp_consumers import DEAD, EVENTS
 from shared.bus.envelope import EnvelopeError, decode_event
 from shared.bus.timing import backoff
 from shared.contracts.alerts import Alert
@@ -45,8 +48,8 @@ KEPT = 100_000
 """Alerts that wait for a slow consumer; beyond it the oldest go to `dead`."""
 UNUSED = 14 * 24 * 3600 * 1000
 """Milliseconds after which the queue of a consumer that is no more goes by itself."""
-DELIVERIES = 50
-"""Times that an alert may come again without an acknowledgement before the broker moves it to `dead`."""
+ANSWER = 15
+"""Seconds that the broker gets to answer a declaration or to take a message; then the connection is made anew."""
 RECONNECT_FIRST, RECONNECT_LONGEST = 0.1, 5.0
 
 EVENTS_EXCHANGE = Exchange(EVENTS, "topic", durable=True)
@@ -100,10 +103,9 @@ class Reader(threading.Thread):
             routing_key=BINDING,
             durable=True,
             queue_arguments={
-                "x-queue-type": "quorum",
+                "x-queue-type": "classic",
                 "x-max-length": KEPT,
                 "x-expires": UNUSED,
-                "x-delivery-limit": DELIVERIES,
                 "x-dead-letter-exchange": DEAD,
             },
         )
@@ -116,7 +118,10 @@ class Reader(threading.Thread):
         attempt, told = 0, ""
         while not self._stop_asked.is_set():
             connection = Connection(
-                self._url, heartbeat=HEARTBEAT, connect_timeout=5, transport_options={"confirm_publish": True}
+                self._url,
+                heartbeat=HEARTBEAT,
+                connect_timeout=5,
+                transport_options={"confirm_publish": True, "read_timeout": ANSWER, "write_timeout": ANSWER},
             )
             try:
                 with connection:
@@ -172,7 +177,7 @@ class Reader(threading.Thread):
         failures = 0
         while True:
             try:
-                self.sink.deliver(alert, self._stop_asked)
+                self._deliver(alert)
             except Undeliverable as error:
                 self._bury(connection, message, str(error))
                 return
@@ -189,6 +194,16 @@ class Reader(threading.Thread):
                 self.tally.sink_problem = ""
                 self._counters.delivered.labels(self.sink.name).inc()
                 return
+
+    def _deliver(self, alert: Alert) -> None:
+        """Raises `TryAgain`, `Undeliverable`, `Stopping`."""
+        try:
+            self.sink.deliver(alert, self._stop_asked)
+        except (TryAgain, Undeliverable, Stopping):
+            raise
+        except Exception as error:  # a fault in the sink must not make one alert come again for ever
+            log.exception("%s: alert %s", self.sink.name, alert.id)
+            raise TryAgain(f"{type(error).__name__}: {error}") from error
 
     def _failed(self, alert: Alert, problem: str) -> None:
         self.tally.failed += 1

@@ -59,18 +59,23 @@ class WebhookSink:
         return alert.priority <= self._hook.min_priority
 
     def deliver(self, alert: Alert, stop: Event) -> None:
-        connection = self._connection()
-        deadline = Timer(self._hook.timeout, _cut, (connection,))
+        connection, expired = self._connection(), Event()
+        deadline = Timer(self._hook.timeout, _cut, (connection, expired))
         deadline.daemon = True
         deadline.start()
         try:
-            connection.request("POST", self._target, body(alert, self._pool), self._headers(alert))
-            status = connection.getresponse().status
+            connection.connect()
+            if not expired.is_set():  # while there was no socket yet that could be cut
+                connection.request("POST", self._target, body(alert, self._pool), self._headers(alert))
+                status = connection.getresponse().status
         except (OSError, http.client.HTTPException) as error:
-            raise TryAgain(f"{type(error).__name__}: {error}") from error
+            if not expired.is_set():
+                raise TryAgain(f"{type(error).__name__}: {error}") from error
         finally:
             deadline.cancel()
             connection.close()
+        if expired.is_set():  # even if what had come so far could pass for an answer
+            raise TryAgain(f"no answer within {self._hook.timeout:g} seconds")
         if not 200 <= status < 300:
             raise TryAgain(f"it answered with status {status}")
 
@@ -97,8 +102,9 @@ def _tls(hook: Webhook) -> ssl.SSLContext:
         raise ConfigError(f"consumer {hook.name!r}: ca_file {hook.ca_file}: {error}") from error
 
 
-def _cut(connection: http.client.HTTPConnection) -> None:
+def _cut(connection: http.client.HTTPConnection, expired: Event) -> None:
     """Ends an attempt as a whole: a socket's own timeout starts anew with every byte that trickles in."""
+    expired.set()
     if connection.sock is not None:
         with suppress(OSError):
             connection.sock.shutdown(socket.SHUT_RDWR)

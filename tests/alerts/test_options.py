@@ -74,7 +74,7 @@ def test_two_consumers_of_one_name_would_share_a_queue() -> None:
 
 def test_a_file_of_authorities_that_is_missing_is_named_at_start() -> None:
     (found,) = options.load(config(hook(url="https://x/", ca_file="/nowhere.pem"))).consumers
-    with pytest.raises(ConfigError, match="nowhere.pem"):
+    with pytest.raises(ConfigError, match=r"nowhere\.pem"):
         WebhookSink(found, "pool")
 
 
