@@ -1,9 +1,7 @@
 """Prints the pool's alerts as they come:  AMQP_URL=amqp://user:password@host/vhost python alert_consumer.py [pattern]
 
-Each copy with the same name shares the work; `pattern` chooses what to see, such as `alert.VM.#` or `alert.*.1.*`.
+`pattern` chooses what to see, such as `alert.VM.#` or `alert.*.1.*`. Copies with the same pattern share the work.
 """
-
-# mypy: ignore-errors
 
 import json
 import os
@@ -17,7 +15,7 @@ class AlertPrinter(ConsumerMixin):
     def __init__(self, connection: Connection, pattern: str) -> None:
         self.connection = connection  # ConsumerMixin connects, and connects again when the broker was away
         self.queue = Queue(
-            "alert-printer",  # durable: alerts wait here while this program is not running
+            f"alert-printer {pattern}",  # durable: alerts wait here while this program is not running
             Exchange("events", "topic", durable=True),
             routing_key=pattern,
             queue_arguments={"x-expires": 3_600_000},  # an hour without it: forgotten

@@ -16,18 +16,19 @@ from kombu.connection import Connection
 from shared.bus.interface import Bus
 from tests.alerts.conftest import alert, publish
 
+QUEUE = "alert-printer alert.VM.#"
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "alert_consumer.py"
 
 
 def remove_queue(url: str) -> None:
     with Connection(url) as connection, connection.channel() as channel:
-        channel.queue_delete("alert-printer")
+        channel.queue_delete(QUEUE)
 
 
 def queue_exists(url: str) -> bool:
     with Connection(url) as connection, connection.channel() as channel:
         try:
-            return bool(channel.queue_declare("alert-printer", passive=True).consumer_count)
+            return bool(channel.queue_declare(QUEUE, passive=True).consumer_count)
         except connection.channel_errors:
             return False
 
