@@ -357,7 +357,9 @@ class Connection(asyncio.Protocol):
         except HttpRefusal as refusal:
             self.fail(refusal.status, refusal.text, realm=exchange.row.name)
         except ApiError as error:
-            self.fail(_STATUS.get(error.code, 500), pages.api_error(error.description), realm=exchange.row.name)
+            status = _STATUS.get(error.code, 500)
+            text = "" if status == 401 else pages.api_error(error.description)
+            self.fail(status, text, realm=exchange.row.name)
         except Exception as error:
             log.exception("%s failed", exchange.row.name)
             self.fail(500, f"{type(error).__name__}: {error}")

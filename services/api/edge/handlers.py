@@ -66,7 +66,13 @@ _UPKEEP = Missing("Backup, logs and reports are not there yet.")
 _BLOBS = Missing("Blobs are not there yet.")
 _REPLACED = Missing("Hosts replicate the database over the message bus.")
 
-_RRD_PATHS = (("vm_rrds", "vm_rrd"), ("host_rrds", "host_rrd"), ("vm_rrd", "vm_rrd"), ("host_rrd", "host_rrd"))
+_RRDS = {
+    "vm_rrd": "/vm_rrd",
+    "host_rrd": "/host_rrd",
+    "sr_rrd": "/sr_rrd",
+    "get_vm_rrds": "/vm_rrds",
+    "get_host_rrds": "/host_rrds",
+}
 _REF = (("ref", "uuid"),)
 
 
@@ -130,9 +136,8 @@ HANDLERS: Final[tuple[Handler, ...]] = (
     Handler("put_messages", "PUT", "/messages", Missing("Messages come over the message bus."),
             "Messages from another pool.", "vm-power-admin", (("cls",), ("uuid",))),
     # ---- performance data
-    *(Handler(name, "GET", f"/{path}", _RRD, "A round-robin database.", "read-only", (("uuid",),), ("json",))
-      for path, name in _RRD_PATHS),
-    Handler("sr_rrd", "GET", "/sr_rrd", _RRD, "A round-robin database.", "read-only", (("uuid",),), ("json",)),
+    *(Handler(name, "GET", path, _RRD, "A round-robin database.", "read-only", (("uuid",),), ("json",))
+      for name, path in _RRDS.items()),
     Handler("rrd_updates", "GET", "/rrd_updates", _RRD, "Recent values of all data sources.", "read-only",
             (("start",),), ("cf", "interval", "host", "vm_uuid", "sr_uuid", "json")),
     Handler("rrd", "PUT", "/rrd", _RRD, "A round-robin database to go on with.", "pool-admin", (("uuid",),),

@@ -17,7 +17,6 @@ from shared.datamodel.types import (
     DATETIME,
     FLOAT,
     INT,
-    STRING,
     MapType,
     OptionType,
     RecordType,
@@ -121,9 +120,14 @@ def _utf8(body: bytes) -> bytes:
 
 def _blank(element: etree._Element) -> bool:
     """Nothing but white space between the element's children."""
-    if element.text and element.text.strip(_BLANK):
+    text = element.text
+    if text and text.strip(_BLANK):
         return False
-    return not any(child.tail and child.tail.strip(_BLANK) for child in element)
+    for child in element:
+        text = child.tail
+        if text and text.strip(_BLANK):
+            return False
+    return True
 
 
 def _param(element: etree._Element) -> Any:
@@ -336,17 +340,3 @@ def encode(type_: Type, value: Any) -> bytes:
 def value_text(type_: Type, value: Any) -> str:
     """The same as text: what `task.result` holds, whichever codec its readers speak."""
     return _writer(type_)(value)
-
-
-__all__ = [
-    "CONTENT_TYPE",
-    "MAX_DEPTH",
-    "STRING",
-    "XML",
-    "XmlCall",
-    "XmlCodec",
-    "encode",
-    "escape",
-    "parse",
-    "value_text",
-]

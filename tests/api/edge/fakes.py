@@ -164,6 +164,10 @@ class FakeBus:
 # ---- a client that speaks bytes
 
 
+PATIENCE = 20.0
+"""Seconds after which a server that says nothing has failed the test."""
+
+
 class Client:
     """A connection of a test."""
 
@@ -176,6 +180,10 @@ class Client:
 
     async def reply(self) -> Reply:
         """One HTTP reply; up to the end of the connection when it has no length."""
+        async with asyncio.timeout(PATIENCE):
+            return await self._reply()
+
+    async def _reply(self) -> Reply:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         line, *lines = head[:-4].split("\r\n")
         headers = [(name, value) for name, _, value in (each.partition(": ") for each in lines)]
@@ -189,7 +197,8 @@ class Client:
 
     async def at_end(self) -> bool:
         """Whether the server has closed, without a byte more."""
-        return await self.reader.read() == b""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.read() == b""
 
     def close(self) -> None:
         self.writer.close()

@@ -195,7 +195,7 @@ async def test_routing_takes_the_longest_prefix_of_the_path_as_text(edge: Runnin
         "/export_metadata": "get_export_metadata",
         "/services/SM/x": "get_services_sm",
         "/services/other": "get_services",
-        "/host_rrds": "host_rrd",
+        "/host_rrds": "get_host_rrds",
         "/sync_config_files/1": "get_config_sync",
         "/repository/enabled": "get_enabled_repository",
         "/console": "connect_console_ws",
