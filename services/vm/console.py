@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 REPLAY = 64 * 1024
 """Bytes of output that a new client gets."""
@@ -70,10 +71,9 @@ class _Client(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is none by inheritance
         self._clients.add(self)
-        transport.write(self._recent.get())
+        self._transport.write(self._recent.get())
 
     def data_received(self, data: bytes) -> None:
         self._send(data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import cast
 
 from services.vm.console import REPLAY, Console, RecentOutput
 from services.vm.qemu import event_log
@@ -47,8 +48,7 @@ class SerialConsole(asyncio.Protocol):
         await self._console.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's is none by inheritance
         # From here on output comes through the connection; what was written in the last microseconds may come twice.
         self._console.output(event_log.tail(self._log, REPLAY))
 
