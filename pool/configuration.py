@@ -12,6 +12,7 @@ from typing import Any
 from pool import toml
 from pool.plan import SIMULATED, Host, Plan, runtime, socket_path
 from pool.programs import Program, config_file
+from pool.service_tools import run_module
 
 KVM_VERDICT = Path(__file__).parent.parent / ".cache" / "kvm-verdict"
 """Whether this machine's KVM runs a guest: found out once for all hosts and pools of this folder."""
@@ -149,6 +150,9 @@ def seed(plan: Plan, guest: Guest) -> dict[str, Any]:
 
 
 def write_seed(directory: Path, plan: Plan, guest: Guest) -> None:
+    """With it, the default SR's folder. Raises `ModuleFailed`."""
+    sr = plan.sr
+    run_module("services.storage.create", "--uuid", sr.uuid, "--name", sr.name_label, "--location", sr.location)
     path = seed_file(directory, plan)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_private(path, json.dumps(seed(plan, guest), indent=2) + "\n")

@@ -34,6 +34,7 @@ from pool.folder import USER, write_env
 from pool.guest import find as find_guest
 from pool.guest.build import ARGS
 from pool.plan import Backend, Host, Network, Plan, Settings, Sr
+from pool.service_tools import ModuleFailed
 from shared import passwords
 
 STATE = Path("/var/lib/xapi")
@@ -163,7 +164,6 @@ def host() -> None:
     (STATE / "password").chmod(0o600)
     if not configuration.users_file(STATE).exists():  # a client may have changed it since
         passwords.write(configuration.users_file(STATE), {USER: passwords.hash_password(password)})
-    Path(pool.sr.location).mkdir(exist_ok=True)
     if this.coordinator and not configuration.seed_file(STATE, pool).exists():
         configuration.write_seed(STATE, pool, _guest())
     listed = [program for program in programs.programs(STATE, pool) if program.group == this.name]
@@ -208,7 +208,7 @@ def main() -> None:
         COMMANDS[command]()
     except KeyError as error:
         sys.exit(f"container: {error.args[0]} is not set")
-    except (plan.PlanError, ready.Failure, AMQPError, OSError) as error:
+    except (plan.PlanError, ModuleFailed, ready.Failure, AMQPError, OSError) as error:
         sys.exit(f"container: {time.strftime('%H:%M:%S')} {error or repr(error)}")
 
 

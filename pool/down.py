@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,12 +16,12 @@ from pool.plan import Plan, PlanError
 from pool.processes import Process
 from pool.programs import Program
 from pool.rabbitmq import BrokerError
+from pool.service_tools import ModuleFailed, run_module
 
 SUPERVISOR_TIMEOUT = 90.0
 SERVICE_TIMEOUT = 15.0
 GUEST_TIMEOUT = 5.0
 STRAY_TIMEOUT = 5.0
-CLEANUP_TIMEOUT = 60.0
 
 
 class DownError(Exception):
@@ -167,7 +166,10 @@ def _links(pool: Plan, problems: list[str]) -> None:
     devices = [link.name for link in Path("/sys/class/net").iterdir()]
     for host in pool.hosts:
         if any(device.startswith(host.device_prefix) for device in devices):
-            _run("services.network.cleanup", ["--prefix", host.device_prefix], problems)
+            try:
+                run_module("services.network.cleanup", "--prefix", host.device_prefix)
+            except ModuleFailed as error:
+                problems.append(str(error))
 
 
 def _sockets(directory: Path, pool: Plan) -> None:
@@ -178,25 +180,6 @@ def _sockets(directory: Path, pool: Plan) -> None:
     folder = plan.runtime(directory)
     if folder != directory and folder.exists():
         shutil.rmtree(folder)
-
-
-def _run(module: str, arguments: list[str], problems: list[str]) -> None:
-    """A service's own clean-up, as a program: the pool does not import services."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", module, *arguments],
-            cwd=Path(__file__).parent.parent,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=CLEANUP_TIMEOUT,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        problems.append(f"{module}: {error}")
-        return
-    if done.returncode:
-        problems.append(f"{module}: {(done.stderr or done.stdout).strip()[-500:]}")
 
 
 def _queues(program: Program, pool: Plan) -> list[str]:

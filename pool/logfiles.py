@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import orjson
@@ -27,6 +28,19 @@ def tail(path: Path, *, lines: int = TAIL_LINES, raw: bool = False) -> str:
     if raw:
         return "\n".join(found)
     return "\n".join(f"  {part}" for line in found for part in readable(line).splitlines()) or "  (the log is empty)"
+
+
+def ready_since(path: Path, start: float) -> bool:
+    """Whether the service has logged that it is ready, at or after that Unix time."""
+    for line in reversed(tail(path, lines=2000, raw=True).splitlines()):
+        if '"message":"ready"' not in line:
+            continue
+        with contextlib.suppress(orjson.JSONDecodeError, KeyError, ValueError):
+            record = orjson.loads(line)
+            if record["logger"] == "service":
+                # the kernel tells a process's start to the hundredth, and its own boot to the second
+                return datetime.fromisoformat(record["time"]).timestamp() >= start - 1.0
+    return False
 
 
 def readable(line: str) -> str:

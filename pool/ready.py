@@ -10,15 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pool import supervisor
+from pool import processes, supervisor
 from pool.folder import USER, password, password_changed
-from pool.logfiles import tail
+from pool.logfiles import ready_since, tail
 from pool.plan import Plan
 from pool.programs import Program
 
 FAILURES = 3
 """Deaths in a row after which a service counts as failed, while the pool starts."""
 INTERVAL = 0.1
+SAY_INTERVAL = 1.0
+OLD = 60.0
+"""Seconds after which a process that still runs has started well."""
 CALL_TIMEOUT = 5.0
 
 
@@ -91,8 +94,8 @@ class Answers:
                 return ""  # it answers; that the hosts are live nobody but the new password's owner can ask
             self._session = None
             return f"API of {name}: {error}"
-        live = sum(bool(metrics.get(host["metrics"], {}).get("live")) for host in hosts.values())
-        return "" if live >= len(self._plan.hosts) else f"hosts: {live} of {len(self._plan.hosts)} live"
+        ready = sum(_usable(host) and bool(metrics[host["metrics"]]["live"]) for host in hosts.values())
+        return "" if ready >= len(self._plan.hosts) else f"hosts: {ready} of {len(self._plan.hosts)} ready"
 
     def close(self) -> None:
         """The session ends with the pool, if it cannot be ended now."""
@@ -104,16 +107,16 @@ class Answers:
 def wait(directory: Path, plan: Plan, listed: list[Program], timeout: float, say: Callable[[str], None]) -> None:
     """Returns when the pool answers. Raises `NotReady`."""
     deadline = time.monotonic() + timeout
-    told = ""
-    answers = Answers(directory, plan)
+    told, quiet_until = "", 0.0
+    services, answers = Services(directory, listed), Answers(directory, plan)
     try:
         while True:
             _raise_failed(directory, listed)
-            why = _services(directory, listed) or answers.missing()
+            why = services.missing() or answers.missing()
             if not why:
                 return
-            if why != told:
-                told = why
+            if why != told and time.monotonic() >= quiet_until:
+                told, quiet_until = why, time.monotonic() + SAY_INTERVAL
                 say(why)
             if not supervisor.runs(directory):
                 raise NotReady(f"the supervisor has ended:\n{tail(directory / 'supervisor.log')}")
@@ -133,10 +136,36 @@ def _raise_failed(directory: Path, listed: list[Program]) -> None:
             raise NotReady(f"{child.name} does not start ({child.last_exit}). The end of {log}:\n{tail(log)}")
 
 
-def _services(directory: Path, listed: list[Program]) -> str:
-    state = supervisor.read_state(directory)
-    running = sum(child.state == "running" for child in state.children) if state else 0
-    return "" if running == len(listed) else f"processes: {running} of {len(listed)} run"
+class Services:
+    """Asks the services' logs whether each is ready: the line is there since its process was started."""
+
+    def __init__(self, directory: Path, listed: list[Program]) -> None:
+        self._directory = directory
+        self._listed = listed
+        self._ready: dict[str, int] = {}
+        """Name to the pid that was found ready."""
+
+    def missing(self) -> str:
+        """What is not there yet; "" when nothing is."""
+        state = supervisor.read_state(self._directory)
+        pids = {child.name: child.pid for child in state.children if child.state == "running"} if state else {}
+        for program in self._listed:
+            pid = pids.get(program.name, 0)
+            if pid and self._ready.get(program.name) != pid and self._is_ready(program, pid):
+                self._ready[program.name] = pid
+        ready = sum(pid != 0 and self._ready.get(name) == pid for name, pid in pids.items())
+        return "" if ready == len(self._listed) else f"processes: {ready} of {len(self._listed)} ready"
+
+    def _is_ready(self, program: Program, pid: int) -> bool:
+        age = processes.age(pid)
+        if age > OLD:
+            return True  # taken over from an earlier supervisor; its log may have been cut since
+        return ready_since(program.log_file(self._directory), time.time() - age)
+
+
+def _usable(host: dict[str, Any]) -> bool:
+    """Its services are in, its SRs attached: then the coordinator enables it, unless somebody wants it disabled."""
+    return bool(host["enabled"]) or host["other_config"].get("host_auto_enable_off") == "true"
 
 
 def _reason(error: Exception) -> str:
@@ -148,6 +177,6 @@ def _unready(directory: Path, listed: list[Program]) -> str:
     parts = [
         f"{program.name} is not ready. The end of {program.log_file(directory)}:\n{tail(program.log_file(directory))}"
         for program in listed
-        if '"message":"ready"' not in tail(program.log_file(directory), lines=1000, raw=True)
+        if not ready_since(program.log_file(directory), 0.0)
     ]
     return "\n".join(parts[:3]) or "every service is ready; see `python -m pool logs`"

@@ -15,9 +15,14 @@ from pool.guest import build as build_guest
 from pool.guest.build import ARGS
 from pool.plan import Plan, PlanError, Wanted
 from pool.rabbitmq import BrokerError
+from pool.service_tools import ModuleFailed
 
 READY_TIMEOUT = 90.0
 """Seconds; a pool of three hosts takes a few, one of many hosts on a slow machine more."""
+
+
+FAILURES = (BrokerError, GuestBuildError, ModuleFailed, ready.NotReady, supervisor.SupervisorError, OSError)
+"""What a start may end with."""
 
 
 class StartError(Exception):
@@ -38,7 +43,7 @@ def up(directory: Path, wanted: Wanted, amqp_url: str, say: Callable[[str], None
         begun = time.monotonic()
         try:
             _start(directory, pool, amqp_url, say)
-        except (BrokerError, GuestBuildError, supervisor.SupervisorError, ready.NotReady, OSError) as error:
+        except FAILURES as error:
             say("stopping what was started")
             down.stop(directory, lambda _: None)
             raise StartError(str(error)) from error
@@ -85,7 +90,6 @@ def _start(directory: Path, pool: Plan, amqp_url: str, say: Callable[[str], None
     folder.password(directory)
     if not configuration.seed_file(directory, pool).exists():
         configuration.write_seed(directory, pool, _guest(pool, say))
-    Path(pool.sr.location).mkdir(exist_ok=True)
     say("RabbitMQ: " + ("using AMQP_URL" if amqp_url else "starting a private node"))
     url = broker.start(directory, pool.uuid, amqp_url)
     listed = programs.programs(directory, pool)
