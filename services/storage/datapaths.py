@@ -1,10 +1,10 @@
 """The datapaths of one host: opening and closing disks so that a crash at any point can be repaired.
 
 Before the plug-in is asked to do anything, where a datapath is going (`target`) is durable; afterwards, where it is
-(`state`). After a restart, a datapath whose two differ is brought to its target. The caller of an open may have been
-answered and a VM may be using the disk, so an interrupted open is completed, and only undone if that fails; an
-interrupted close is completed in any case. What cannot be closed is leaked: it stays listed, and is tried again
-whenever its disk is used.
+(`state`). (Plug-ins that leave nothing to repair only get the second.) After a restart, a datapath whose two differ is
+brought to its target. The caller of an open may have been answered and a VM may be using the disk, so an interrupted
+open is completed, and only undone if that fails; an interrupted close is completed in any case. What cannot be closed
+is leaked: it stays listed, and is tried again whenever its disk is used.
 """
 
 from __future__ import annotations
@@ -123,10 +123,13 @@ class Datapaths:
 
     # -- after a restart ---------------------------------------------------------------------------------------------
 
+    def _leaving_traces(self, dps: Iterable[str]) -> list[str]:
+        """Those whose plug-in has to be repaired after a crash."""
+        return [dp for dp in dps if not self._repositories.traceless(self._entries[dp].sr)]
+
     async def abandon(self, dps: Sequence[str], also: dict[str, Any] | None = None) -> None:
         """Says durably that these datapaths have no user any more. `also`: journal entries to write with that."""
-        for dp in dps:
-            self._set(dp, msgspec.structs.replace(self._entries[dp], target=State.DETACHED))
+        self._aim_away(dps)
         await self._journal.write({**self._changes(dps), **(also or {})})
 
     def all(self) -> list[str]:
@@ -201,10 +204,10 @@ class Datapaths:
                 try:
                     for dp in opening:
                         await self._advance(dp)
+                    await self._confirm(opening)
                 except BaseException as error:
                     await self._undo(opening)
                     raise _translated(error) from error
-                await self._record(opening)
                 self.checkpoint("open: done")
             fresh.extend(opening)
             return [self._answer(disk.dp) for disk in disks]
@@ -240,13 +243,21 @@ class Datapaths:
         for dp, entry in opening.items():
             self._set(dp, entry)
         self.checkpoint("open: before intent")
+        traces = self._leaving_traces(opening)
         try:
-            await self._journal.write(self._changes(opening))
+            await self._journal.write(self._changes(traces))
         except OSError as error:
             for dp in opening:
                 self._drop(dp)
             raise internal_error(f"cannot record what is being opened: {error}") from error
         self.checkpoint("open: after intent")
+
+    async def _confirm(self, opening: dict[str, Entry]) -> None:
+        """Records what is open now. Where the intent is durable, a restart comes to the same without this."""
+        traces = self._leaving_traces(opening)
+        if traces:
+            await self._journal.note(self._changes(traces))
+        await self._journal.write(self._changes(dp for dp in opening if dp not in traces), sync=False)
 
     async def _close(self, dps: list[str]) -> None:
         keys = {self._entries[dp].disk for dp in dps if dp in self._entries}
@@ -256,8 +267,9 @@ class Datapaths:
                 return
             self.checkpoint("close: before intent")
             before = {dp: self._entries[dp] for dp in mine}
+            self._aim_away(mine)
             try:
-                await self.abandon(mine)
+                await self._journal.write(self._changes(self._leaving_traces(mine)))
             except OSError as error:
                 for dp, entry in before.items():
                     self._set(dp, entry)
@@ -354,15 +366,20 @@ class Datapaths:
         except _Failures as error:
             log.error("%s stays leaked: %s", dp, error)
 
+    def _aim_away(self, dps: Iterable[str]) -> None:
+        for dp in dps:
+            self._set(dp, msgspec.structs.replace(self._entries[dp], target=State.DETACHED))
+
     # -- the table ---------------------------------------------------------------------------------------------------
 
     async def _record(self, dps: Iterable[str]) -> None:
         """Writes where datapaths are now; those that hold nothing any more are dropped."""
+        traces = self._leaving_traces(dp for dp in dps if dp in self._entries)
         for dp in dps:
             entry = self._entries.get(dp)
             if entry is not None and entry.leaked and not entry.state.attached:
                 self._drop(dp)
-        await self._journal.note(self._changes(dps))
+        await self._journal.note(self._changes(dps), sync=bool(traces))
 
     def _changes(self, dps: Iterable[str]) -> dict[str, Any]:
         return {
@@ -395,6 +412,8 @@ class Datapaths:
 
 def _translated(error: BaseException) -> BaseException:
     """What the caller is told."""
+    if isinstance(error, OSError):
+        return internal_error(f"cannot record what was opened: {error}")
     if isinstance(error, IllegalStep | IllegalTransition | InUse):
         return internal_error(f"storage: {error}")
     return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 
@@ -33,25 +34,24 @@ class HostStorage:
         self._journal = journal
 
     async def start(self, boot: str) -> None:
-        """Attaches again what was attached, and repairs what was interrupted. `boot`: see `services.storage.boot`.
-
-        After a reboot nobody has anything open. An SR that cannot be attached now is tried again by `retry`.
-        """
+        """Before the first `retry`. `boot`: see `services.storage.boot`; after a reboot nobody has anything open."""
         key = f"boot/{self.host}"
         rebooted = self._journal.data.get(key) not in (None, boot)
         gone = self.datapaths.all() if rebooted else self.datapaths.copies()
         await self.datapaths.abandon(gone, {key: boot})
-        await self.retry()
 
     async def retry(self) -> None:
-        for sr in self.repositories.missing():
-            async with self._locks.sr(sr):
-                if sr in self.repositories.missing() and await self.repositories.attach_again(sr):
-                    try:
-                        await self.datapaths.recover(sr)
-                    except ApiError as error:
-                        log.error("SR %s is attached, but its datapaths cannot be recovered: %s", sr, error)
-                        self.repositories.suspend(sr, error)
+        """Attaches again what should be attached and is not, and repairs what was interrupted there."""
+        await asyncio.gather(*(self._attach_again(sr) for sr in self.repositories.missing()))
+
+    async def _attach_again(self, sr: str) -> None:
+        async with self._locks.sr(sr):
+            if sr in self.repositories.missing() and await self.repositories.attach_again(sr):
+                try:
+                    await self.datapaths.recover(sr)
+                except ApiError as error:
+                    log.error("SR %s is attached, but its datapaths cannot be recovered: %s", sr, error)
+                    self.repositories.suspend(sr, error)
 
     async def create_sr(self, request: SrCreate) -> None:
         async with self._locks.sr(request.sr):

@@ -40,27 +40,30 @@ class Journal:
         self.path = path
         self.data: dict[str, Any] = {}
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._waiting: list[tuple[Changes, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Changes, bool, asyncio.Future[None]]] = []
         self._flushing: asyncio.Task[None] | None = None
         self._size = 0
         self._trusted = True
         self._file = -1
         self._load()
 
-    async def write(self, changes: Changes) -> None:
-        """Returns when the changes are durable. Raises OSError; then they are not made."""
+    async def write(self, changes: Changes, sync: bool = True) -> None:
+        """Returns when the changes are durable. Raises OSError; then they are not made.
+
+        Without `sync` they survive the end of the process, but not that of the machine.
+        """
         if not changes:
             return
         durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((changes, durable))
+        self._waiting.append((changes, sync, durable))
         if self._flushing is None:
             self._flushing = asyncio.create_task(self._flush(), name="journal")
         await durable
 
-    async def note(self, changes: Changes) -> None:
+    async def note(self, changes: Changes, sync: bool = True) -> None:
         """For what has happened already. If it cannot be written, that is logged and the next write brings it along."""
         try:
-            await self.write(changes)
+            await self.write(changes, sync)
         except OSError as error:
             log.error("cannot write %s: %s; will be written with the next change", self.path, error)
             _apply(self.data, changes)
@@ -79,21 +82,23 @@ class Journal:
                 batch, self._waiting = self._waiting, []
                 # kept apart from `data` until durable: a failed write must leave no trace
                 after = dict(self.data) if self._rewrite_due() else None
-                merged = {key: value for changes, _ in batch for key, value in changes.items()}
+                merged = {key: value for changes, _, _ in batch for key, value in changes.items()}
                 try:
                     if after is not None:
                         _apply(after, merged)
                         await loop.run_in_executor(self._writer, self._rewrite, after)
                     else:
-                        await loop.run_in_executor(self._writer, self._append, _line(merged))
+                        await loop.run_in_executor(
+                            self._writer, self._append, _line(merged), any(sync for _, sync, _ in batch)
+                        )
                 except OSError as error:
                     self._trusted = False
-                    for _, durable in batch:
+                    for _, _, durable in batch:
                         if not durable.done():
                             durable.set_exception(error)
                     continue
                 _apply(self.data, merged)
-                for _, durable in batch:
+                for _, _, durable in batch:
                     if not durable.done():
                         durable.set_result(None)
         finally:
@@ -102,9 +107,10 @@ class Journal:
     def _rewrite_due(self) -> bool:
         return not self._trusted or (self._size > COMPACT_AT and self._size > 4 * len(_line(self.data)))
 
-    def _append(self, text: bytes) -> None:
+    def _append(self, text: bytes, sync: bool) -> None:
         _write_all(self._file, text)
-        os.fdatasync(self._file)
+        if sync:
+            os.fdatasync(self._file)
         self._size += len(text)
 
     def _rewrite(self, data: dict[str, Any]) -> None:

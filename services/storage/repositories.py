@@ -54,6 +54,11 @@ class Repositories:
             raise self._failures.get(sr) or ApiError("SR_NOT_ATTACHED", sr)
         return self._plugins[self._wanted[sr].type], handle
 
+    def traceless(self, sr: str) -> bool:
+        """See `Plugin.traceless`; False for what is not known."""
+        wanted = self._wanted.get(sr)
+        return wanted is not None and wanted.type in self._plugins and self._plugins[wanted.type].traceless
+
     def attached(self) -> list[str]:
         return list(self._handles)
 

@@ -30,6 +30,9 @@ PROGRESS_INTERVAL = 0.5
 """Seconds between two reports of one copy."""
 
 
+START_WITHIN = 10.0
+"""Seconds after which the service starts, with SRs that are still being attached."""
+
 STOP_AFTER = 5.0
 """Seconds that running calls get to end when the service stops; then they are cancelled and undo their work."""
 
@@ -185,8 +188,10 @@ async def setup(service: Service) -> None:
     calls = Calls(service.registry)
     boot = boot_identity()
     hosts = [HostStorage(config.uuid, plugins, journal) for config in service.hosts]
+    attaching = []
     for host in hosts:
         await host.start(boot)
+        attaching.append(service.spawn(host.retry(), f"attach the SRs of {host.host} again"))
         calls.follow(host)
         for method, handler in Handlers(host, plugins, service.bus).table():
             await service.serve(method, calls.measured(method, handler), host=host.host)
@@ -198,6 +203,8 @@ async def setup(service: Service) -> None:
         await journal.close()
 
     service.on_stop(close)
+    # whoever asks for an SR that takes longer waits for its lock; the others are served meanwhile
+    await asyncio.wait(attaching, timeout=START_WITHIN)
     service.spawn(_retry(hosts, options.retry_interval), "attach SRs again")
 
 

@@ -2,6 +2,9 @@
 
 A datapath (`dp`) names one user of a disk: `vbd/<vm uuid>/<device>` or `task/<ref>`. Attach makes a disk reachable,
 activate allows I/O. At most one datapath in the pool may be activated for writing.
+
+Where the API's errors carry references of disks, those raised here carry locations (and uuids of SRs): the caller, who
+asked by reference, puts them back.
 """
 
 from __future__ import annotations

@@ -55,6 +55,7 @@ async def machine(state: Path, *hosts: str, boot: str = "boot-1") -> AsyncIterat
     served = {host: HostStorage(host, plugins, journal) for host in hosts or (HOST_A,)}
     for host in served.values():
         await host.start(boot)
+        await host.retry()
     try:
         yield Machine(state, journal, plugins, served)
     finally:

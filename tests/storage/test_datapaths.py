@@ -189,7 +189,7 @@ async def test_what_cannot_be_recorded_is_not_opened(pool: Machine, monkeypatch:
     host = pool[HOST_A]
     location = await with_disk(host)
     with monkeypatch.context() as broken:
-        broken.setattr(os, "fdatasync", _disk_full)
+        broken.setattr("services.storage.journal._write_all", _disk_full)
         with pytest.raises(ApiError, match="No space left"):
             await host.datapaths.open([disk(location)])
     assert host.datapaths.held() == []
@@ -305,5 +305,5 @@ async def test_a_copy_that_a_crash_interrupted_does_not_keep_its_source(tmp_path
         await after[HOST_A].datapaths.open([disk(location)])
 
 
-def _disk_full(_: int) -> None:
+def _disk_full(_: int, __: bytes) -> None:
     raise OSError(28, "No space left on device")

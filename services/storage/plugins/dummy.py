@@ -52,6 +52,10 @@ class DummyPlugin:
         self.volume = _Volume(self)
         self.datapath = _Datapath(self)
 
+    @property
+    def traceless(self) -> bool:
+        return True
+
     def query(self) -> DriverInfo:
         return DriverInfo(
             type="dummy",

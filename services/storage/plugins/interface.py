@@ -183,6 +183,14 @@ class Plugin(Protocol):
     @property
     def datapath(self) -> Datapath: ...
 
+    @property
+    def traceless(self) -> bool:
+        """True: its datapaths leave nothing behind when the process or the machine ends, so there is nothing to repair.
+
+        Their state is then recorded once, afterwards, and only has to outlive the process.
+        """
+        ...
+
     def query(self) -> DriverInfo: ...
 
     async def close(self) -> None:

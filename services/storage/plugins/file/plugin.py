@@ -99,6 +99,10 @@ class FilePlugin:
         self.volume = _Volume(self)
         self.datapath = _Datapath(self)
 
+    @property
+    def traceless(self) -> bool:
+        return False
+
     def query(self) -> DriverInfo:
         return DriverInfo(
             type="file",
@@ -485,9 +489,9 @@ def _finish(folder: Folder, key: str, side: Sidecar) -> Volume:
 
 
 def _undo(folder: Folder, key: str) -> None:
+    """For a disk that was not there before. It may be finished already when its maker is cancelled."""
     folder.draft(key).unlink(missing_ok=True)
-    if not folder.image(key).exists():
-        folder.sidecar(key).unlink(missing_ok=True)
+    folder.remove(key)
 
 
 def _undo_split(folder: Folder, key: str, node: str) -> None:
