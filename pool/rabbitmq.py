@@ -217,7 +217,6 @@ default_permissions.write = .*
 vm_memory_high_watermark.relative = 0.3
 disk_free_limit.absolute = 50MB
 consumer_timeout = 86400000
-raft.wal_max_size_bytes = 33554432
 collect_statistics = none
 log.dir = {node.directory}/log
 log.file = rabbit.log

@@ -161,11 +161,14 @@ class PassingEvents(Consumer):
                 channel.pika.basic_cancel(tag)
 
     def _deliver(self, _: Any, method: Basic.Deliver, __: BasicProperties, body: bytes) -> None:
-        self._receive(EventDelivery(method.routing_key, body, 0, _nothing))
+        self._receive(EventDelivery(method.routing_key, body, _nothing))
 
 
 class DurableEvents(Consumer):
-    """A quorum queue: it survives the broker's crash, and counts deliveries across crashes of its consumer."""
+    """A durable queue of persistent messages: it survives its process and a crash of the broker.
+
+    Not a quorum queue: one whose broker is killed within a second of its declaration never gets a leader again.
+    """
 
     def __init__(self, binding: str, queue: str, receive: Callable[[EventDelivery], None]) -> None:
         super().__init__(binding)
@@ -175,9 +178,7 @@ class DurableEvents(Consumer):
     async def consume(self, session: Session) -> ChannelClosed:
         channel = await session.connection.channel()
         try:
-            await channel.do(
-                channel.pika.queue_declare, self._queue, durable=True, arguments={"x-queue-type": "quorum"}
-            )
+            await channel.do(channel.pika.queue_declare, self._queue, durable=True)
             await channel.do(channel.pika.queue_bind, self._queue, EVENTS, self.binding)
             await channel.do(channel.pika.basic_qos, prefetch_count=DURABLE_PREFETCH)
             await channel.do(channel.pika.basic_consume, self._queue, self._deliverer(channel))
@@ -187,13 +188,12 @@ class DurableEvents(Consumer):
             channel.close()
 
     def _deliverer(self, channel: Channel) -> Callable[[Any, Basic.Deliver, BasicProperties, bytes], None]:
-        def deliver(_: Any, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        def deliver(_: Any, method: Basic.Deliver, __: BasicProperties, body: bytes) -> None:
             def settle() -> None:
                 if channel.pika.is_open:
                     channel.pika.basic_ack(method.delivery_tag)
 
-            attempts = int((properties.headers or {}).get("x-delivery-count", 0))
-            self._receive(EventDelivery(method.routing_key, body, attempts, settle))
+            self._receive(EventDelivery(method.routing_key, body, settle))
 
         return deliver
 

@@ -31,8 +31,6 @@ BACKLOG = 50_000
 """Events that wait for one subscription's listener; beyond it the oldest are dropped, and it is told in the log."""
 ATTEMPTS = 5
 """Of a durable subscription's listener, before its event is buried."""
-DELIVERIES = 20
-"""Of one event that was never settled: it takes its process down, or connections break all the time."""
 TURN = 100
 """Events handled before other work of the loop gets its turn."""
 
@@ -183,9 +181,6 @@ class TopicSubscription:
                 traceparent=message.trace,
             )
         )
-        if event.attempts >= DELIVERIES:
-            self._bury(event, f"it was delivered {event.attempts} times and never settled")
-            return
         attempt = 0
         while True:
             try:

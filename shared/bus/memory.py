@@ -40,8 +40,8 @@ class _Queue:
     bindings: set[str]
     durable: bool
     consumer: _MemorySubscription | None = None
-    waiting: deque[tuple[str, bytes, int]] = field(default_factory=deque)
-    unsettled: dict[int, tuple[str, bytes, int]] = field(default_factory=dict)
+    waiting: deque[tuple[str, bytes]] = field(default_factory=deque)
+    unsettled: dict[int, tuple[str, bytes]] = field(default_factory=dict)
 
 
 class MemoryBroker:
@@ -116,7 +116,7 @@ class MemoryBroker:
     def route_event(self, keys: tuple[str, ...], body: bytes) -> None:
         for queue in self._events:
             if any(_matches(binding, key) for binding in queue.bindings for key in keys):
-                queue.waiting.append((keys[0], body, 0))
+                queue.waiting.append((keys[0], body))
                 self._pump(queue)
 
     def bind(self, subscription: _MemorySubscription) -> _Queue:
@@ -136,20 +136,18 @@ class MemoryBroker:
         """The consumer has gone: a durable queue goes on collecting."""
         queue.consumer = None
         if queue.durable:
-            queue.waiting.extendleft(
-                (key, body, attempts + 1) for key, body, attempts in reversed(queue.unsettled.values())
-            )
+            queue.waiting.extendleft(reversed(queue.unsettled.values()))
             queue.unsettled.clear()
         elif queue in self._events:
             self._events.remove(queue)
 
     def _pump(self, queue: _Queue) -> None:
         while queue.waiting and queue.consumer is not None:
-            key, body, attempts = queue.waiting.popleft()
+            key, body = queue.waiting.popleft()
             tag = next(self._tags)
             if queue.durable:
-                queue.unsettled[tag] = (key, body, attempts)
-            queue.consumer.receive(EventDelivery(key, body, attempts, partial(queue.unsettled.pop, tag, None)))
+                queue.unsettled[tag] = (key, body)
+            queue.consumer.receive(EventDelivery(key, body, partial(queue.unsettled.pop, tag, None)))
 
 
 class _MemorySubscription:

@@ -22,11 +22,10 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class EventDelivery:
-    """`attempts`: how often it was delivered before. `settle`: tells the broker that it is done with."""
+    """`settle`: tells the broker that it is done with; until then it comes again when the connection breaks."""
 
     key: str
     body: bytes
-    attempts: int
     settle: Callable[[], object]
 
 
