@@ -54,6 +54,7 @@ class Links:
     def __init__(self, enter: Callable[[], None] = lambda: None) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netlink", initializer=enter)
         self._socket: Any = None
+        self._loop: asyncio.SelectorEventLoop | None = None
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Work in the netlink thread, one after the other."""
@@ -68,11 +69,17 @@ class Links:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
+        if self._loop is not None:
+            self._loop.run_until_complete(asyncio.sleep(0))  # the socket's last callbacks
+            self._loop.close()
+            self._loop = None
 
     @property
     def _ip(self) -> Any:
         if self._socket is None:
-            self._socket = IPRoute()
+            # pyroute2 runs a loop of its own; uvloop, where it is the default, knows no netlink sockets
+            self._loop = asyncio.SelectorEventLoop()
+            self._socket = IPRoute(use_event_loop=self._loop)
         return self._socket
 
     # -- in the thread -----------------------------------------------------------------------------------------------
