@@ -115,7 +115,7 @@ class MemoryBroker:
 
     def route_event(self, keys: tuple[str, ...], body: bytes) -> None:
         for queue in self._events:
-            if any(_matches(binding, key) for binding in queue.bindings for key in keys):
+            if any(topic_matches(binding, key) for binding in queue.bindings for key in keys):
                 queue.waiting.append((keys[0], body))
                 self._pump(queue)
 
@@ -285,5 +285,5 @@ def _pattern(binding: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def _matches(binding: str, key: str) -> bool:
+def topic_matches(binding: str, key: str) -> bool:
     return _pattern(binding).fullmatch(key) is not None

@@ -75,6 +75,24 @@ async def test_a_request_made_by_hand_is_served(wire: AmqpWire, contract: Contra
     assert answer["body"] == {"n": 2}
 
 
+async def test_a_request_that_comes_twice_runs_once(wire: AmqpWire, contract: Contract, broker_url: str) -> None:
+    server = await wire.connect("server")
+    ran: list[int] = []
+
+    async def note(request: Number) -> Number:
+        ran.append(request.n)
+        return Number(n=len(ran))
+
+    await server.serve(contract.add, note)
+    await server.start_consuming(contract.service)
+    call = {"v": 1, "kind": "call", "id": "by-hand", "method": "add", "timeout": 5, "body": {"n": 1}}
+    for request in (call, {**call, "resent": True}, {"v": 1, "kind": "probe", "id": "by-hand"}):
+        answer = orjson.loads(await asyncio.to_thread(send_raw, broker_url, contract.service, orjson.dumps(request)))
+        assert answer["body"] == {"n": 1}
+    assert ran == [1]
+    assert server.metrics()["duplicates"] == 1
+
+
 async def test_a_request_that_expired_in_the_queue_is_not_run(
     wire: AmqpWire, contract: Contract, broker_url: str
 ) -> None:

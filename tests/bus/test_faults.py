@@ -23,8 +23,10 @@ from tests.bus.wire import until
 pytestmark = pytest.mark.broker
 
 CALLERS = 50
-TIMEOUT = 12.0
-"""Of a call; the broker is away for about half of it."""
+TIMEOUT = 40.0
+"""Of a call; far more than a broker needs to come back on a busy machine."""
+HURRIED = 1.5
+"""Of the calls of every tenth caller: less than the broker is away."""
 LATE = 1.0
 """Seconds that a call may end after its deadline, on a busy machine."""
 SHORT_GRACE = replace(Timing(), probe_first=0.5, probe_every=1.0, grace=3.0)
@@ -52,16 +54,17 @@ async def test_killing_the_broker_under_load_loses_no_call_and_runs_none_twice(
 
     async def caller(method_index: int) -> None:
         method = methods[method_index % len(methods)]
+        timeout = HURRIED if method_index % 10 == 0 else TIMEOUT
         while not stopping.is_set():
             n = next(numbers)
             begun = time.monotonic()
             try:
-                answer = await client.call(method, Number(n=n), timeout=TIMEOUT)
+                answer = await client.call(method, Number(n=n), timeout=timeout)
                 assert answer == Number(n=n + 1)
                 outcomes["answer"] += 1
             except BusError as error:
-                outcomes[type(error).__name__] += 1
-            if time.monotonic() - begun > TIMEOUT + LATE:
+                outcomes[f"{type(error).__name__} after {timeout} s"] += 1
+            if time.monotonic() - begun > timeout + LATE:
                 late.append(time.monotonic() - begun)
 
     callers = [asyncio.create_task(caller(index)) for index in range(CALLERS)]
@@ -70,7 +73,7 @@ async def test_killing_the_broker_under_load_loses_no_call_and_runs_none_twice(
     await until(lambda: not client.connected and not server.connected)
     before = outcomes["answer"]
     await asyncio.to_thread(rabbitmq.start, broker_node.directory)
-    await until(lambda: outcomes["answer"] > before + 500, timeout=20)
+    await until(lambda: outcomes["answer"] > before + 500, timeout=TIMEOUT)
     stopping.set()
     await asyncio.wait_for(asyncio.gather(*callers), TIMEOUT + LATE)
     assert late == []
@@ -78,8 +81,8 @@ async def test_killing_the_broker_under_load_loses_no_call_and_runs_none_twice(
     assert await client.call(contract.slow, Number(n=-1)) == Number(n=0)
     assert client.metrics()["calls_waiting"] == 0
     assert server.metrics()["running"] == 0
-    # The server lived, and everybody was back well within the deadlines: no call had to be given up.
-    assert set(outcomes) == {"answer"}
+    # The server lived, and everybody was back within the longer deadline: none of those calls was given up.
+    assert set(outcomes) == {"answer", f"DeadlineExceeded after {HURRIED} s"}
     await client.close()
     await server.close()
 
