@@ -11,6 +11,8 @@ from pathlib import Path
 import orjson
 
 TAIL_LINES = 15
+TAIL_SHOWN = 25
+"""Tracebacks make one line many."""
 TAIL_BYTES = 256 * 1024
 FOLLOW_INTERVAL = 0.3
 
@@ -27,7 +29,8 @@ def tail(path: Path, *, lines: int = TAIL_LINES, raw: bool = False) -> str:
     found = text.splitlines()[-lines:]
     if raw:
         return "\n".join(found)
-    return "\n".join(f"  {part}" for line in found for part in readable(line).splitlines()) or "  (the log is empty)"
+    shown = [part for line in found for part in readable(line).splitlines()][-max(lines, TAIL_SHOWN) :]
+    return "\n".join(f"  {part}" for part in shown) or "  (the log is empty)"
 
 
 def ready_since(path: Path, start: float) -> bool:
