@@ -121,7 +121,7 @@ async def _try(binary: str, kernel: Path, initramfs: Path) -> tuple[bool, str]:
         *("-kernel", str(kernel), "-initrd", str(initramfs), "-append", PROBE_ARGS),
     ]
     try:
-        _, output = await program.run(command, PROBE_TIMEOUT, until=WORKS)
+        output = await program.run(command, PROBE_TIMEOUT, until=WORKS)
     except ProgramError as error:
         return False, f"a Linux guest did not come up with KVM: {error}"
     if WORKS.decode() in output:

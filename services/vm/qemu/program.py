@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-import tempfile
+from typing import cast
 
 START_TIMEOUT = 60.0
 """Seconds from its start until QEMU has built the machine and detached itself."""
@@ -61,13 +61,12 @@ class _Program(asyncio.SubprocessProtocol):
         self.found: asyncio.Future[None] = loop.create_future()
         self._until = until
         self._output = bytearray()
-        self._transport: asyncio.SubprocessTransport | None = None
+        self._transport: asyncio.BaseTransport | None = None
 
     def text(self) -> str:
         return self._output.decode(errors="replace")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.SubprocessTransport)
         self._transport = transport
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
@@ -76,8 +75,7 @@ class _Program(asyncio.SubprocessProtocol):
             self.found.set_result(None)
 
     def process_exited(self) -> None:
-        assert self._transport is not None
-        self.exited.set_result(self._transport.get_returncode() or 0)
+        self.exited.set_result(cast(asyncio.SubprocessTransport, self._transport).get_returncode() or 0)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.finished.set_result(None)
