@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
 import re
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import IO
 
 START_TIMEOUT = 60.0
 """Seconds from its start until QEMU has built the machine and detached itself."""
@@ -51,8 +52,8 @@ async def run(command_line: list[str], timeout: float, *, until: bytes = b"") ->
         return program.text()
 
 
-class _Program(asyncio.SubprocessProtocol):
-    """`exited`: with its status. `finished`: it has exited and its output is complete. `found`: so is `until`."""
+class _Program(asyncio.Protocol):
+    """`exited`: with its status. `finished`: its output is complete. `found`: so is `until`."""
 
     def __init__(self, until: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -61,21 +62,14 @@ class _Program(asyncio.SubprocessProtocol):
         self.found: asyncio.Future[None] = loop.create_future()
         self._until = until
         self._output = bytearray()
-        self._transport: asyncio.BaseTransport | None = None
 
     def text(self) -> str:
         return self._output.decode(errors="replace")
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
+    def data_received(self, data: bytes) -> None:
         self._output += data
         if self._until and self._until in self._output and not self.found.done():
             self.found.set_result(None)
-
-    def process_exited(self) -> None:
-        self.exited.set_result(cast(asyncio.SubprocessTransport, self._transport).get_returncode() or 0)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.finished.set_result(None)
@@ -84,16 +78,21 @@ class _Program(asyncio.SubprocessProtocol):
 @asynccontextmanager
 async def _started(command_line: list[str], timeout: float, until: bytes = b"") -> AsyncIterator[_Program]:
     """Kills what still runs at the end."""
+    process, output = _spawn(command_line)
+    loop = asyncio.get_running_loop()
     try:
-        transport, program = await asyncio.get_running_loop().subprocess_exec(
-            lambda: _Program(until),
-            *command_line,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    except OSError as error:
-        raise ProgramError(f"{command_line[0]}: {error.strerror}") from error
+        pipe, program = await loop.connect_read_pipe(lambda: _Program(until), output)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    descriptor = os.pidfd_open(process.pid)
+
+    def exited() -> None:
+        loop.remove_reader(descriptor)
+        program.exited.set_result(process.wait())
+
+    loop.add_reader(descriptor, exited)
     try:
         async with asyncio.timeout(timeout):
             yield program
@@ -101,10 +100,24 @@ async def _started(command_line: list[str], timeout: float, until: bytes = b"") 
         raise ProgramError(f"no end after {timeout:.0f} s") from None
     finally:
         if not program.exited.done():
-            with contextlib.suppress(ProcessLookupError):
-                transport.kill()
+            process.kill()
             await program.exited
-        transport.close()
+        os.close(descriptor)
+        pipe.close()
+
+
+def _spawn(command_line: list[str]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    """A child and its output. Not by the loop's own means: uvloop's children inherit its descriptors, and a detached
+    QEMU would keep them open for as long as it lives."""
+    reading, writing = os.pipe()
+    output = os.fdopen(reading, "rb", buffering=0)
+    try:
+        return subprocess.Popen(command_line, stdin=subprocess.DEVNULL, stdout=writing, stderr=writing), output
+    except OSError as error:
+        output.close()
+        raise ProgramError(f"{command_line[0]}: {error.strerror}") from error
+    finally:
+        os.close(writing)
 
 
 def _without_name(said: str) -> str:
