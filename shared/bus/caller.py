@@ -335,7 +335,7 @@ class Caller:
         for call in list(self._calls.values()):
             if not call.sent:
                 self._send_again(call)
-            elif again:
+            else:
                 call.unroutable_since, call.retries = None, 0
                 self._send_probe(call)
 

@@ -279,11 +279,11 @@ class MemoryTransport:
 
 @lru_cache(maxsize=1024)
 def _pattern(binding: str) -> re.Pattern[str]:
-    """AMQP topic patterns: `*` is one word, `#` any number of words."""
-    words = [{"*": r"[^.]*", "#": r".*"}.get(word, re.escape(word)) for word in binding.split(".")]
-    text = r"\.".join(words).replace(r"\..*", r"(?:\..*)?").replace(r".*\.", r"(?:.*\.)?")
-    return re.compile(text)
+    """Matches keys whose every word is followed by a dot."""
+    wild = {"*": r"[^.]*\.", "#": r"(?:[^.]*\.)*"}
+    return re.compile("".join(wild.get(word, re.escape(word) + r"\.") for word in binding.split(".")))
 
 
 def topic_matches(binding: str, key: str) -> bool:
-    return _pattern(binding).fullmatch(key) is not None
+    """AMQP's topic patterns: `*` is one word, `#` any number of words."""
+    return _pattern(binding).fullmatch(key + ".") is not None
