@@ -65,6 +65,7 @@ def _up(given: argparse.Namespace) -> int:
         simulated_address=given.simulated_address,
         http_port=given.http_port,
         https_port=given.https_port,
+        bare=given.bare,
     )
     say(_usage(given.dir, up(given.dir, wanted, given.amqp_url, progress)))
     return 0
@@ -157,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--simulated-address", help="the first simulated host's address (default 127.0.1.1)")
     start.add_argument("--http-port", type=int, help="default 80 as root, else 8080")
     start.add_argument("--https-port", type=int, help="default 443 as root, else 8443")
+    start.add_argument("--bare", action="store_true", default=None, help="without an SR and without templates")
     start.add_argument("--amqp-url", default=os.environ.get("AMQP_URL", ""), help="a broker to use (default $AMQP_URL)")
     start.add_argument("--netns", action="store_true", help="give each host its own network (not supported yet)")
     commands.add_parser("down", help="stop the pool; its data is kept").set_defaults(run=_down)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from pool import toml
 from pool.plan import SIMULATED, Host, Plan, runtime, socket_path
 from pool.programs import Program, config_file
@@ -134,17 +136,13 @@ def seed(plan: Plan, guest: Guest) -> dict[str, Any]:
             }
             for host in plan.hosts
         ],
-        "sr": {
-            "uuid": plan.sr.uuid,
-            "name_label": plan.sr.name_label,
-            "type": plan.sr.type,
-            "location": plan.sr.location,
-        },
+        "sr": msgspec.to_builtins(plan.sr),
         "network": {
             "uuid": plan.network.uuid,
             "name_label": plan.network.name_label,
             "bridge": plan.network.bridge,
         },
+        "templates": not plan.settings.bare,
         "guest": {"kernel": guest.kernel, "ramdisk": guest.ramdisk, "args": guest.args},
     }
 
@@ -152,7 +150,8 @@ def seed(plan: Plan, guest: Guest) -> dict[str, Any]:
 def write_seed(directory: Path, plan: Plan, guest: Guest) -> None:
     """With it, the default SR's folder. Raises `ModuleFailed`."""
     sr = plan.sr
-    run_module("services.storage.create", "--uuid", sr.uuid, "--name", sr.name_label, "--location", sr.location)
+    if sr is not None:
+        run_module("services.storage.create", "--uuid", sr.uuid, "--name", sr.name_label, "--location", sr.location)
     path = seed_file(directory, plan)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_private(path, json.dumps(seed(plan, guest), indent=2) + "\n")

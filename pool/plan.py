@@ -39,10 +39,11 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     simulated_address: str | None = None
     http_port: int | None = None
     https_port: int | None = None
+    bare: bool | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The same, all said."""
+    """The same, all said. `bare`: made without an SR and without templates."""
 
     hosts: int
     simulate: int
@@ -51,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     simulated_address: str
     http_port: int
     https_port: int
+    bare: bool = False
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +91,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     name_label: str
     settings: Settings
     hosts: list[Host]
-    sr: Sr
+    sr: Sr | None
     network: Network
 
     @property
@@ -153,7 +155,7 @@ def make(directory: Path, wanted: Wanted, default: Settings) -> Plan:
         name_label="pool",
         settings=settings,
         hosts=hosts,
-        sr=Sr(uuid=_uuid(), name_label="Local files", type="file", location=str(directory / "sr")),
+        sr=None if settings.bare else _default_sr(directory),
         network=Network(uuid=_uuid(), name_label="Pool-wide network associated with eth0", bridge="xenbr0"),
     )
 
@@ -235,6 +237,10 @@ def _addresses(option: str, first: str, count: int) -> list[str]:
             found.append(str(address))
         address += 1
     return found
+
+
+def _default_sr(directory: Path) -> Sr:
+    return Sr(uuid=_uuid(), name_label="Local files", type="file", location=str(directory / "sr"))
 
 
 def _uuid() -> str:

@@ -103,7 +103,7 @@ def _start(directory: Path, pool: Plan, amqp_url: str, say: Callable[[str], None
 
 def _guest(pool: Plan, say: Callable[[str], None]) -> Guest:
     """The bundled template's files; the simulator reads none."""
-    if pool.settings.backend == "simulator":
+    if pool.settings.backend == "simulator" or pool.settings.bare:
         return Guest()
     say("the bundled guest: looking for it")
     files = build_guest(say=lambda line: say(f"the bundled guest: {line}"))

@@ -63,6 +63,7 @@ class Seed(msgspec.Struct, frozen=True):
     hosts: list[HostSeed]
     network: NetworkSeed
     sr: SrSeed | None = None
+    templates: bool = True
     guest: GuestSeed = GuestSeed()
 
 
@@ -146,7 +147,7 @@ def changes(seed: Seed) -> list[Change]:
         crash_dump_SR=sr,
         other_config={},
     )
-    for template in (_tiny_guest(seed.guest), _other_install_media()):
+    for template in (_tiny_guest(seed.guest), _other_install_media()) if seed.templates else ():
         add("VM", **template)
     return rows
 

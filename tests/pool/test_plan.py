@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from pool import plan, programs
+from pool import configuration, plan, programs
+from pool.configuration import Guest
 from pool.plan import Plan, PlanError, Wanted
+from services.db import seed
+from services.db.seed import Seed
+from shared.contracts.db import Create
 
 DIRECTORY = Path("/srv/pool")
 
@@ -96,3 +101,12 @@ def test_only_options_that_were_given_can_differ_from_a_kept_pool() -> None:
     assert plan.differs(made, Wanted()) == []
     assert plan.differs(made, Wanted(hosts=3, backend="qemu")) == []
     assert plan.differs(made, Wanted(hosts=5)) == ["HOSTS=5 (it has 3)"]
+
+
+def test_a_bare_pool_has_neither_sr_nor_templates() -> None:
+    made = make(Wanted(bare=True))
+    seeded = msgspec.convert(configuration.seed(made, Guest()), Seed)
+    rows = [row for row in seed.changes(seeded) if isinstance(row, Create)]
+    assert {row.cls for row in rows}.isdisjoint({"SR", "PBD"})
+    assert all(row.fields["is_control_domain"] for row in rows if row.cls == "VM")
+    assert plan.differs(make(), Wanted(bare=True)) == ["BARE=True (it has False)"]
