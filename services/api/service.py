@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 from prometheus_client import Gauge, generate_latest
 
-from services.api import locking, sessions, tasks
+from services.api import exposition, locking, sessions, tasks
 from services.api.access import Access, ConsoleAccess
 from services.api.allowed import Publisher
 from services.api.api import Api, Options
@@ -57,8 +57,10 @@ class _Facts:
         }
         return Health(ready=self._api.replica.ready and self._service.bus.connected, details=details)
 
-    def metrics(self) -> str:
-        return generate_latest(self._service.registry).decode()
+    async def metrics(self, host: str) -> str:
+        own = generate_latest(self._service.registry).decode()
+        pool = self._api.is_coordinator and host == self._api.host_uuid
+        return await exposition.gather(self._service.bus, host, own, pool=pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ async def setup(service: Service) -> None:
         is_coordinator=lambda host: api.is_coordinator,
         site=Path(options.web_dir) if options.web_dir else None,
     )
+    service.registry.register(edge.statistics)
     for host in service.hosts:
         await edge.listen(host, _endpoints(options, host))
     service.on_stop(edge.close)

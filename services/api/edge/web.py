@@ -38,7 +38,7 @@ class Facts(Protocol):
 
     def health(self, host: str) -> Health: ...
 
-    def metrics(self) -> str:
+    async def metrics(self, host: str) -> str:
         """Prometheus exposition format."""
         ...
 
@@ -94,8 +94,8 @@ def _application(facts: Facts, site: Path | None) -> FastAPI:
         return JSONResponse({"status": status, **found.details}, 200 if found.ready else 503)
 
     @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
-    async def metrics() -> PlainTextResponse:
-        return PlainTextResponse(facts.metrics(), media_type=METRICS_TYPE)
+    async def metrics(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(await facts.metrics(request.state.host), media_type=METRICS_TYPE)
 
     if site is not None:
         app.mount("/", StaticFiles(directory=site, html=True))

@@ -127,7 +127,7 @@ class FakeFacts:
     def health(self, host: str) -> Health:
         return Health(self.ready, {"host": host})
 
-    def metrics(self) -> str:
+    async def metrics(self, host: str) -> str:
         return "a_counter 1\n"
 
 
