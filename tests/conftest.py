@@ -1,6 +1,9 @@
 """Fixtures of the whole suite live in `tests/support`, one module for each thing a test may need."""
 
+from __future__ import annotations
+
 import asyncio
+from collections.abc import Callable
 
 import pytest
 import uvloop
@@ -8,7 +11,8 @@ import uvloop
 pytest_plugins = ["tests.support.broker", "tests.support.pool"]
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Tests run on the loop that the services run on: its transports are not asyncio's."""
-    return uvloop.EventLoopPolicy()
+    return {"uvloop": uvloop.new_event_loop}

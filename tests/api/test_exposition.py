@@ -7,7 +7,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.api.exposition import merged
 
 VM = '# HELP calls_total Calls\n# TYPE calls_total counter\ncalls_total{service="vm"} 2.0\n'
-DB = '# HELP calls_total Calls\n# TYPE calls_total counter\ncalls_total{service="db"} 3.0\n# HELP rows Rows\n# TYPE rows gauge\nrows 7.0\n'
+DB = (
+    '# HELP calls_total Calls\n# TYPE calls_total counter\ncalls_total{service="db"} 3.0\n'
+    "# HELP rows Rows\n# TYPE rows gauge\nrows 7.0\n"
+)
 
 
 def test_a_family_of_several_services_stands_once_with_all_its_samples() -> None:
