@@ -54,13 +54,15 @@ class Built(msgspec.Struct, frozen=True):
 class StopReason(StrEnum):
     """How a domain came to its end without being asked by us.
 
-    DIED: its process is gone. In the other cases the domain is still there, with its CPUs stopped for good.
+    DIED: its process is gone. ENDED: its process was told to end, by somebody on the host. In the other cases the
+    domain is still there, with its CPUs stopped for good.
     """
 
     SHUTDOWN = "shutdown"
     REBOOT = "reboot"
     CRASH = "crash"
     DIED = "died"
+    ENDED = "ended"
 
 
 class Stopped(NamedTuple):
@@ -89,7 +91,7 @@ class Backend(Protocol):
     async def open(self, expected: Sequence[Expected]) -> dict[str, PowerState]:
         """Comes first, once. Finds the expected domains again, by VM; those left out are gone.
 
-        A guest that stopped while nobody looked is told of by `OnStopped`, maybe before this returns. Every other
+        What happened to domains while nobody looked is told by `OnStopped`, maybe before this returns. Every other
         domain that a former process of this host has left behind is destroyed.
         """
         ...

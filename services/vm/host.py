@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from services.vm import plan
-from services.vm.backend import Backend, Disk, Domain, Expected, Stopped, StopReason
+from services.vm.backend import Backend, Disk, Domain, Expected, Stopped
 from services.vm.metrics import Metrics
 from services.vm.micro_ops import Build, MicroOps, to_the_end
 from services.vm.plan import Reaction
@@ -109,12 +109,12 @@ class VmHost:
             if record.uuid in found:
                 self._set(vm, msgspec.structs.replace(record, power_state=found[record.uuid]))
             elif record.phase is Phase.BUILT and record.boot == self._boot:
-                self._set(vm, record)
-                self._stopped(Stopped(record.uuid, record.domain.domid, StopReason.DIED))
+                self._set(vm, record)  # the backend has told how it ended
             else:
                 self._set(vm, msgspec.structs.replace(record, phase=Phase.RELEASING, built=None))
                 self._interrupted.add(record.uuid)
-                self._finish_later(record.uuid, vm)
+                cause = Cause.REQUEST if record.boot == self._boot else Cause.PROCESS_DIED
+                self._finish_later(record.uuid, vm, cause)
         self._opened.set()
         log.info("host %s: %d of %d VMs found again", self.uuid, len(found), len(records))
 
@@ -207,7 +207,7 @@ class VmHost:
             vm.replaced = None
             self._set(vm, build.record if build.leftover else None)
             if build.leftover:
-                self._finish_later(spec.uuid, vm)
+                self._finish_later(spec.uuid, vm, cause)
             await self._publish(spec.uuid, vm, cause, spec.ref)
             raise
         vm.replaced = None
@@ -247,7 +247,7 @@ class VmHost:
             raise
         except Exception:
             self._set(vm, build.record)
-            self._finish_later(record.uuid, vm)
+            self._finish_later(record.uuid, vm, Cause.REQUEST)
             raise
         self._set(vm, None)
 
@@ -346,12 +346,12 @@ class VmHost:
             return None
         return record
 
-    def _finish_later(self, uuid: str, vm: _Vm) -> None:
+    def _finish_later(self, uuid: str, vm: _Vm, cause: Cause) -> None:
         if not vm.finishing:
             vm.finishing = True
-            self._spawn(self._finish(uuid), f"release VM {uuid}")
+            self._spawn(self._finish(uuid, cause), f"release VM {uuid}")
 
-    async def _finish(self, uuid: str) -> None:
+    async def _finish(self, uuid: str, cause: Cause) -> None:
         """Ends what could not be ended, however often that takes."""
         told = ""
         while True:
@@ -370,7 +370,7 @@ class VmHost:
                 else:
                     vm.finishing = False
                     self._set(vm, None)
-                    await self._publish(uuid, vm, Cause.REQUEST, build.domain.vm.ref)
+                    await self._publish(uuid, vm, cause, build.domain.vm.ref)
                     return
             await asyncio.sleep(RELEASE_RETRY)
 

@@ -80,6 +80,7 @@ CAUSES = {
     StopReason.REBOOT: Cause.GUEST_REBOOT,
     StopReason.CRASH: Cause.GUEST_CRASH,
     StopReason.DIED: Cause.PROCESS_DIED,
+    StopReason.ENDED: Cause.PROCESS_DIED,
 }
 
 
@@ -93,6 +94,7 @@ def reaction(vm: VmSpec, reason: StopReason, uptime: float, minimum_uptime: floa
         StopReason.REBOOT: vm.actions_after_reboot,
         StopReason.CRASH: vm.actions_after_crash,
         StopReason.DIED: vm.actions_after_crash,
+        StopReason.ENDED: "destroy",
     }
     crashed = reason in (StopReason.CRASH, StopReason.DIED)
     match actions[reason].removeprefix("coredump_and_"):

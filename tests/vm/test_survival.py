@@ -145,14 +145,19 @@ async def test_a_process_without_a_record_is_ended(machine: Machine) -> None:
 async def test_a_killed_qemu_is_noticed(machine: Machine) -> None:
     service = await machine.service()
     vm, restarted = specs.vm(vifs=[specs.vif()]), specs.vm(actions_after_crash="restart")
-    state, other = await start(service, vm), await start(service, restarted)
+    ended = specs.vm(actions_after_crash="restart")
+    state, other, third = [await start(service, one) for one in (vm, restarted, ended)]
     for pid in (state.pid, other.pid):
         os.kill(pid, signal.SIGKILL)
+    os.kill(third.pid, signal.SIGTERM)
     event = await service.heard(lambda event: event.state.uuid == vm.uuid and event.cause is Cause.PROCESS_DIED)
     assert event.state.power_state is PowerState.HALTED
     event = await service.heard(lambda event: event.state.uuid == restarted.uuid and event.state.domid > other.domid)
     assert (event.state.power_state, event.cause) == (PowerState.RUNNING, Cause.PROCESS_DIED)
     assert (await service.call(contract.QUERY, VmId(vm=vm.uuid))).power_state is PowerState.HALTED
+    # somebody told it to end: that is no crash to recover from
+    event = await service.heard(lambda event: event.state.uuid == ended.uuid and event.cause is Cause.PROCESS_DIED)
+    assert event.state.power_state is PowerState.HALTED
 
 
 def wait_for_shutdown(events: Path) -> None:
@@ -168,12 +173,14 @@ async def test_what_happened_while_no_service_ran_is_acted_upon_when_it_is_back(
     causes = {
         "poweroff": (Cause.GUEST_SHUTDOWN, PowerState.HALTED),
         "reboot": (Cause.GUEST_REBOOT, PowerState.RUNNING),
-        "killed": (Cause.PROCESS_DIED, PowerState.HALTED),
+        "killed": (Cause.PROCESS_DIED, PowerState.RUNNING),
+        "terminated": (Cause.PROCESS_DIED, PowerState.HALTED),
     }
-    vms = {then: specs.vm(pv_args=f"{ARGS} tiny.then={then}") for then in causes}
+    vms = {then: specs.vm(pv_args=f"{ARGS} tiny.then={then}", actions_after_crash="restart") for then in causes}
     states = {then: await start(first, vm) for then, vm in vms.items()}
     await first.kill()
     os.kill(states["killed"].pid, signal.SIGKILL)
+    os.kill(states["terminated"].pid, signal.SIGTERM)
     logs = machine.folder / "state" / "hosts" / HOST / "logs"
     for then in ("poweroff", "reboot"):
         await asyncio.to_thread(wait_for_shutdown, logs / f"{states[then].domid}.events")
@@ -184,7 +191,7 @@ async def test_what_happened_while_no_service_ran_is_acted_upon_when_it_is_back(
             lambda event, uuid=uuid, cause=cause: (event.state.uuid, event.cause) == (uuid, cause)
         )  # type: ignore[misc]
         assert event.state.power_state is power_state
-        if then == "reboot":
+        if power_state is PowerState.RUNNING:
             assert event.state.domid > states[then].domid
 
 

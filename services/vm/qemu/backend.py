@@ -71,6 +71,10 @@ class QemuBackend:
                 else:
                     log.warning("process %d of the unfinished domain %d is killed", identity.pid, domid)
                     await _end(identity)
+        for one in expected:
+            if one.domain.vm.uuid not in survivors:
+                how = event_log.how_it_ended(self._paths.domain(one.domain.domid).events)
+                self._stopped(Stopped(one.domain.vm.uuid, one.domain.domid, how))
         living = {guest.domain.domid for guest in self._guests.values()}
         for domid, path in self._paths.files():
             if domid not in living:

@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from services.vm.backend import StopReason
+
 KEEP = 64 * 1024
 """Bytes at the end of a file that stay readable when it is trimmed."""
 TRIM_ABOVE = 4 * 2**20
@@ -38,6 +40,11 @@ def last_shutdown_reason(path: Path) -> str:
             if event.get("event") == "SHUTDOWN":
                 return str(event["data"]["reason"])
     return ""
+
+
+def how_it_ended(path: Path) -> StopReason:
+    """Of a process that is gone: ENDED when it had been told to, by a signal or a command."""
+    return StopReason.ENDED if last_shutdown_reason(path).startswith("host-") else StopReason.DIED
 
 
 def trim(path: Path) -> None:

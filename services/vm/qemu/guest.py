@@ -136,7 +136,7 @@ class Guest:
 
     def _exit(self) -> None:
         self._exited.set()
-        self._stop(StopReason.DIED)
+        self._stop(event_log.how_it_ended(self.paths.events))
 
     def _event(self, name: str, data: dict[str, Any]) -> None:
         if name == "SHUTDOWN" and data.get("reason") in REASONS:
@@ -158,8 +158,7 @@ class Guest:
         answer: Any = await asyncio.wait_for(client.execute("query-status"), COMMAND_TIMEOUT)
         status = answer["status"]
         if status == "shutdown":
-            said = await asyncio.to_thread(event_log.last_shutdown_reason, self.paths.events)
-            self._stop(REASONS.get(said, StopReason.SHUTDOWN))
+            self._stop(REASONS.get(event_log.last_shutdown_reason(self.paths.events), StopReason.SHUTDOWN))
         elif status in CRASHED:
             self._stop(StopReason.CRASH)
 
