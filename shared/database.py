@@ -7,6 +7,9 @@ import random
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import msgspec
+
+from shared.bus.context import current
 from shared.bus.interface import Bus
 from shared.contracts.db import TRANSACT, Change, Precondition, Transact
 from shared.errors import ApiError, DatabaseConflict, internal_error
@@ -27,6 +30,8 @@ class Database:
     def __init__(self, bus: Bus, replica: Replica | None = None) -> None:
         self._bus = bus
         self._replica = replica
+        self.term = 0
+        """Of the coordinator that writes: once the database has heard from a later one, it refuses this one."""
 
     @property
     def store(self) -> Store:
@@ -38,8 +43,10 @@ class Database:
         """Applies all changes or none; returns the commit's generation. Raises `DatabaseConflict` and the store's
         errors.
         """
+        request = Transact(changes=list(changes), preconditions=list(given))
+        context = msgspec.structs.replace(current.get(), term=self.term)
         try:
-            committed = await self._bus.call(TRANSACT, Transact(changes=list(changes), preconditions=list(given)))
+            committed = await self._bus.call(TRANSACT, request, context=context)
         except ApiError as error:
             if error.code == "DB_CONFLICT":
                 raise DatabaseConflict(*error.params) from None
@@ -56,6 +63,7 @@ class Database:
         When another writer was faster it decides again on newer rows. What it raises ends the attempt.
         """
         for attempt in range(ATTEMPTS):
+            seen = self.store.generation
             changes, given, result = decision(self.store)
             if not changes:
                 return result
@@ -63,5 +71,8 @@ class Database:
                 await self.transact(changes, given)
                 return result
             except DatabaseConflict:
-                await asyncio.sleep(random.uniform(0, 0.002 * 2 ** min(attempt, 6)))
+                pause = 0.002 * 2 ** min(attempt, 6)
+                if self._replica is not None:
+                    await self._replica.reaches(seen + 1, 10 * pause)  # deciding on the same rows again is no use
+                await asyncio.sleep(random.uniform(0, pause))
         raise internal_error(f"the database changed {ATTEMPTS} times while this call was being decided")

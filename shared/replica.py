@@ -11,12 +11,19 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
+from shared.bus.contract import Empty
 from shared.bus.interface import Bus, BusError
-from shared.contracts.db import DELTA, SNAPSHOT, Delta, SnapshotRequest, SnapshotRow
+from shared.contracts.db import DB_STATUS, DELTA, SNAPSHOT, Delta, SnapshotRequest, SnapshotRow
 from shared.errors import ApiError
 from shared.store import Store, Touched
 
 log = logging.getLogger("replica")
+
+OVERDUE = 2.0
+"""Seconds after which a commit that was answered and has not arrived is taken for lost."""
+
+CHECK = 5.0
+"""Seconds between two questions how far the database is."""
 
 Watcher = Callable[[list[Touched], Delta | None], None]
 """Called after every commit with the rows it touched, and the delta (None after a new snapshot). It must not block."""
@@ -33,6 +40,8 @@ class Replica:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._early: list[Delta] = []
         self._syncing = True
+        self._announced = 0
+        """Generation the database was at when it was last asked."""
         self._wanted = asyncio.Event()
         self._ready = asyncio.Event()
 
@@ -57,12 +66,29 @@ class Replica:
         self._wanted.set()
         try:
             while True:
-                await self._wanted.wait()
+                try:
+                    await asyncio.wait_for(self._wanted.wait(), CHECK)
+                except TimeoutError:
+                    await self._check()
+                    continue
                 self._wanted.clear()
                 await self._sync()
         finally:
             with suppress(BusError):
                 await subscription.cancel()
+
+    async def _check(self) -> None:
+        """A delta that was lost, and that no other has followed, shows in the database's own count."""
+        try:
+            status = await self._bus.call(DB_STATUS, Empty())
+        except ApiError:
+            return  # it is away; whoever needs it waits for it
+        store = self.store
+        if status.term != store.term:
+            self.resync(f"the database is at term {status.term}, not {store.term}")
+        elif self._announced > store.generation:
+            self.resync(f"generation {self._announced} has not arrived")
+        self._announced = status.durable
 
     async def _on_reconnect(self) -> None:
         self.resync("the connection to the bus was lost")
@@ -138,12 +164,27 @@ class Replica:
         return store
 
     async def wait_generation(self, generation: int, timeout: float = 30.0) -> None:
-        """Until the replica has that commit: a writer reads its own writes. Raises `TimeoutError`."""
-        if self.store.generation >= generation and not self._syncing:
+        """Until the replica has that commit: a writer reads its own writes. Raises `BusError` after `timeout` seconds.
+
+        A commit that is overdue was lost on its way: then a snapshot brings it.
+        """
+        if await self.reaches(generation, min(OVERDUE, timeout)):
             return
+        self.resync(f"generation {generation} is overdue")
+        if not await self.reaches(generation, timeout):
+            raise BusError("INTERNAL_ERROR", f"the rows do not follow the database: no generation {generation}")
+
+    async def reaches(self, generation: int, timeout: float) -> bool:
+        """Waits for that commit at most `timeout` seconds. Returns whether it is there."""
+        if self.store.generation >= generation and not self._syncing:
+            return True
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((generation, future))
-        await asyncio.wait_for(future, timeout)
+        try:
+            await asyncio.wait_for(future, timeout)
+        except TimeoutError:
+            return False
+        return True
 
 
 def _difference(old: Store, new: Store) -> list[Touched]:
@@ -151,6 +192,7 @@ def _difference(old: Store, new: Store) -> list[Touched]:
     touched: list[Touched] = []
     for cls, table in new.tables.items():
         before = old.tables[cls].rows
+        table.tombstones.extend(old.tables[cls].tombstones)
         for ref, row in before.items():
             if ref not in table.rows:
                 table.tombstones.append((row.created, new.generation, ref))

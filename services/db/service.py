@@ -183,7 +183,12 @@ async def setup(service: Service) -> None:
     await service.serve(contract.TRANSACT, database.transact)
     await service.serve(contract.SNAPSHOT, database.snapshots.page)
     await service.serve(contract.DB_STATUS, database.status)
-    service.bus.observe_term(database.store.term)
+    # A new term with nothing in it: followers fetch a snapshot at once, whatever they have missed.
+    store = database.store
+    await service.bus.publish(
+        contract.DELTA,
+        contract.Delta(term=store.term, generation=store.generation, previous=store.generation, changes=[]),
+    )
     service.details.update(term=str(database.store.term), pool=_pool_name(database.store), pid=str(os.getpid()))
 
     async def flush() -> None:
