@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from services.api.authentication import Authenticator
+from services.api.disks_in_motion import DisksInMotion
+from services.api.vm_state import SeenStates
 from shared.bus.interface import Bus
 from shared.config import HostConfig
 from shared.database import Database
@@ -53,6 +55,8 @@ class Api:
     placement: Placement = field(init=False)
     running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     """Task reference to the asyncio task that carries it out, in this process."""
+    vm_states: SeenStates = field(default_factory=SeenStates)
+    disks: DisksInMotion = field(default_factory=DisksInMotion)
 
     @property
     def store(self) -> Store:

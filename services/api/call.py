@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 from services.api import clock
 from services.api.edge.dispatcher import Caller
 from shared.contracts.alerts import Alert
-from shared.contracts.db import Change, Create, Delete, Precondition
+from shared.contracts.db import Change, Create, Precondition
 from shared.datamodel.schema import Message
 from shared.store import NULL, Store
 
 if TYPE_CHECKING:
     from services.api.api import Api
+
+
+PREFIXES: Final = ("Async.", "InternalAsync.")
+
+
+@lru_cache(maxsize=4096)
+def sync_name(method: str) -> str:
+    """A method's name without the prefix that makes it asynchronous."""
+    for prefix in PREFIXES:
+        if method.startswith(prefix):
+            return method[len(prefix) :]
+    return method
 
 
 def new_ref() -> str:
@@ -28,6 +41,11 @@ class Call:
 
     `task`: its reference. The row of a synchronous call's task is created with the first thing the call writes, and
     removed with the last, so it costs no transaction of its own.
+
+    How it ends: `ending` is written in every case, `on_success` or `on_failure` with it, all in one transaction. When
+    it fails, the steps of `undo` are taken first, the last one first. After a success `written` is told and `alerts`
+    go out. `locked`: it holds its operation's lock.
+    `in_doubt`: it has failed, and something it wrote may be there although it got no answer.
     """
 
     api: Api
@@ -38,9 +56,13 @@ class Call:
     task: str = field(default_factory=new_ref)
     task_exists: bool = False
     asynchronous: bool = False
+    locked: bool = False
+    in_doubt: bool = False
     ending: list[Change] = field(default_factory=list)
     on_success: list[Change] = field(default_factory=list)
     on_failure: list[Change] = field(default_factory=list)
+    undo: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    written: list[Callable[[], None]] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
 
     @property
@@ -51,6 +73,24 @@ class Call:
     def has_task(self) -> bool:
         """Whether clients can see the call as a task (`wire-protocol` 5.1)."""
         return self.message.has_async and self.message.cls not in ("task", "event")
+
+    @property
+    def leaves_something(self) -> bool:
+        """Whether there is anything to do when it ends."""
+        return bool(
+            self.task_exists
+            or (self.in_doubt and self.has_task)
+            or self.ending
+            or self.on_success
+            or self.on_failure
+            or self.undo
+            or self.written
+            or self.alerts
+        )
+
+    def moves_disk(self, uuid: str) -> None:
+        """It makes or removes that disk: scans leave it alone until the call has ended."""
+        self.api.disks.move(self.task, uuid)
 
     def task_row(self) -> list[Change]:
         """The change that makes the task visible, unless it is already or never will be."""
@@ -75,7 +115,3 @@ class Call:
 
     async def create_task(self) -> None:
         await self.transact([])
-
-    def drop_task(self) -> list[Change]:
-        """A synchronous call's task goes when the call ends."""
-        return [Delete(cls="task", ref=self.task)] if self.task_exists and not self.asynchronous else []

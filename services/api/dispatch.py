@@ -5,14 +5,13 @@ The order of checks decides which error a client sees (`wire-protocol` 2.3): met
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
 from services.api import events, implicit, operations, roles, sessions
 from services.api.api import Api
-from services.api.call import Call
+from services.api.call import Call, sync_name
 from services.api.edge.dispatcher import Answer, Caller, Outcome, Waiting
 from services.api.execute import Executor
 from services.api.operation import OPERATIONS, Operation
@@ -26,7 +25,6 @@ from shared.datamodel.schema import MISSING, Message
 from shared.datamodel.types import STRING, VOID, RefType, SetType, Type
 from shared.errors import ApiError
 
-PREFIXES: Final = ("Async.", "InternalAsync.")
 TASK_REF: Final = RefType("task")
 
 
@@ -66,7 +64,7 @@ class XenApi:
         return self._targets[method]
 
     def _resolve(self, method: str) -> _Target | None:
-        name, asynchronous = _sync_name(method), False
+        name, asynchronous = sync_name(method), False
         if name != method:
             asynchronous = True
         message = model.message(name)
@@ -112,11 +110,9 @@ class XenApi:
 
     async def _carry_out(self, call: Call, target: _Target, arguments: tuple[Any, ...], codec: Codec) -> Answer:
         traceparent = trace.accept(call.caller.traceparent, self._ratio)
-        token = current.set(CallContext(traceparent=traceparent, session=call.session, term=self._api.store.term))
+        token = current.set(CallContext(traceparent=traceparent, session=call.session))
         try:
-            operation = target.operation or self._implicit_write(target)
-            if operation is None:
-                raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+            operation = target.operation or self._implicit_write(target) or _unwritten(call.message)
             if target.asynchronous:
                 return Answer(value=codec.encoder(TASK_REF)(await self._executor.start(call, operation, arguments)))
             value = await self._executor.run(call, operation, arguments)
@@ -127,7 +123,8 @@ class XenApi:
             current.reset(token)
 
     def _implicit_write(self, target: _Target) -> Operation | None:
-        if target.write is None:
+        field = target.message.field
+        if target.write is None or (field is not None and field.set_has_effect):
             return None
         make = target.write
 
@@ -153,9 +150,9 @@ class XenApi:
 
     def _unknown(self, method: str, params: RawParams) -> Answer:
         if method.startswith("unknown-message-") or len(params) == 0:
-            raise ApiError("MESSAGE_METHOD_UNKNOWN", _sync_name(method))
+            raise ApiError("MESSAGE_METHOD_UNKNOWN", sync_name(method))
         sessions.find(self._api, params.text(0))
-        raise ApiError("MESSAGE_METHOD_UNKNOWN", _sync_name(method))
+        raise ApiError("MESSAGE_METHOD_UNKNOWN", sync_name(method))
 
     def _to_coordinator(
         self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec
@@ -182,12 +179,11 @@ def _is_coordinators(message: Message) -> bool:
     return not message.local_on_member or message.wire_name == "session.login_with_password"
 
 
-@functools.lru_cache(maxsize=4096)
-def _sync_name(method: str) -> str:
-    for prefix in PREFIXES:
-        if method.startswith(prefix):
-            return method[len(prefix) :]
-    return method
+def _unwritten(message: Message) -> Operation:
+    def body(call: Call, *arguments: Any) -> None:
+        raise ApiError("NOT_IMPLEMENTED", message.wire_name)
+
+    return Operation(message.wire_name, body, None)
 
 
 def _encode(codec: Codec, type_: Type, value: Any) -> bytes:

@@ -1,27 +1,40 @@
 """Carrying out an explicit message: take its lock, run its body, write the outcome and give the lock back in one
 transaction.
+
+A call that has begun ends exactly once, whatever cancels it: from the moment its outcome is known, undoing, writing and
+giving back are no longer to be interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
-from services.api import locking, tasks
+from services.api import locking, roles, sessions, tasks
 from services.api.call import Call
 from services.api.operation import Operation
 from shared import trace
 from shared.bus.context import CallContext, current
 from shared.bus.interface import BusError
 from shared.contracts.alerts import ALERT
-from shared.contracts.db import Change
-from shared.errors import ApiError, internal_error
+from shared.contracts.db import Change, Create
+from shared.errors import ApiError, DatabaseConflict, internal_error
 
 log = logging.getLogger("api.execute")
+
+ATTEMPTS = 12
+"""How often an outcome is offered to the database; with the pauses between, for some minutes."""
+
+PATIENCE = 10.0
+"""Seconds that a client whose call has failed waits for the end of what there is to clean up."""
+
+CLOSING_TIME = 5.0
+"""Seconds that calls which are cancelled because the service stops get for writing their outcome."""
 
 
 class Executor:
@@ -30,13 +43,15 @@ class Executor:
     def __init__(self, waiters: locking.RowWaiters) -> None:
         self._waiters = waiters
         self._background: set[asyncio.Task[None]] = set()
+        self._endings: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     async def run(self, call: Call, operation: Operation, arguments: tuple[Any, ...]) -> Any:
         """The operation's result. Raises `ApiError`; anything else that goes wrong becomes INTERNAL_ERROR."""
         token = current.set(_context(call))
         try:
             with trace.span(call.wire, "server"):
-                return await self._locked(call, operation, arguments)
+                return await self._carry_out(call, operation, arguments)
         finally:
             current.reset(token)
 
@@ -55,71 +70,174 @@ class Executor:
         except ApiError as error:
             log.info("%s failed: %s", call.wire, error, extra={"task": call.task})
 
-    async def _locked(self, call: Call, operation: Operation, arguments: tuple[Any, ...]) -> Any:
-        work = asyncio.create_task(self._work(call, operation, arguments))
-        if call.has_task:
-            call.api.running[call.task] = work
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if not work.cancelled():
-                work.cancel()
-                raise
-            raise ApiError("TASK_CANCELLED", call.task) from None
-        finally:
-            call.api.running.pop(call.task, None)
-
-    async def _work(self, call: Call, operation: Operation, arguments: tuple[Any, ...]) -> Any:
-        lock = operation.lock
+    async def _carry_out(self, call: Call, operation: Operation, arguments: tuple[Any, ...]) -> Any:
+        """The body is an asyncio task of its own, which `task.cancel` finds under the call's task."""
         error: ApiError | None = None
         value: Any = None
-        held = False
+        work = asyncio.create_task(self._begin(call, operation, arguments))
+        call.api.running[call.task] = work
         try:
-            if lock is not None:
-                await locking.acquire(call, self._waiters, lock, arguments)
-                held = True
-            outcome = operation.body(call, *arguments)
-            value = await outcome if hasattr(outcome, "__await__") else outcome
+            value = await work
         except ApiError as problem:
             error = problem
+            # A cancelled write, as one without an answer, may have been made nevertheless.
+            call.in_doubt = isinstance(problem, BusError) or problem.code == "TASK_CANCELLED"
         except asyncio.CancelledError:
-            error = ApiError("TASK_CANCELLED", call.task)
+            error, call.in_doubt = ApiError("TASK_CANCELLED", call.task), True
         except Exception as problem:
-            log.exception("%s failed", call.wire)
-            error = internal_error(f"{type(problem).__name__}: {problem}")
-        changes: list[Change] = [*call.ending, *(call.on_success if error is None else call.on_failure)]
-        if held and lock is not None:
-            changes = locking.release(call, lock, arguments, changes)
-        changes += tasks.finish(call, call.message.result, value, error)
-        await self._conclude(call, changes, error)
+            error, call.in_doubt = _unexpected(call, problem), True
+        if operation.lock is None and not call.leaves_something:
+            self._over(call)
+        else:
+            ending = asyncio.create_task(self._end(call, operation, arguments, value, error), name=f"end {call.wire}")
+            self._endings.add(ending)
+            ending.add_done_callback(lambda done: self._ended(call, done))
+            await _to_its_end(ending, error)
         if error is not None:
             raise error
         return value
 
-    async def _conclude(self, call: Call, changes: Sequence[Change], error: ApiError | None) -> None:
-        """Writes the outcome; not to be cancelled half-way, since the lock is in it."""
-        if changes:
-            await asyncio.shield(asyncio.create_task(self._write(call, changes)))
+    async def _begin(self, call: Call, operation: Operation, arguments: tuple[Any, ...]) -> Any:
+        if call.asynchronous:
+            roles.check(sessions.find(call.api, call.session), call.message)
+        if operation.lock is not None:
+            await locking.acquire(call, self._waiters, operation.lock, arguments)
+        outcome = operation.body(call, *arguments)
+        return await outcome if hasattr(outcome, "__await__") else outcome
+
+    def _ended(self, call: Call, ending: asyncio.Task[None]) -> None:
+        self._endings.discard(ending)
+        self._over(call)
+        if not ending.cancelled() and ending.exception() is not None:
+            log.error("the end of %s failed: %s", call.wire, ending.exception(), extra={"task": call.task})
+
+    def _over(self, call: Call) -> None:
+        del call.api.running[call.task]
+        call.api.disks.ended(call.task)
+
+    # ---- the end of a call
+
+    async def _end(
+        self, call: Call, operation: Operation, arguments: tuple[Any, ...], value: Any, error: ApiError | None
+    ) -> None:
+        """Undoes what was done if it failed, writes the outcome, gives back the lock, tells people."""
+        # What is done from here on is not work for the task: whoever cancels the task must not stop it.
+        current.set(msgspec.structs.replace(current.get(), task="", deadline=None))
         if error is None:
+            try:
+                await self._write(call, lambda: self._outcome(call, operation, arguments, value, None))
+            except Exception as problem:
+                failed = problem if isinstance(problem, ApiError) else _unexpected(call, problem)
+                await self._fail(call, operation, arguments, failed)
+                raise failed from problem
+            for note in call.written:
+                note()
             for alert in call.alerts:
                 await call.api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name)
+        else:
+            await self._fail(call, operation, arguments, error)
 
-    async def _write(self, call: Call, changes: Sequence[Change]) -> None:
-        """Tries for as long as the database may need to come back: an outcome that is lost leaves a lock behind."""
-        for attempt in range(10):
+    async def _fail(self, call: Call, operation: Operation, arguments: tuple[Any, ...], error: ApiError) -> None:
+        await self._undo(call)
+        if call.in_doubt:
+            await self._find_out(call)
+        await self._write(call, lambda: self._outcome(call, operation, arguments, None, error))
+
+    def _outcome(
+        self, call: Call, operation: Operation, arguments: tuple[Any, ...], value: Any, error: ApiError | None
+    ) -> list[Change]:
+        changes = [*call.ending, *(call.on_success if error is None else call.on_failure)]
+        lock = operation.lock
+        if lock is not None:
+            held = locking.held(call, lock, arguments)
+            changes = locking.release(call, lock, arguments, changes) if held else []
+        return changes + tasks.finish(call, call.message.result, value, error)
+
+    async def _undo(self, call: Call) -> None:
+        while call.undo:
+            step = call.undo.pop()
             try:
-                await call.api.database.transact(changes)
+                await step()
+            except Exception as problem:  # the rest has to be undone all the same
+                log.error("%s failed and could not be undone", call.wire, exc_info=problem, extra={"task": call.task})
+
+    async def _find_out(self, call: Call) -> None:
+        """After this the replica shows everything that this call's unanswered writes came to: the database takes
+        requests in order.
+        """
+        await self._persist(call, lambda: call.api.database.transact([]))
+
+    async def _write(self, call: Call, changes: Callable[[], list[Change]]) -> None:
+        gone: set[tuple[str, str]] = set()
+
+        async def attempt() -> None:
+            while True:
+                wanted = [change for change in changes() if (change.cls, change.ref) not in gone]
+                if not wanted:
+                    return
+                try:
+                    await call.api.database.transact(wanted)
+                    return
+                except DatabaseConflict as conflict:
+                    if any(isinstance(change, Create) and change.ref == conflict.params[2] for change in wanted):
+                        return  # an earlier attempt, which got no answer, has written it
+                    raise
+                except ApiError as problem:
+                    row = (problem.params[0], problem.params[1]) if problem.code == "HANDLE_INVALID" else None
+                    if row is None or not any((change.cls, change.ref) == row for change in wanted):
+                        raise
+                    gone.add(row)  # somebody has removed it meanwhile; the rest still has to be written
+
+        await self._persist(call, attempt)
+
+    async def _persist(self, call: Call, attempt: Callable[[], Awaitable[Any]]) -> None:
+        """Tries for as long as the database may need to come back. Raises what went wrong last."""
+        for number in range(ATTEMPTS):
+            try:
+                await attempt()
                 return
-            except BusError as problem:
+            except ApiError as problem:
+                worth_it = isinstance(problem, BusError) or problem.code in ("INTERNAL_ERROR", "DB_CONFLICT")
+                if not worth_it or self._closing or number == ATTEMPTS - 1:
+                    log.error("the outcome of %s is not written: %s", call.wire, problem, extra={"task": call.task})
+                    raise
                 log.warning("the outcome of %s is not written yet: %s", call.wire, problem)
-                await asyncio.sleep(min(0.2 * 2**attempt, 5.0))
-        raise internal_error(f"the database did not take the outcome of {call.wire}")
+            await asyncio.sleep(min(0.1 * 2**number, 5.0))
 
     async def close(self) -> None:
-        """Ends asynchronous calls: their tasks are marked as failed by the next start."""
+        """Ends calls in progress; a call whose outcome cannot be written now is settled by the next start."""
+        self._closing = True
         for work in self._background:
             work.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        if self._background or self._endings:
+            await asyncio.wait([*self._background, *self._endings], timeout=CLOSING_TIME)
+        left = [*self._endings, *self._background]
+        for ending in left:
+            ending.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+async def _to_its_end(ending: asyncio.Task[None], error: ApiError | None) -> None:
+    """Waits for it even when cancelled: the call has ended, only that is not written yet.
+
+    A call that failed is not kept waiting long for a database that is away; its end goes on without it.
+    """
+    deadline = time.monotonic() + (PATIENCE if error is not None else 86400.0)
+    while not ending.done() and (left := deadline - time.monotonic()) > 0:
+        try:
+            await asyncio.wait({ending}, timeout=left)
+        except asyncio.CancelledError:
+            continue
+    if error is not None or not ending.done():
+        return
+    if ending.cancelled():
+        raise internal_error("the service stopped before the outcome was written")
+    ending.result()
+
+
+def _unexpected(call: Call, problem: Exception) -> ApiError:
+    log.error("%s failed", call.wire, exc_info=problem, extra={"task": call.task})
+    return internal_error(f"{type(problem).__name__}: {problem}")
 
 
 def _context(call: Call) -> CallContext:
@@ -129,5 +247,4 @@ def _context(call: Call) -> CallContext:
         task=call.task if call.has_task else "",
         session=call.session,
         user=str(row["auth_user_name"]) if row is not None else "",
-        term=call.store.term,
     )

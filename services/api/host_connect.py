@@ -11,11 +11,11 @@ import random
 import uuid
 from typing import Final
 
-from services.api import clock, vm_state
+from services.api import clock
 from services.api.allowed import published
 from services.api.api import Api
 from services.api.operations.host import DISABLED
-from services.api.storage_hosts import reconciled, stat_change
+from services.api.storage_hosts import rescan, stat_change
 from services.api.vm_events import VmEvents
 from shared.bus.contract import Empty
 from shared.bus.interface import BusError
@@ -24,7 +24,7 @@ from shared.contracts import vm as contract
 from shared.contracts.db import Change, Create, Delta, Update
 from shared.contracts.ha import HEARTBEAT, Heartbeat
 from shared.errors import ApiError
-from shared.store import Store, Touched
+from shared.store import NULL, Store, Touched
 
 log = logging.getLogger("api.hosts")
 
@@ -118,40 +118,58 @@ class HostConnect:
             request = storage.SrAttach(
                 sr=sr["uuid"], type=sr["type"], device_config=row["device_config"], ref=row["SR"]
             )
-            changes: list[Change]
             try:
                 stat = await self._api.bus.call(storage.SR_ATTACH, request, host=host)
-                found = await self._api.bus.call(storage.SR_SCAN, storage.SrRef(sr=sr["uuid"]), host=host)
+                plugged = Update(cls="PBD", ref=pbd, fields={"currently_attached": True})
+                await rescan(self._api, row["SR"], host, [plugged, stat_change(row["SR"], stat)])
             except BusError:
                 raise
             except ApiError as error:
                 problems += 1
                 log.warning("SR %s cannot be attached on host %s: %s", sr["uuid"], host, error)
-                changes = [Update(cls="PBD", ref=pbd, fields={"currently_attached": False})]
-            else:
-                changes = [
-                    Update(cls="PBD", ref=pbd, fields={"currently_attached": True}),
-                    stat_change(row["SR"], stat),
-                    *reconciled(self._api.store, row["SR"], found),
-                ]
-            await self._api.database.transact(changes)
+                unplugged = Update(cls="PBD", ref=pbd, fields={"currently_attached": False})
+                await self._api.database.transact([unplugged])
         return problems
 
     async def _find_vms(self, host: str, ref: str) -> None:
-        """The host says which VMs it has; those the rows put there and it does not have are halted."""
-        listed = (await self._api.bus.call(contract.LIST, Empty(), host=host)).vms
+        """The host says which VMs it has. Those the rows put there and it does not have are halted; those that belong
+        elsewhere, or to nobody, are stopped (`vm-lifecycle` 3.8).
+        """
+        bus, store = self._api.bus, self._api.store
+        self._api.vm_states.forget_host(host)
+        # Before asking: a VM that is started meanwhile is in neither list.
+        expected = [store.get("VM", vm, "uuid") for vm in store.get("host", ref, "resident_VMs")]
+        listed = (await bus.call(contract.LIST, Empty(), host=host)).vms
         for state in listed:
-            change = contract.VmStateChanged(host=host, state=state, cause=contract.Cause.REQUEST)
-            await self._vm_events.apply(change)
+            if self._is_stray(state, ref):
+                await self._stop(host, state)
+            else:
+                self._vm_events.offer(contract.VmStateChanged(host=host, state=state, cause=contract.Cause.REQUEST))
         present = {state.uuid for state in listed}
-        store = self._api.store
-        for vm in list(store.get("host", ref, "resident_VMs")):
-            row = store.row("VM", vm)
-            if row is None or row["is_control_domain"] or row["uuid"] in present or row["current_operations"]:
+        for vm in expected:
+            row = self._api.store.row("VM", self._api.store.ref_of_uuid("VM", vm) or "")
+            if vm in present or row is None or row["is_control_domain"]:
                 continue
-            log.warning("VM %s is no longer on host %s: halted", row["uuid"], host)
-            changes = vm_state.halted(store, vm)
-            await self._api.database.transact([*changes, *published(store, "VM", vm, changes)])
+            state = await bus.call(contract.QUERY, contract.VmId(vm=vm), host=host)
+            if state.power_state is contract.PowerState.HALTED:
+                log.warning("VM %s is no longer on host %s", vm, host)
+            self._vm_events.offer(contract.VmStateChanged(host=host, state=state, cause=contract.Cause.REQUEST))
+
+    def _is_stray(self, state: contract.VmState, host: str) -> bool:
+        """Whether the host runs a VM that runs on another host by now, or whose record is gone."""
+        store = self._api.store
+        row = store.row("VM", store.ref_of_uuid("VM", state.uuid) or "")
+        if row is None:
+            return True
+        moving = not _MIGRATIONS.isdisjoint(row["current_operations"].values())
+        return row["resident_on"] not in (host, NULL, "") and not moving
+
+    async def _stop(self, host: str, state: contract.VmState) -> None:
+        log.error("VM %s on host %s does not belong there: stopped", state.uuid, host)
+        await self._api.bus.call(contract.SHUTDOWN, contract.VmShutdown(vm=state.uuid), host=host)
+
+
+_MIGRATIONS: Final = frozenset({"pool_migrate", "migrate_send"})
 
 
 def host_facts(store: Store, host: str, facts: contract.HostCapabilities) -> list[Change]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from services.api.allowed import CHECKS, published
 from services.api.api import Api
 from services.api.call import Call
 from services.api.operation import Lock
-from shared.contracts.db import Change, Delete, Delta, MapDrop, MapPut, Precondition, Unchanged
+from shared.contracts.db import Change, Delete, Delta, MapDrop, MapPut, Precondition, Unchanged, Update
 from shared.contracts.task import CANCEL, Cancel
 from shared.errors import ApiError
-from shared.store import Store, Touched
+from shared.store import NULL, Store, Touched
 
 log = logging.getLogger("api.locking")
 
@@ -40,23 +41,37 @@ class RowWaiters:
             for event in self._waiting.get((item.cls, item.ref), ()):
                 event.set()
 
-    async def changed(self, cls: str, ref: str, timeout: float) -> None:
-        """Until the row changes or `timeout` seconds have passed."""
+    @contextmanager
+    def watching(self, cls: str, ref: str) -> Iterator[asyncio.Event]:
+        """An event that every change of the row sets: clear it, look at the row, then wait."""
         event = asyncio.Event()
         events = self._waiting.setdefault((cls, ref), set())
         events.add(event)
         try:
-            await asyncio.wait_for(event.wait(), timeout)
-        except TimeoutError:
-            return
+            yield event
         finally:
             events.discard(event)
             if not events:
                 self._waiting.pop((cls, ref), None)
 
+    async def changed(self, cls: str, ref: str, timeout: float) -> None:
+        """Until the row changes or `timeout` seconds have passed."""
+        with self.watching(cls, ref) as event:
+            await _wait(event, timeout)
+
+
+async def _wait(event: asyncio.Event, timeout: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), timeout)
+    except TimeoutError:
+        return
+
 
 async def acquire(call: Call, waiters: RowWaiters, lock: Lock, arguments: tuple[Any, ...]) -> None:
-    """Takes the lock and what goes with it. Raises the check's refusal, or whatever `reserve` raises."""
+    """Takes the lock and what goes with it. Raises the check's refusal, or whatever `reserve` raises.
+
+    When it is cancelled, or the database does not answer, the lock may be taken all the same (`held`).
+    """
     ref = arguments[lock.argument]
     if call.store.row(lock.cls, ref) is None:
         raise ApiError("HANDLE_INVALID", lock.cls, ref)
@@ -73,37 +88,65 @@ async def acquire(call: Call, waiters: RowWaiters, lock: Lock, arguments: tuple[
         if lock.reserve is not None:
             taken += lock.reserve(call, store, arguments)
         taken += published(store, lock.cls, ref, taken)
-        row = store.find(lock.cls, ref)
-        given = [Unchanged(cls=lock.cls, ref=ref, generation=row.modified)] if row is not None else []
-        return [*call.task_row(), *taken], given, None
+        return [*call.task_row(), *taken], _unchanged(store, lock.cls, ref), None
 
     deadline = time.monotonic() + lock.policy.value
     while True:
         try:
             await call.api.database.decide(decision)
+            call.locked = True
             call.task_exists = call.task_exists or call.has_task
             return
-        except ApiError as error:
+        except BaseException as error:
             if lock.reserve is not None:
                 call.api.placement.withdraw(ref)
+            if not isinstance(error, ApiError):
+                raise
             left = deadline - time.monotonic()
             if error.code != "OTHER_OPERATION_IN_PROGRESS" or left <= 0:
                 raise
-            await waiters.changed(lock.cls, ref, min(left, _RECHECK))
+            await waiters.changed(error.params[0], error.params[1], min(left, _RECHECK))
+
+
+def _unchanged(store: Store, cls: str, ref: str) -> list[Precondition]:
+    """The row, and those whose operations would have refused this one: two decisions that look at each other's rows
+    must not both come true.
+    """
+    facts = {(cls, ref): None}
+    if cls == "VDI":
+        facts |= {("VBD", vbd): None for vbd in store.get("VDI", ref, "VBDs")}
+    elif cls == "VM":
+        for vbd in store.get("VM", ref, "VBDs"):
+            disk = store.row("VDI", store.get("VBD", vbd, "VDI"))
+            facts[("VBD", vbd)] = None
+            if disk is not None:
+                facts[("VDI", store.get("VBD", vbd, "VDI"))] = None
+                if store.get("VBD", vbd, "mode") == "RW":
+                    facts |= {("VBD", other): None for other in disk["VBDs"]}
+    rows = [(of, name, store.find(of, name)) for of, name in facts]
+    return [Unchanged(cls=of, ref=name, generation=row.modified) for of, name, row in rows if row is not None]
 
 
 async def _interrupt(call: Call, waiters: RowWaiters, lock: Lock, ref: str) -> None:
     """Cancels the operations that this one overrides, and waits until they have ended."""
     deadline = time.monotonic() + lock.policy.value
-    while time.monotonic() < deadline:
-        row = call.store.row(lock.cls, ref)
-        operations = row["current_operations"] if row is not None else {}
-        tasks = [task for task, operation in operations.items() if operation in lock.interrupts]
-        if not tasks:
-            return
-        for task in tasks:
-            await cancel_task(call.api, task)
-        await waiters.changed(lock.cls, ref, _RECHECK)
+    with waiters.watching(lock.cls, ref) as changed:
+        while time.monotonic() < deadline:
+            changed.clear()
+            row = call.store.row(lock.cls, ref)
+            operations = row["current_operations"] if row is not None else {}
+            tasks = [task for task, operation in operations.items() if operation in lock.interrupts]
+            if not tasks:
+                return
+            for task in tasks:
+                await cancel_task(call.api, task)
+            await _wait(changed, _RECHECK)
+
+
+def held(call: Call, lock: Lock, arguments: tuple[Any, ...]) -> bool:
+    """Whether the call has its lock; if it never heard so, whether the rows say it."""
+    row = call.store.row(lock.cls, arguments[lock.argument])
+    return call.locked or (row is not None and call.task in row["current_operations"])
 
 
 async def cancel_task(api: Api, task: str) -> None:
@@ -117,25 +160,23 @@ async def cancel_task(api: Api, task: str) -> None:
 def release(call: Call, lock: Lock, arguments: tuple[Any, ...], changes: Sequence[Change]) -> list[Change]:
     """What gives the lock back, together with the outcome's `changes`."""
     ref = arguments[lock.argument]
-    row = call.store.row(lock.cls, ref)
-    if row is None or any(
-        change.cls == lock.cls and change.ref == ref and isinstance(change, Delete) for change in changes
-    ):
+    if any(change.cls == lock.cls and change.ref == ref and isinstance(change, Delete) for change in changes):
         return list(changes)
     given_back: Change = MapDrop(cls=lock.cls, ref=ref, field="current_operations", key=call.task)
     everything = [*changes, given_back]
     return [*everything, *published(call.store, lock.cls, ref, everything)]
 
 
-def orphans(store: Store, running: Iterable[str]) -> list[Change]:
-    """Locks whose task nobody carries out any more: left by an API process that was killed."""
-    alive = set(running)
+def orphans(store: Store, running: Container[str]) -> list[Change]:
+    """What gives back the locks of tasks that nobody carries out any more, and what went with them."""
     changes: list[Change] = []
     for cls, table in store.tables.items():
         if "current_operations" not in table.cls.fields or cls == "task":
             continue
         for ref, row in table.rows.items():
-            for task in row.fields["current_operations"]:
-                if task not in alive:
-                    changes.append(MapDrop(cls=cls, ref=ref, field="current_operations", key=task))
+            operations = row.fields["current_operations"]
+            lost = [task for task in operations if task not in running]
+            changes += [MapDrop(cls=cls, ref=ref, field="current_operations", key=task) for task in lost]
+            if len(lost) == len(operations) and row.fields.get("scheduled_to_be_resident_on", NULL) not in (NULL, ""):
+                changes.append(Update(cls=cls, ref=ref, fields={"scheduled_to_be_resident_on": NULL}))
     return changes

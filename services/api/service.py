@@ -115,6 +115,7 @@ async def start(service: Service) -> Core:
         await service.serve(XENAPI, _bus_calls(dispatcher, host), host=host.uuid)
     await replica.wait_ready()
     if api.is_coordinator:
+        api.database.term = api.store.term
         await _coordinate(service, api)
     service.on_stop(executor.close)
     return Core(api, dispatcher)
@@ -145,7 +146,7 @@ def _count(service: Service, api: Api) -> None:
 
 async def _coordinate(service: Service, api: Api) -> None:
     """What only the coordinator does: takes over what an earlier process left, follows hosts, VMs and tasks."""
-    await tasks.abandon(api)
+    await tasks.abandon(api, tasks.unattended(api))
     await _drop_orphaned_locks(api)
     publisher = Publisher(api)
     vm_events = VmEvents(api)
@@ -198,14 +199,21 @@ async def _drop_orphaned_locks(api: Api) -> None:
     changes = locking.orphans(api.store, api.running)
     if changes:
         log.warning("giving back %d locks that nobody holds any more", len(changes))
-        await api.database.transact(changes)
+        await api.database.transact(changes, [RowPresent(cls=change.cls, ref=change.ref) for change in changes])
 
 
 async def _sweep(api: Api) -> None:
-    """Every half minute: sessions idle for a day, tasks long done."""
+    """Every half minute: sessions idle for a day, tasks long done, and what calls left that could not be ended."""
     progress: dict[str, float] = {}
+    unattended: set[str] = set()
     while True:
         await asyncio.sleep(SWEEP)
+        before, unattended = unattended, set(tasks.unattended(api))
+        try:
+            await tasks.abandon(api, before & unattended)
+            await _drop_orphaned_locks(api)
+        except ApiError as error:
+            log.warning("leftovers of calls are not removed: %s", error)
         now = time.time()
         old: list[Change] = [Delete(cls="session", ref=ref) for ref in sessions.expired(api, now)]
         old += [Delete(cls="task", ref=ref) for ref in tasks.collectable(api, now, progress)]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 
 from services.api import clock
+from services.api.api import Api
 from services.api.decisions.rows import existing
-from shared.contracts.db import Change, Create, Delete, Update
+from shared.contracts import storage as contract
+from shared.contracts.db import Change, Create, Delete, Precondition, RowPresent, Update
 from shared.contracts.storage import SrScan, SrStat, VdiInfo
 from shared.errors import ApiError
 from shared.store import NULL, Store
@@ -61,12 +63,28 @@ def stat_change(sr: str, stat: SrStat) -> Change:
     return Update(cls="SR", ref=sr, fields=fields)
 
 
-def reconciled(store: Store, sr: str, scan: SrScan) -> list[Change]:
-    """What a scan found, in rows: new disks appear, known ones are updated, those that are gone disappear."""
+async def rescan(api: Api, sr: str, host: str, more: Sequence[Change] = ()) -> None:
+    """Asks a host (uuid) what the SR holds, and brings the rows in line, together with `more` changes."""
+    async with api.disks.scan(sr) as moving:
+        found = await api.bus.call(contract.SR_SCAN, contract.SrRef(sr=api.uuid_of("SR", sr)), host=host)
+
+        def decision(store: Store) -> tuple[Sequence[Change], Sequence[Precondition], None]:
+            return [*more, *reconciled(store, sr, found, moving)], [RowPresent(cls="SR", ref=sr)], None
+
+        await api.database.decide(decision)
+
+
+def reconciled(store: Store, sr: str, scan: SrScan, moving: Container[str] = ()) -> list[Change]:
+    """What a scan found, in rows: new disks appear, known ones are updated, those that are gone disappear.
+
+    Nothing is said about disks (uuid) that are `moving`.
+    """
     known = {store.get("VDI", ref, "location"): ref for ref in store.get("SR", sr, "VDIs")}
     result: list[Change] = [stat_change(sr, scan.stat)]
     for info in scan.disks:
         ref = known.pop(info.location, None)
+        if info.uuid in moving:
+            continue
         if ref is None:
             fields = {
                 **vdi_fields(info),
@@ -84,6 +102,7 @@ def reconciled(store: Store, sr: str, scan: SrScan) -> list[Change]:
         if any(row[name] != value for name, value in now.items()):
             result.append(Update(cls="VDI", ref=ref, fields=now))
     for ref in known.values():
-        if not store.get("VDI", ref, "current_operations"):
+        row = existing(store, "VDI", ref)
+        if not row["current_operations"] and row["uuid"] not in moving:
             result.append(Delete(cls="VDI", ref=ref))
     return result

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from services.api import clock
 from services.api.api import Api
-from services.api.call import Call
+from services.api.call import Call, sync_name
 from services.api.wire import result
 from shared.contracts.db import Change, Delete, RowPresent, Update
-from shared.datamodel.types import Type
+from shared.contracts.task import CANCEL, Cancel
+from shared.datamodel import model
+from shared.datamodel.types import VOID, Type
 from shared.errors import ApiError
 
 COMPLETED_KEPT = 3900.0
@@ -37,16 +39,18 @@ def _ended(task: str, fields: Mapping[str, Any]) -> Change:
 
 def finish(call: Call, type_: Type, value: Any, error: ApiError | None) -> list[Change]:
     """What happens to the call's task when it ends: the row of a synchronous call goes."""
-    if not call.task_exists:
+    row = call.store.row("task", call.task)
+    if row is None:
         return []
     if not call.asynchronous:
-        return call.drop_task()
-    row = call.store.row("task", call.task)
-    if row is None or row["status"] != "pending":
+        return [Delete(cls="task", ref=call.task)]
+    if row["status"] != "pending":
         return []
     if "destroy" in row["current_operations"].values():
         return [Delete(cls="task", ref=call.task)]
-    return [succeeded(call.task, type_, value) if error is None else failed(call.task, error)]
+    if error is not None:
+        return [failed(call.task, error)]
+    return [succeeded(call.task, type_, "" if type_ is VOID else value)]
 
 
 def collectable(api: Api, now: float, progress_before: Mapping[str, float]) -> list[str]:
@@ -71,19 +75,28 @@ def collectable(api: Api, now: float, progress_before: Mapping[str, float]) -> l
     return old + [ref for _, ref in sorted(completed)[:surplus]]
 
 
-async def abandon(api: Api) -> None:
-    """Tasks that an earlier API process was working for when it ended: nobody does any more."""
-    ours = {
-        ref: row
+def unattended(api: Api) -> list[str]:
+    """Tasks of calls that nobody carries out: their API process has ended. Tasks that clients made are theirs."""
+    return [
+        ref
         for ref, row in api.store.rows("task").items()
-        if row["status"] == "pending" and row["resident_on"] == api.host_ref and ref not in api.running
-    }
+        if row["status"] == "pending"
+        and row["resident_on"] == api.host_ref
+        and ref not in api.running
+        and model.message(sync_name(row["name_label"])) is not None
+    ]
+
+
+async def abandon(api: Api, tasks: Iterable[str]) -> None:
+    """Ends them: whoever still works for them on a host stops, and their rows say so."""
     error = ApiError("INTERNAL_ERROR", "the API process was restarted while it worked on this task")
     changes: list[Change] = []
-    for ref, row in ours.items():
-        if row["name_label"].partition(".")[0] in ("Async", "InternalAsync"):
-            changes.append(failed(ref, error))
-        elif "." in row["name_label"]:
-            changes.append(Delete(cls="task", ref=ref))
+    for ref in tasks:
+        row = api.store.row("task", ref)
+        if row is None:
+            continue
+        await api.bus.publish(CANCEL, Cancel(task=ref), task=ref)
+        asynchronous = sync_name(row["name_label"]) != row["name_label"]
+        changes.append(failed(ref, error) if asynchronous else Delete(cls="task", ref=ref))
     if changes:
         await api.database.transact(changes, [RowPresent(cls="task", ref=change.ref) for change in changes])

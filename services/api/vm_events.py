@@ -10,18 +10,21 @@ import asyncio
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Final
 
 from services.api import vm_state
 from services.api.allowed import published
 from services.api.api import Api
 from services.api.decisions import vm_messages
+from services.api.decisions.rows import existing
+from services.api.decisions.vm_state_reset import OFF_DUTY
 from shared.bus.interface import BusError
 from shared.contracts import vm as contract
 from shared.contracts.alerts import ALERT, Alert
-from shared.contracts.db import Change, Delta
+from shared.contracts.db import Change, Delta, Precondition, Unchanged
 from shared.errors import ApiError
-from shared.store import NULL, Touched
+from shared.store import NULL, Store, Touched
 
 log = logging.getLogger("api.vm_events")
 
@@ -53,7 +56,8 @@ class VmEvents:
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._latest: dict[str, contract.VmStateChanged] = {}
+        self._latest: dict[tuple[str, str], contract.VmStateChanged] = {}
+        """By host and VM, both as uuid: what is not written yet."""
         self._wake = asyncio.Event()
         api.replica.watch(self._on_commit)
 
@@ -61,65 +65,88 @@ class VmEvents:
         await self._api.bus.subscribe(contract.STATE, self._on_state)
 
     def _on_state(self, change: contract.VmStateChanged, _: str) -> None:
-        self._latest[change.state.uuid] = change
-        self._wake.set()
+        self.offer(change)
+
+    def offer(self, change: contract.VmStateChanged) -> None:
+        """Has it written as soon as no call is busy with the VM, unless something newer is known by then."""
+        key = (change.host, change.state.uuid)
+        known = self._latest.get(key)
+        if known is None or change.state.seq >= known.state.seq:
+            self._latest[key] = change
+            self._wake.set()
 
     def _on_commit(self, touched: list[Touched], _: Delta | None) -> None:
-        if self._latest and any(item.cls == "VM" for item in touched):
-            self._wake.set()
+        for item in touched:
+            if item.cls == "VM":
+                if self._latest:
+                    self._wake.set()
+                if item.kind == "del":
+                    self._api.vm_states.forget_vm(item.row.fields["uuid"])
 
     async def run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for name, change in list(self._latest.items()):
-                if self._busy(name):
-                    continue
+            for key, change in list(self._latest.items()):
                 try:
-                    await self.apply(change)
+                    done = await self.apply(change)
                 except (BusError, ApiError) as error:
-                    log.warning("the new state of VM %s is not written yet: %s", name, error)
+                    log.warning("the new state of VM %s is not written yet: %s", change.state.uuid, error)
                     asyncio.get_running_loop().call_later(1.0, self._wake.set)
                     continue
-                if self._latest.get(name) is change:
-                    del self._latest[name]
+                if done and self._latest.get(key) is change:
+                    del self._latest[key]
 
-    def _busy(self, name: str) -> bool:
-        ref = self._api.store.ref_of_uuid("VM", name)
+    async def apply(self, change: contract.VmStateChanged) -> bool:
+        """Brings the VM's rows in line with what its host says. False: a call is busy with the VM, later."""
+
+        def decision(store: Store) -> tuple[Sequence[Change], Sequence[Precondition], bool]:
+            ref = store.ref_of_uuid("VM", change.state.uuid)
+            row = store.find("VM", ref) if ref is not None else None
+            if ref is None or row is None or not self._api.vm_states.is_news(change.host, change.state):
+                return [], [], True
+            if not LIFECYCLE.isdisjoint(row.fields["current_operations"].values()):
+                return [], [], False
+            changes = self._changes(store, ref, change)
+            return changes, [Unchanged(cls="VM", ref=ref, generation=row.modified)] if changes else [], True
+
+        before = self._power_state(change.state.uuid)
+        done = await self._api.database.decide(decision)
+        if done:
+            self._api.vm_states.note(change.host, change.state)
+            if self._power_state(change.state.uuid) != before or change.cause is contract.Cause.GUEST_REBOOT:
+                await self._tell(change)
+        return done
+
+    def _power_state(self, vm: str) -> str | None:
+        ref = self._api.store.ref_of_uuid("VM", vm)
         row = self._api.store.row("VM", ref) if ref is not None else None
-        return row is not None and not LIFECYCLE.isdisjoint(row["current_operations"].values())
+        return None if row is None else str(row["power_state"])
 
-    async def apply(self, change: contract.VmStateChanged) -> None:
-        """Brings the VM's rows in line with what its host says, if that is news."""
-        store = self._api.store
+    def _changes(self, store: Store, vm: str, change: contract.VmStateChanged) -> list[Change]:
         host = store.ref_of_uuid("host", change.host)
-        ref = store.ref_of_uuid("VM", change.state.uuid)
-        if host is None or ref is None:
-            return
-        row = store.row("VM", ref)
-        if row is None or row["is_control_domain"]:
-            return
+        row = existing(store, "VM", vm)
+        if host is None or row["is_control_domain"]:
+            return []
+        halted = change.state.power_state is contract.PowerState.HALTED
         resident = row["resident_on"]
-        if change.state.power_state is contract.PowerState.HALTED and resident not in (host, NULL, ""):
-            return  # it has moved on; this host has only let go of it
-        known = str(change.state.power_state) == row["power_state"] and change.state.domid == row["domid"]
-        if known and (change.state.power_state is contract.PowerState.HALTED or resident == host):
-            return  # the call that asked for it has written it
-        changes: list[Change] = vm_state.changes(store, host, ref, change.state, self._api.https_url)
-        changes += published(store, "VM", ref, changes)
-        if change.cause is not contract.Cause.REQUEST:
-            log.info(
-                "VM %s is %s: %s", row["uuid"], change.state.power_state, change.cause, extra={"host_uuid": change.host}
-            )
-        await self._api.database.transact(changes)
-        await self._tell(change, ref)
+        if resident not in (host, NULL, ""):
+            if not halted:
+                log.error("VM %s runs on host %s, but belongs on %s", row["uuid"], change.host, resident)
+            return []  # it has moved on; this host has only let go of it
+        if halted and row["power_state"] in OFF_DUTY:
+            return []
+        changes = vm_state.changes(store, host, vm, change.state, self._api.https_url)
+        return [*changes, *published(store, "VM", vm, changes)] if changes else []
 
-    async def _tell(self, change: contract.VmStateChanged, vm: str) -> None:
+    async def _tell(self, change: contract.VmStateChanged) -> None:
         """An alert for what the guest did (upstream has none for this; people want to know)."""
-        row = self._api.store.row("VM", vm)
+        ref = self._api.store.ref_of_uuid("VM", change.state.uuid)
+        row = self._api.store.row("VM", ref) if ref is not None else None
         name = _ALERTS.get(change.cause)
         if row is None or name is None:
             return
+        log.info("VM %s %s", row["uuid"], _WORDS[change.cause], extra={"host_uuid": change.host})
         alert = Alert(
             id=str(uuid.uuid4()),
             name=name,

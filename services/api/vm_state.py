@@ -18,6 +18,31 @@ Url = Callable[[str, str], str]
 """Makes a URL from an address and a path."""
 
 
+class SeenStates:
+    """How far the rows have followed each VM on each host, by the `seq` of its states, which only rises: what a host
+    said earlier may arrive later, and what a call has written is no news when it comes as an event.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[str, dict[str, int]] = {}
+
+    def is_news(self, host: str, state: VmState) -> bool:
+        """`host`: uuid."""
+        return state.seq > self._seen.get(host, {}).get(state.uuid, -1)
+
+    def note(self, host: str, state: VmState) -> None:
+        if self.is_news(host, state):
+            self._seen.setdefault(host, {})[state.uuid] = state.seq
+
+    def forget_host(self, host: str) -> None:
+        """Its services count anew, perhaps."""
+        self._seen.pop(host, None)
+
+    def forget_vm(self, vm: str) -> None:
+        for seen in self._seen.values():
+            seen.pop(vm, None)
+
+
 def changes(store: Store, host: str, vm: str, state: VmState, url: Url) -> list[Change]:
     """The changes that bring the VM's rows in line with its state on that host; none for what is already so.
 
@@ -34,7 +59,9 @@ def changes(store: Store, host: str, vm: str, state: VmState, url: Url) -> list[
         "resident_on": host,
         "scheduled_to_be_resident_on": NULL,
     }
-    result: list[Change] = [Update(cls="VM", ref=vm, fields=fields)]
+    result: list[Change] = []
+    if any(row[name] != value for name, value in fields.items()):
+        result.append(Update(cls="VM", ref=vm, fields=fields))
     result += _metrics(store, vm, state)
     result += _consoles(store, host, vm, state, url)
     for cls, attached in (("VBD", state.vbds), ("VIF", state.vifs)):
@@ -64,11 +91,14 @@ def _metrics(store: Store, vm: str, state: VmState) -> list[Change]:
         "VCPUs_number": state.vcpus,
         "current_domain_type": state.domain_type,
         "hvm": state.domain_type == "hvm",
-        "last_updated": clock.now(),
     }
     if state.start_time:
         fields["start_time"] = clock.stamp(state.start_time)
-    if store.row("VM_metrics", metrics) is not None:
+    row = store.row("VM_metrics", metrics)
+    if row is not None and all(row[name] == value for name, value in fields.items()):
+        return []
+    fields["last_updated"] = clock.now()
+    if row is not None:
         return [Update(cls="VM_metrics", ref=metrics, fields=fields)]
     ref = f"OpaqueRef:{uuid.uuid4()}"
     start = {"start_time": clock.EPOCH, "install_time": clock.EPOCH}

@@ -10,7 +10,7 @@ from services.api.decisions import pbd_operations
 from services.api.decisions.rows import existing
 from services.api.implicit import constructor_fields
 from services.api.operation import operation
-from services.api.storage_hosts import reconciled, stat_change
+from services.api.storage_hosts import rescan, stat_change
 from shared.contracts import storage as contract
 from shared.contracts.db import Create, Delete, Update
 from shared.errors import ApiError
@@ -47,14 +47,8 @@ async def plug(call: Call, self: str) -> None:
     host = call.api.uuid_of("host", row["host"])
     request = contract.SrAttach(sr=sr["uuid"], type=sr["type"], device_config=row["device_config"], ref=row["SR"])
     stat = await call.api.bus.call(contract.SR_ATTACH, request, host=host)
-    found = await call.api.bus.call(contract.SR_SCAN, contract.SrRef(sr=sr["uuid"]), host=host)
-    await call.transact(
-        [
-            Update(cls="PBD", ref=self, fields={"currently_attached": True}),
-            stat_change(row["SR"], stat),
-            *reconciled(call.store, row["SR"], found),
-        ]
-    )
+    plugged = Update(cls="PBD", ref=self, fields={"currently_attached": True})
+    await rescan(call.api, row["SR"], host, [plugged, stat_change(row["SR"], stat)])
 
 
 @operation("PBD.unplug")

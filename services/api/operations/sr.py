@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid as uuids
+from functools import partial
 from typing import Any
 
 from services.api.call import Call, new_ref
 from services.api.decisions.rows import existing
 from services.api.operation import Lock, operation
-from services.api.storage_hosts import host_for, is_live, reconciled, stat_change
+from services.api.storage_hosts import host_for, is_live, rescan, stat_change
 from shared.contracts import storage as contract
 from shared.contracts.db import Change, Create, Delete, Update
 from shared.errors import ApiError
@@ -76,20 +77,19 @@ async def create(
             fields={"uuid": uuid, **_row(name_label, name_description, type, content_type, shared, sm_config)},
         )
     ]
-    attached: list[str] = []
-    try:
-        for one in hosts:
-            attach = contract.SrAttach(sr=uuid, type=type, device_config=device_config, ref=sr)
-            stat = await call.api.bus.call(contract.SR_ATTACH, attach, host=call.api.uuid_of("host", one))
-            attached.append(one)
-            fields = {"host": one, "SR": sr, "device_config": device_config, "currently_attached": True}
-            changes.append(Create(cls="PBD", ref=new_ref(), fields=fields))
-        await call.transact([*changes, stat_change(sr, stat)])
-    except BaseException:
-        for one in attached:
-            await call.api.bus.call(contract.SR_DETACH, contract.SrRef(sr=uuid), host=call.api.uuid_of("host", one))
-        raise
+    for one in hosts:
+        where = call.api.uuid_of("host", one)
+        call.undo.append(partial(_detach, call, uuid, where))
+        attach = contract.SrAttach(sr=uuid, type=type, device_config=device_config, ref=sr)
+        stat = await call.api.bus.call(contract.SR_ATTACH, attach, host=where)
+        fields = {"host": one, "SR": sr, "device_config": device_config, "currently_attached": True}
+        changes.append(Create(cls="PBD", ref=new_ref(), fields=fields))
+    call.on_success += [*changes, stat_change(sr, stat)]
     return sr
+
+
+async def _detach(call: Call, sr: str, host: str) -> None:
+    await call.api.bus.call(contract.SR_DETACH, contract.SrRef(sr=sr), host=host)
 
 
 @operation("SR.introduce")
@@ -115,9 +115,7 @@ async def introduce(
 
 @operation("SR.scan", Lock("SR", "scan"))
 async def scan(call: Call, sr: str) -> None:
-    request = contract.SrRef(sr=call.api.uuid_of("SR", sr))
-    found = await call.api.bus.call(contract.SR_SCAN, request, host=call.api.uuid_of("host", host_for(call.store, sr)))
-    call.on_success += reconciled(call.store, sr, found)
+    await rescan(call.api, sr, call.api.uuid_of("host", host_for(call.store, sr)))
 
 
 @operation("SR.update", Lock("SR", "update"))

@@ -13,6 +13,8 @@ from services.api.decisions.rows import existing, is_null
 from services.api.implicit import constructor_fields
 from services.api.operation import Lock, operation
 from services.api.storage_hosts import host_for, vdi_fields
+from shared.bus.contract import Method
+from shared.bus.interface import BusError
 from shared.contracts import storage as contract
 from shared.contracts.db import Change, Create, Delete, Update
 from shared.errors import ApiError
@@ -37,32 +39,75 @@ async def make_disk(call: Call, record: Mapping[str, Any]) -> str:
         raise ApiError("INVALID_VALUE", "virtual_size", size)
     if fields["type"] not in CREATABLE:
         raise ApiError("VDI_INCOMPATIBLE_TYPE", NULL, fields["type"])
-    uuid = str(uuids.uuid4())
+    disk = _NewDisk(call, sr)
     request = contract.VdiCreate(
-        sr=call.api.uuid_of("SR", sr),
-        uuid=uuid,
+        sr=disk.sr_uuid,
+        uuid=disk.uuid,
         virtual_size=size,
         name_label=fields["name_label"],
         name_description=fields["name_description"],
         type=fields["type"],
         sm_config=fields["sm_config"],
     )
-    host = call.api.uuid_of("host", host_for(call.store, sr))
-    info = await call.api.bus.call(contract.VDI_CREATE, request, host=host)
-    ref = new_ref()
-    row = {**fields, **vdi_fields(info), "managed": True, "snapshot_time": clock.EPOCH}
+    info = await disk.make(contract.VDI_CREATE, request)
+    return await disk.keep({**fields, **vdi_fields(info), "managed": True, "snapshot_time": clock.EPOCH})
+
+
+class _NewDisk:
+    """A disk that a call makes on an SR, and its row. Both go again if the call fails, however far it came."""
+
+    def __init__(self, call: Call, sr: str) -> None:
+        self.uuid = str(uuids.uuid4())
+        self.sr_uuid = call.api.uuid_of("SR", sr)
+        self._call = call
+        self._sr = sr
+        self._ref = new_ref()
+        self._location = ""
+        call.moves_disk(self.uuid)
+
+    async def make(self, method: Method[Any, contract.VdiInfo], request: Any) -> contract.VdiInfo:
+        host = self._call.api.uuid_of("host", host_for(self._call.store, self._sr))
+        self._call.undo.append(self._undo)
+        try:
+            info = await self._call.api.bus.call(method, request, host=host)
+        except ApiError as error:
+            if not isinstance(error, BusError) and error.code != "TASK_CANCELLED":
+                self._call.undo.remove(self._undo)  # the SR says that there is none
+            raise
+        self._location = info.location
+        return info
+
+    async def keep(self, row: Mapping[str, Any]) -> str:
+        await self._call.transact([Create(cls="VDI", ref=self._ref, fields=dict(row))])
+        return self._ref
+
+    async def _undo(self) -> None:
+        store = self._call.store
+        row = store.row("VDI", self._ref)
+        vbds: list[Change] = [Delete(cls="VBD", ref=ref) for ref in (row["VBDs"] if row is not None else ())]
+        await self._call.api.database.transact([*vbds, Delete(cls="VDI", ref=self._ref)])
+        host = self._call.api.uuid_of("host", host_for(store, self._sr))
+        if not self._location:  # no answer: the SR knows whether there is a disk, and where
+            scan = await self._call.api.bus.call(contract.SR_SCAN, contract.SrRef(sr=self.sr_uuid), host=host)
+            self._location = next((info.location for info in scan.disks if info.uuid == self.uuid), "")
+        if self._location:
+            await _destroy(self._call, self._sr, contract.VdiRef(sr=self.sr_uuid, location=self._location))
+
+
+async def _destroy(call: Call, sr: str, disk: contract.VdiRef) -> None:
+    """Removes the disk itself; one that its SR no longer has is fine."""
     try:
-        await call.transact([Create(cls="VDI", ref=ref, fields=row)])
-    except ApiError:
-        location = contract.VdiRef(sr=request.sr, location=info.location)
-        await call.api.bus.call(contract.VDI_DESTROY, location, host=host)
-        raise
-    return ref
+        await call.api.bus.call(contract.VDI_DESTROY, disk, host=call.api.uuid_of("host", host_for(call.store, sr)))
+    except ApiError as error:
+        if error.code != "VDI_MISSING":
+            raise
 
 
 @operation("VDI.destroy", Lock("VDI", "destroy"))
 async def destroy(call: Call, self: str) -> None:
-    await destroy_disk(call, self)
+    row = existing(call.store, "VDI", self)
+    call.moves_disk(row["uuid"])
+    await _destroy(call, row["SR"], contract.VdiRef(sr=call.api.uuid_of("SR", row["SR"]), location=row["location"]))
     call.on_success.append(Delete(cls="VDI", ref=self))
     for vbd in call.store.get("VDI", self, "VBDs"):
         row = existing(call.store, "VBD", vbd)
@@ -72,31 +117,18 @@ async def destroy(call: Call, self: str) -> None:
             call.on_success.append(Delete(cls="VBD", ref=vbd))
 
 
-async def destroy_disk(call: Call, vdi: str) -> None:
-    """Removes the disk itself; one that its SR no longer has is fine."""
-    row = existing(call.store, "VDI", vdi)
-    host = call.api.uuid_of("host", host_for(call.store, row["SR"]))
-    request = contract.VdiRef(sr=call.api.uuid_of("SR", row["SR"]), location=row["location"])
-    try:
-        await call.api.bus.call(contract.VDI_DESTROY, request, host=host)
-    except ApiError as error:
-        if error.code != "VDI_MISSING":
-            raise
-
-
 async def copy_disk(call: Call, vdi: str, method: Any, *, snapshot: bool = False, name: str | None = None) -> str:
     """A clone, snapshot or copy of a disk in its own SR, and its row."""
     row = existing(call.store, "VDI", vdi)
+    disk = _NewDisk(call, row["SR"])
     request = contract.VdiClone(
-        sr=call.api.uuid_of("SR", row["SR"]),
+        sr=disk.sr_uuid,
         location=row["location"],
-        uuid=str(uuids.uuid4()),
+        uuid=disk.uuid,
         snapshot=snapshot,
         name_label=row["name_label"] if name is None else name,
     )
-    host = call.api.uuid_of("host", host_for(call.store, row["SR"]))
-    info = await call.api.bus.call(method, request, host=host)
-    ref = new_ref()
+    info = await disk.make(method, request)
     kept = ("name_description", "SR", "type", "sharable", "other_config", "xenstore_data", "tags", "on_boot")
     fields: dict[str, Any] = {
         **{field: row[field] for field in kept},
@@ -108,8 +140,7 @@ async def copy_disk(call: Call, vdi: str, method: Any, *, snapshot: bool = False
         "snapshot_time": clock.now() if snapshot else clock.EPOCH,
         "read_only": row["read_only"] or snapshot,
     }
-    await call.transact([Create(cls="VDI", ref=ref, fields=fields)])
-    return ref
+    return await disk.keep(fields)
 
 
 @operation("VDI.clone", Lock("VDI", "clone"))

@@ -14,7 +14,7 @@ from services.api.decisions import vm_records
 from services.api.decisions.rows import existing, is_null
 from services.api.implicit import constructor_fields
 from services.api.operation import Lock, Policy, operation
-from services.api.operations.vdi import copy_disk, destroy_disk, make_disk
+from services.api.operations.vdi import copy_disk, make_disk
 from shared.contracts import storage as contract
 from shared.contracts.db import Change, Create, Delete, Update
 from shared.errors import ApiError
@@ -39,21 +39,14 @@ async def create(call: Call, args: Mapping[str, Any]) -> str:
 
 
 async def _copied(call: Call, vm: str, name: str, method: Any) -> str:
-    """Disks first, then the record; disks made so far are removed when something fails."""
+    """Disks first, then the record, which appears with the end of the call."""
     made: dict[str, str] = {}
     ref = new_ref()
-    try:
-        for vbd_ref in existing(call.store, "VM", vm)["VBDs"]:
-            vbd = existing(call.store, "VBD", vbd_ref)
-            if vbd["type"] != "CD" and not vbd["empty"] and not is_null(vbd["VDI"]):
-                made[vbd_ref] = await copy_disk(call, vbd["VDI"], method)
-        changes = vm_records.cloned(call.store, vm, ref, name, made, fresh)
-        await call.transact(_with_allowed(call, ref, changes))
-    except BaseException:
-        for disk in made.values():
-            await destroy_disk(call, disk)
-            await call.transact([Delete(cls="VDI", ref=disk)])
-        raise
+    for vbd_ref in existing(call.store, "VM", vm)["VBDs"]:
+        vbd = existing(call.store, "VBD", vbd_ref)
+        if vbd["type"] != "CD" and not vbd["empty"] and not is_null(vbd["VDI"]):
+            made[vbd_ref] = await copy_disk(call, vbd["VDI"], method)
+    call.on_success += _with_allowed(call, ref, vm_records.cloned(call.store, vm, ref, name, made, fresh))
     return ref
 
 
@@ -86,16 +79,8 @@ async def provision(call: Call, vm: str) -> None:
     for disk in disks:
         if call.store.ref_of_uuid("SR", disk.sr) is None:
             raise ApiError("UUID_INVALID", "sr", disk.sr)
-    made: list[str] = []
-    try:
-        for disk in disks:
-            made.append(await _provision_disk(call, vm, disk))
-    except BaseException:
-        for vdi in made:
-            await destroy_disk(call, vdi)
-            vbds = [Delete(cls="VBD", ref=ref) for ref in call.store.get("VDI", vdi, "VBDs")]
-            await call.transact([*vbds, Delete(cls="VDI", ref=vdi)])
-        raise
+    for disk in disks:
+        await _provision_disk(call, vm, disk)
     fields: dict[str, Any] = {"is_a_template": False, "other_config": config}
     changes: list[Change] = []
     metrics = row["metrics"]
@@ -109,7 +94,7 @@ async def provision(call: Call, vm: str) -> None:
     call.on_success += [*changes, Update(cls="VM", ref=vm, fields=fields)]
 
 
-async def _provision_disk(call: Call, vm: str, disk: provisioning.Disk) -> str:
+async def _provision_disk(call: Call, vm: str, disk: provisioning.Disk) -> None:
     record: dict[str, Any] = {
         "name_label": disk.device,
         "name_description": f"Created by template provisioner for {existing(call.store, 'VM', vm)['name_label']}",
@@ -136,7 +121,6 @@ async def _provision_disk(call: Call, vm: str, disk: provisioning.Disk) -> str:
         "qos_algorithm_params": {},
     }
     await call.transact([Create(cls="VBD", ref=new_ref(), fields=fields)])
-    return vdi
 
 
 @operation("VM.destroy", Lock("VM", "destroy", policy=Policy.STANDARD))

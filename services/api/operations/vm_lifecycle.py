@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from services.api import vm_state
+from services.api.allowed import CHECKS
 from services.api.call import Call
 from services.api.decisions import placement as placing
 from services.api.decisions import vm_messages, vm_records
@@ -40,27 +41,33 @@ def _reserve_given(call: Call, store: Store, arguments: tuple[Any, ...]) -> Sequ
 
 
 def _reserve(call: Call, store: Store, vm: str, host: str) -> list[Change]:
-    """The VM counts on the host from here on; the host knows that something is being started."""
+    """The VM counts on the host from here on, its devices are spoken for, the host knows that something is started."""
+    row = existing(store, "VM", vm)
+    devices = [("VBD", ref) for ref in row["VBDs"]] + [("VIF", ref) for ref in row["VIFs"]]
+    for cls, ref in devices:
+        refusal = CHECKS[cls](store, ref, "attach")
+        if refusal is not None:
+            raise refusal
+    marks = [_mark(call, "host", host, "vm_start"), *(_mark(call, cls, ref, "attach") for cls, ref in devices)]
+    call.ending = [MapDrop(cls=mark.cls, ref=mark.ref, field=mark.field, key=mark.key) for mark in marks]
+    call.on_failure = [Update(cls="VM", ref=vm, fields={"scheduled_to_be_resident_on": NULL})]
+    prepared = vm_records.prepared_for_start(row)
     call.api.placement.promise(vm, host)
-    prepared = vm_records.prepared_for_start(existing(store, "VM", vm))
     return [
         Update(cls="VM", ref=vm, fields={**prepared, "scheduled_to_be_resident_on": host}),
-        MapPut(cls="host", ref=host, field="current_operations", key=call.task, value="vm_start"),
+        *marks,
     ]
+
+
+def _mark(call: Call, cls: str, ref: str, operation: str) -> MapPut:
+    return MapPut(cls=cls, ref=ref, field="current_operations", key=call.task, value=operation)
 
 
 async def _start(call: Call, vm: str, paused: bool, force: bool) -> None:
     """Runs the VM on the host that was reserved for it."""
     host = str(call.store.get("VM", vm, "scheduled_to_be_resident_on"))
-    call.ending.append(MapDrop(cls="host", ref=host, field="current_operations", key=call.task))
-    call.on_failure.append(Update(cls="VM", ref=vm, fields={"scheduled_to_be_resident_on": NULL}))
-    try:
-        request = contract.VmStart(vm=vm_spec(call.store, vm), paused=paused, force=force)
-        state = await call.api.bus.call(contract.START, request, host=call.api.uuid_of("host", host))
-    except BaseException:
-        call.api.placement.withdraw(vm)
-        raise
-    call.on_success += vm_state.changes(call.store, host, vm, state, call.api.https_url)
+    request = contract.VmStart(vm=vm_spec(call.store, vm), paused=paused, force=force)
+    await _on_host(call, vm, host, contract.START, request)
     _alert(call, vm, "VM_STARTED", host=existing(call.store, "host", host))
 
 
@@ -77,19 +84,31 @@ async def start_on(call: Call, vm: str, host: str, start_paused: bool, force: bo
 # ---- what a running VM does
 
 
-def _host_of(call: Call, vm: str) -> tuple[str, str]:
-    """Reference and uuid of the host that runs the VM. Raises INTERNAL_ERROR when the rows do not name one."""
-    host = str(call.store.get("VM", vm, "resident_on"))
-    if is_null(host):
+def _host_of(call: Call, vm: str) -> str:
+    """The host that runs the VM. Raises VM_BAD_POWER_STATE when the guest has just halted by itself."""
+    row = existing(call.store, "VM", vm)
+    if row["power_state"] == "Halted":
+        raise ApiError("VM_BAD_POWER_STATE", vm, "running", "halted")
+    if is_null(row["resident_on"]):
         raise ApiError("INTERNAL_ERROR", f"the database does not say on which host {vm} is")
-    return host, call.api.uuid_of("host", host)
+    return str(row["resident_on"])
+
+
+async def _on_host(call: Call, vm: str, host: str, method: Any, request: Any) -> None:
+    """Has the host do it, and shows the state it answers."""
+    name, where = call.api.uuid_of("VM", vm), call.api.uuid_of("host", host)
+    try:
+        state = await call.api.bus.call(method, request, host=where)
+    except ApiError as error:
+        if name not in error.params:
+            raise
+        raise ApiError(error.code, *(vm if text == name else text for text in error.params)) from error
+    call.on_success += vm_state.changes(call.store, host, vm, state, call.api.https_url)
+    call.written.append(lambda: call.api.vm_states.note(where, state))
 
 
 async def _in_place(call: Call, vm: str, method: Any, request: Any, name: str, forcibly: bool = False) -> None:
-    """Has the VM's host do it, and shows the state it answers."""
-    host, uuid = _host_of(call, vm)
-    state = await call.api.bus.call(method, request, host=uuid)
-    call.on_success += vm_state.changes(call.store, host, vm, state, call.api.https_url)
+    await _on_host(call, vm, _host_of(call, vm), method, request)
     _alert(call, vm, name, forcibly=forcibly)
 
 
@@ -136,7 +155,9 @@ async def shutdown(call: Call, vm: str) -> None:
         try:
             await _shutdown(call, vm, clean=True, timeout=delay or CLEAN_TIMEOUT)
             return
-        except ApiError:
+        except ApiError as error:
+            if error.code == "TASK_CANCELLED":
+                raise
             call.on_success.clear()
             call.alerts.clear()
     await _shutdown(call, vm, clean=False, timeout=CLEAN_TIMEOUT)

@@ -1,0 +1,381 @@
+"""A host's services as the contracts describe them, in memory: VMs, disks and interfaces are entries of dictionaries.
+
+Tests interfere by name of the method: `fail("vm.start", error)`, `hold("vm.start")`, and by what guests do themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from shared.bus.context import current
+from shared.bus.contract import Empty, Method
+from shared.bus.endpoint import Endpoint
+from shared.bus.memory import MemoryBroker
+from shared.bus.timing import Timing
+from shared.contracts import network, storage, vm
+from shared.contracts.ha import HEARTBEAT, Heartbeat
+from shared.contracts.vm import Cause, PowerState
+from shared.errors import ApiError
+
+MIB = 1 << 20
+OVERHEAD = 130 * MIB
+"""What a VM takes on the host beside its memory, as the API counts it for one virtual CPU."""
+
+
+class Gate:
+    """A place where a call stands until the test lets it go. `reached`: it has arrived."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self._opened = asyncio.Event()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def __call__(self) -> None:
+        self.reached.set()
+        try:
+            await self._opened.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+
+Act = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class Disks:
+    """The medium behind SRs, which all hosts share. `open`: location to the host that has the disk open."""
+
+    size: int = 1 << 40
+    srs: dict[str, dict[str, storage.VdiInfo]] = field(default_factory=dict)
+    open: dict[str, str] = field(default_factory=dict)
+
+
+class FakeHost:
+    def __init__(self, broker: MemoryBroker, uuid: str, disks: Disks, memory: int, timing: Timing) -> None:
+        self.uuid = uuid
+        self.memory = memory
+        self.disks = disks
+        self.vms: dict[str, vm.VmState] = {}
+        self.attached: set[str] = set()
+        self.served: list[str] = []
+        """Methods in the order in which they were called."""
+        self._broker = broker
+        self._timing = timing
+        self._acts: dict[str, deque[Act]] = {}
+        self._numbers = itertools.count(1)
+        self._boot = ""
+        self._bus: Endpoint | None = None
+
+    @property
+    def bus(self) -> Endpoint:
+        assert self._bus is not None, "the host is down"
+        return self._bus
+
+    # ---- up and down
+
+    async def up(self) -> None:
+        """Its services start; VMs that are there stay."""
+        self._bus = await self._broker.connect(self.uuid, self._timing)
+        handlers: list[tuple[Method[Any, Any], Callable[[Any], Awaitable[Any]]]] = [
+            (vm.CAPABILITIES, self._capabilities),
+            (vm.START, self._start),
+            (vm.SHUTDOWN, self._shutdown),
+            (vm.REBOOT, self._reboot),
+            (vm.PAUSE, lambda request: self._set_state(request.vm, PowerState.PAUSED)),
+            (vm.UNPAUSE, lambda request: self._set_state(request.vm, PowerState.RUNNING)),
+            (vm.QUERY, self._query),
+            (vm.LIST, self._list),
+            (storage.DRIVERS, self._drivers),
+            (storage.SR_CREATE, self._sr_create),
+            (storage.SR_ATTACH, self._sr_attach),
+            (storage.SR_DETACH, self._sr_detach),
+            (storage.SR_DESTROY, self._sr_destroy),
+            (storage.SR_SCAN, self._sr_scan),
+            (storage.VDI_CREATE, self._vdi_create),
+            (storage.VDI_DESTROY, self._vdi_destroy),
+            (storage.VDI_CLONE, self._vdi_clone),
+            (storage.VDI_COPY, self._vdi_clone),
+            (storage.VDI_RESIZE, self._vdi_resize),
+            (network.VIFS_PLUG, self._vifs_plug),
+            (network.VIFS_UNPLUG, self._nothing),
+        ]
+        for method, handler in handlers:
+            await self._bus.serve(method, self._wrapped(method, handler), host=self.uuid)
+        for service in ("vm", "storage", "network"):
+            await self._bus.start_consuming(service, host=self.uuid)
+        self._boot = str(uuid.uuid4())
+        await self.heartbeat()
+
+    async def down(self) -> None:
+        """Its services are killed; VMs go on."""
+        if self._bus is not None:
+            await self._bus.abandon()
+            self._bus = None
+
+    async def heartbeat(self) -> None:
+        beat = Heartbeat(host=self.uuid, boot=self._boot, seq=next(self._numbers), interval=1.0, time=time.time())
+        await self.bus.publish(HEARTBEAT, beat, uuid=self.uuid)
+
+    # ---- interference
+
+    def then(self, method: str, act: Act) -> None:
+        """The next call of the method runs `act` first; several acts serve several calls."""
+        self._acts.setdefault(method, deque()).append(act)
+
+    def fail(self, method: str, error: Exception) -> None:
+        async def act() -> None:
+            raise error
+
+        self.then(method, act)
+
+    def hold(self, method: str) -> Gate:
+        gate = Gate()
+        self.then(method, gate)
+        return gate
+
+    def after(self, method: str) -> Gate:
+        """The next call of the method does its work and stands before it answers."""
+        gate = Gate()
+        self._acts.setdefault(f"after {method}", deque()).append(gate)
+        return gate
+
+    def _wrapped(self, method: Method[Any, Any], handler: Callable[[Any], Awaitable[Any]]) -> Any:
+        async def handle(request: Any) -> Any:
+            self.served.append(method.key)
+            await self._act(method.key)
+            answer = await handler(request)
+            await self._act(f"after {method.key}")
+            return answer
+
+        return handle
+
+    async def _act(self, name: str) -> None:
+        waiting = self._acts.get(name)
+        if waiting:
+            await waiting.popleft()()
+
+    # ---- what guests do
+
+    async def guest_halts(self, name: str, cause: Cause = Cause.GUEST_SHUTDOWN) -> None:
+        self.vms.pop(name, None)
+        self._close_disks(name)
+        await self._tell(self._state(name), cause)
+
+    async def guest_reboots(self, name: str) -> None:
+        state = self.vms[name]
+        await self._change(state, Cause.GUEST_REBOOT, domid=next(self._numbers))
+
+    # ---- vm
+
+    def _state(self, name: str) -> vm.VmState:
+        halted = vm.VmState(uuid=name, ref="", power_state=PowerState.HALTED, seq=next(self._numbers))
+        return self.vms.get(name, halted)
+
+    async def _tell(self, state: vm.VmState, cause: Cause) -> None:
+        await self.bus.publish(vm.STATE, vm.VmStateChanged(host=self.uuid, state=state, cause=cause), host=self.uuid)
+
+    async def _change(self, state: vm.VmState, cause: Cause = Cause.REQUEST, **fields: Any) -> vm.VmState:
+        state = msgspec.structs.replace(state, seq=next(self._numbers), **fields)
+        self.vms[state.uuid] = state
+        await self._tell(state, cause)
+        return state
+
+    async def _capabilities(self, _: Empty) -> vm.HostCapabilities:
+        return vm.HostCapabilities(
+            backend="simulator",
+            accel="simulated",
+            version="0",
+            cpu_count=4,
+            cpu_model="fake",
+            cpu_vendor="fake",
+            cpu_speed=1000,
+            cpu_flags="",
+            memory_total=self.memory,
+            memory_overhead=0,
+            capabilities=["hvm-3.0-x86_64", "pv"],
+        )
+
+    def used(self) -> int:
+        return sum(state.memory_actual + OVERHEAD for state in self.vms.values())
+
+    async def _start(self, request: vm.VmStart) -> vm.VmState:
+        spec = request.vm
+        if spec.uuid in self.vms:
+            raise ApiError("VM_BAD_POWER_STATE", spec.ref, "Halted", str(self.vms[spec.uuid].power_state))
+        needed = spec.memory_dynamic_max + OVERHEAD
+        if needed > self.memory - self.used():
+            raise ApiError("HOST_NOT_ENOUGH_FREE_MEMORY", needed, self.memory - self.used())
+        locations = [vbd.location for vbd in spec.vbds if vbd.location]
+        if any(location in self.disks.open for location in locations):
+            raise ApiError("VDI_IN_USE", "", "attach")
+        for vbd in spec.vbds:
+            if vbd.location:
+                self._disk(vbd.sr, vbd.location)
+                self.disks.open[vbd.location] = spec.uuid
+        state = vm.VmState(
+            uuid=spec.uuid,
+            ref=spec.ref,
+            power_state=PowerState.PAUSED if request.paused else PowerState.RUNNING,
+            domid=next(self._numbers),
+            start_time=time.time(),
+            memory_actual=spec.memory_dynamic_max,
+            vcpus=spec.vcpus_at_startup,
+            domain_type=spec.domain_type,
+            consoles=[vm.ConsoleInfo(protocol="vt100")],
+            vbds=[vbd.ref for vbd in spec.vbds if vbd.location],
+            vifs=[vif.ref for vif in spec.vifs],
+        )
+        return await self._change(state)
+
+    def _present(self, name: str) -> vm.VmState:
+        state = self.vms.get(name)
+        if state is None:
+            raise ApiError("VM_BAD_POWER_STATE", name, "Running", "Halted")
+        return state
+
+    async def _shutdown(self, request: vm.VmShutdown) -> vm.VmState:
+        self._present(request.vm)
+        if request.clean:
+            await self._act("guest.shutdown")
+        del self.vms[request.vm]
+        self._close_disks(request.vm)
+        state = self._state(request.vm)
+        await self._tell(state, Cause.REQUEST)
+        return state
+
+    def _close_disks(self, name: str) -> None:
+        for location in [location for location, user in self.disks.open.items() if user == name]:
+            del self.disks.open[location]
+
+    async def _reboot(self, request: vm.VmReboot) -> vm.VmState:
+        state = self._present(request.vm.uuid)
+        if request.clean:
+            await self._act("guest.shutdown")
+        return await self._change(state, power_state=PowerState.RUNNING, domid=next(self._numbers))
+
+    async def _set_state(self, name: str, power_state: PowerState) -> vm.VmState:
+        return await self._change(self._present(name), power_state=power_state)
+
+    async def _query(self, request: vm.VmId) -> vm.VmState:
+        return self._state(request.vm)
+
+    async def _list(self, _: Empty) -> vm.VmList:
+        return vm.VmList(vms=list(self.vms.values()))
+
+    # ---- storage
+
+    async def _drivers(self, _: Empty) -> storage.Drivers:
+        features = (
+            *("SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN", "SR_UPDATE", "VDI_CREATE", "VDI_DELETE"),
+            *("VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE"),
+        )
+        driver = storage.DriverInfo(
+            type="fake",
+            name="fake",
+            description="",
+            vendor="",
+            copyright="",
+            version="1",
+            required_api_version="1",
+            features=dict.fromkeys(features, 1),
+            configuration={},
+        )
+        return storage.Drivers(drivers=[driver])
+
+    def _sr(self, sr: str) -> dict[str, storage.VdiInfo]:
+        if sr not in self.attached:
+            raise ApiError("SR_NOT_ATTACHED", sr)
+        return self.disks.srs[sr]
+
+    def _disk(self, sr: str, location: str) -> storage.VdiInfo:
+        info = self._sr(sr).get(location)
+        if info is None:
+            raise ApiError("VDI_MISSING", sr, location)
+        return info
+
+    def _stat(self, sr: str) -> storage.SrStat:
+        allocated = sum(info.virtual_size for info in self.disks.srs[sr].values())
+        return storage.SrStat(physical_size=self.disks.size, physical_utilisation=0, virtual_allocation=allocated)
+
+    async def _nothing(self, _: Any) -> Empty:
+        return Empty()
+
+    async def _sr_create(self, request: storage.SrCreate) -> Empty:
+        self.disks.srs[request.sr] = {}
+        return Empty()
+
+    async def _sr_attach(self, request: storage.SrAttach) -> storage.SrStat:
+        self.disks.srs.setdefault(request.sr, {})
+        self.attached.add(request.sr)
+        return self._stat(request.sr)
+
+    async def _sr_detach(self, request: storage.SrRef) -> Empty:
+        self.attached.discard(request.sr)
+        return Empty()
+
+    async def _sr_destroy(self, request: storage.SrRef) -> Empty:
+        if self._sr(request.sr):
+            raise ApiError("SR_NOT_EMPTY")
+        del self.disks.srs[request.sr]
+        self.attached.discard(request.sr)
+        return Empty()
+
+    async def _sr_scan(self, request: storage.SrRef) -> storage.SrScan:
+        return storage.SrScan(disks=list(self._sr(request.sr).values()), stat=self._stat(request.sr))
+
+    def _made(self, sr: str, request: storage.VdiCreate | storage.VdiClone, size: int) -> storage.VdiInfo:
+        if self._stat(sr).virtual_allocation + size > self.disks.size:
+            raise ApiError("SR_FULL", size, self.disks.size)
+        info = storage.VdiInfo(
+            uuid=request.uuid,
+            location=request.uuid,
+            virtual_size=size,
+            physical_utilisation=0,
+            name_label=request.name_label,
+        )
+        self._sr(sr)[info.location] = info
+        return info
+
+    async def _vdi_create(self, request: storage.VdiCreate) -> storage.VdiInfo:
+        self._sr(request.sr)
+        return self._made(request.sr, request, request.virtual_size)
+
+    async def _vdi_clone(self, request: storage.VdiClone) -> storage.VdiInfo:
+        return self._made(request.sr, request, self._disk(request.sr, request.location).virtual_size)
+
+    async def _vdi_destroy(self, request: storage.VdiRef) -> Empty:
+        self._disk(request.sr, request.location)
+        if request.location in self.disks.open:
+            raise ApiError("VDI_IN_USE", "", "destroy")
+        del self._sr(request.sr)[request.location]
+        return Empty()
+
+    async def _vdi_resize(self, request: storage.VdiResize) -> storage.VdiInfo:
+        info = self._disk(request.sr, request.location)
+        info = msgspec.structs.replace(info, virtual_size=request.virtual_size)
+        self._sr(request.sr)[info.location] = info
+        return info
+
+    # ---- network
+
+    async def _vifs_plug(self, request: network.VifsPlug) -> network.VifBackends:
+        backends = [network.VifBackend(vm=vif.vm, device=vif.device, kind="none") for vif in request.vifs]
+        return network.VifBackends(vifs=backends)
+
+
+def working_for() -> str:
+    """The task for which the handler that calls this works."""
+    return current.get().task

@@ -1,0 +1,286 @@
+"""A pool in one process: the real database and API services on the bus in memory, hosts that are fakes.
+
+    pool = await Pool.start(folder, hosts=2)
+    client = await pool.login()
+    vm = await client.call("VM.clone", template, "name")
+
+The database's redo log is real; nothing listens on a port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+
+from services.api import service as api_service
+from services.api.api import Api
+from services.api.edge.dispatcher import Answer, Caller, Waiting
+from services.api.wire.jsonrpc import JSON
+from services.api.wire.raw import RawParams
+from services.db import seed
+from services.db import service as db_service
+from shared import passwords
+from shared.bus.endpoint import Endpoint
+from shared.bus.memory import MemoryBroker
+from shared.bus.timing import Timing
+from shared.config import BusConfig, Config, HostConfig
+from shared.contracts.db import Change, Update
+from shared.errors import ApiError
+from shared.service import Service
+from shared.store import Store
+from tests.api.fake_host import MIB, Disks, FakeHost
+
+QUICK = Timing(probe_first=0.05, probe_every=0.1, grace=0.3, settle=0.05, drain=2.0)
+PATIENCE = 10.0
+"""Seconds that a test waits for something before it fails."""
+
+
+class Client:
+    """Calls through the dispatcher, as the edge would, with values as on the JSON-RPC wire."""
+
+    def __init__(self, pool: Pool, api: api_service.Core, caller: Caller, session: str = "") -> None:
+        self._pool = pool
+        self._core = api
+        self._caller = caller
+        self.session = session
+
+    async def raw(self, method: str, *params: Any) -> Any:
+        """Parameters as they are, session included. Raises the failure as an `ApiError`."""
+        outcome = self._core.dispatcher.call(self._caller, method, RawParams(list(params)), JSON)
+        if isinstance(outcome, Waiting):
+            outcome = await outcome.answer
+        elif not isinstance(outcome, Answer):
+            outcome = await outcome
+        if outcome.error is not None:
+            raise ApiError(outcome.error[0], *outcome.error[1:])
+        return orjson.loads(outcome.value)
+
+    async def call(self, method: str, *params: Any) -> Any:
+        return await self.raw(method, self.session, *params)
+
+    def begin(self, method: str, *params: Any) -> asyncio.Task[Any]:
+        """The call, on its way."""
+        return asyncio.create_task(self.call(method, *params), name=method)
+
+    async def refusal(self, method: str, *params: Any) -> list[str]:
+        """The error of a call that must fail."""
+        return await error_of(self.call(method, *params))
+
+
+async def error_of(work: Awaitable[Any]) -> list[str]:
+    try:
+        value = await work
+    except ApiError as error:
+        return error.description
+    raise AssertionError(f"it did not fail but answered {value!r}")
+
+
+class Pool:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.broker = MemoryBroker()
+        self.disks = Disks()
+        self.hosts: list[FakeHost] = []
+        self._configs: list[HostConfig] = []
+        self._db: Service | None = None
+        self._apis: dict[int, tuple[Service, api_service.Core]] = {}
+
+    @staticmethod
+    async def start(folder: Path, hosts: int = 2, memory: int = 8192 * MIB, connect: bool = True) -> Pool:
+        """`memory`: of each host, bytes. `connect`: returns when all hosts have been brought in."""
+        pool = Pool(folder)
+        pool._configs = [
+            HostConfig(uuid=str(uuid.uuid4()), name=f"host{number}", address=f"127.0.0.{number + 11}")
+            for number in range(hosts)
+        ]
+        pool.hosts = [FakeHost(pool.broker, host.uuid, pool.disks, memory, QUICK) for host in pool._configs]
+        pool._write_seed()
+        await pool.start_db()
+        await pool.start_api()
+        if connect:
+            for host in pool.hosts:
+                await host.up()
+            await pool.until(lambda: all(row["enabled"] for row in pool.store.rows("host").values()))
+        return pool
+
+    def _write_seed(self) -> None:
+        described = seed.Seed(
+            pool=seed.PoolSeed(uuid=str(uuid.uuid4()), name_label="pool"),
+            hosts=[
+                seed.HostSeed(
+                    uuid=host.uuid, name=host.name, address=host.address, coordinator=host is self._configs[0]
+                )
+                for host in self._configs
+            ],
+            network=seed.NetworkSeed(uuid=str(uuid.uuid4()), name_label="network", bridge="xenbr0"),
+            sr=seed.SrSeed(uuid=str(uuid.uuid4()), name_label="storage", type="fake"),
+        )
+        (self.folder / "seed.json").write_bytes(msgspec.json.encode(described))
+
+    # ---- services
+
+    def _config(self, name: str, hosts: list[HostConfig], **options: Any) -> Config:
+        state = self.folder / f"{name}-{hosts[0].name if hosts else 'pool'}"
+        state.mkdir(exist_ok=True)
+        bus = BusConfig(url="memory:")
+        return Config(service=name, state_dir=str(state), bus=bus, hosts=hosts, options=options)
+
+    async def start_db(self) -> None:
+        config = self._config("db", [], seed=str(self.folder / "seed.json"))
+        service = Service(config, await self.broker.connect("db", QUICK))
+        await db_service.setup(service)
+        await service.open_queues()
+        self._db = service
+
+    async def start_api(self, host: int = 0) -> api_service.Core:
+        secret = self.folder / "passwords"
+        secret.touch()
+        options = {
+            "role": "coordinator" if host == 0 else "member",
+            "coordinator": self._configs[0].address,
+            "http_port": 0,
+            "https_port": 0,
+            "password_file": str(secret),
+        }
+        config = self._config("api", [self._configs[host]], **options)
+        service = Service(config, await self.broker.connect("api", QUICK))
+        core = await api_service.start(service)
+        await service.open_queues()
+        self._apis[host] = (service, core)
+        return core
+
+    async def kill_api(self, host: int = 0) -> None:
+        """As kill -9: nothing is finished, nobody gets an answer."""
+        service, _ = self._apis.pop(host)
+        await kill(service)
+
+    async def kill_db(self) -> None:
+        assert self._db is not None
+        service, self._db = self._db, None
+        await kill(service)
+
+    async def stop(self) -> None:
+        for service, _ in self._apis.values():
+            await service.close()
+        for host in self.hosts:
+            await host.down()
+        if self._db is not None:
+            await self._db.close()
+
+    # ---- looking in
+
+    @property
+    def core(self) -> api_service.Core:
+        return self._apis[0][1]
+
+    @property
+    def api(self) -> Api:
+        return self.core.api
+
+    @property
+    def api_bus(self) -> Endpoint:
+        bus = self._apis[0][0].bus
+        assert isinstance(bus, Endpoint)
+        return bus
+
+    @property
+    def db_bus(self) -> Endpoint:
+        assert self._db is not None
+        assert isinstance(self._db.bus, Endpoint)
+        return self._db.bus
+
+    @property
+    def store(self) -> Store:
+        """The coordinator's rows."""
+        return self.api.store
+
+    def row(self, cls: str, ref: str) -> Any:
+        return self.store.row(cls, ref)
+
+    def ref(self, cls: str, name: str) -> str:
+        [found] = self.store.by_name_label(cls, name)
+        return found
+
+    def host_ref(self, number: int) -> str:
+        found = self.store.ref_of_uuid("host", self.hosts[number].uuid)
+        assert found is not None
+        return found
+
+    def host_of(self, vm: str) -> FakeHost:
+        """Where the rows say the VM is."""
+        name = self.store.get("host", self.store.get("VM", vm, "resident_on"), "uuid")
+        return next(host for host in self.hosts if host.uuid == name)
+
+    async def write(self, *changes: Change) -> None:
+        """Straight into the database, past the API."""
+        await self.api.database.transact(changes)
+
+    async def until(self, holds: Callable[[], Any]) -> None:
+        """Waits until the coordinator's rows make it true; looked at after every commit."""
+        changed = asyncio.Event()
+
+        def watch(*_: Any) -> None:
+            changed.set()
+
+        replica = self.api.replica
+        replica.watch(watch)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while not holds():
+                    changed.clear()
+                    await changed.wait()
+        finally:
+            replica.unwatch(watch)
+
+    async def idle(self) -> None:
+        """Waits until no call is being carried out."""
+        async with asyncio.timeout(PATIENCE):
+            while self.api.running:
+                await asyncio.sleep(0.001)
+
+    async def settled(self) -> None:
+        """Waits until `allowed_operations` are published: two commits of the publisher's turn are over."""
+        await asyncio.sleep(0.05)
+        await self.api.database.transact([])
+
+    # ---- clients
+
+    def client(self, host: int = 0, trusted: bool = False) -> Client:
+        caller = Caller(host=self._configs[host].uuid, address="127.0.0.1", trusted=trusted, user_agent="tests")
+        return Client(self, self._apis[host][1], caller)
+
+    async def login(self) -> Client:
+        """A session of root, as over the Unix socket."""
+        client = self.client(trusted=True)
+        client.session = await client.raw("session.login_with_password", "root", "", "1.0", "tests")
+        return client
+
+    def set_password(self, user: str, password: str) -> None:
+        passwords.write(self.folder / "passwords", {user: passwords.hash_password(password)})
+
+    async def vm(self, client: Client, name: str = "vm", **fields: Any) -> str:
+        """A halted VM made from the bundled template, `fields` changed in its row."""
+        template = self.ref("VM", "Tiny guest")
+        vm = str(await client.call("VM.clone", template, name))
+        await client.call("VM.provision", vm)
+        if fields:
+            await self.write(Update(cls="VM", ref=vm, fields=fields))
+        return vm
+
+
+async def kill(service: Service) -> None:
+    """Ends a service like kill -9."""
+    bus = service.bus
+    assert isinstance(bus, Endpoint)
+    service.stopping.set()
+    tasks = list(service._tasks)
+    for task in tasks:
+        task.cancel()
+    await bus.abandon()
+    await asyncio.gather(*tasks, return_exceptions=True)
