@@ -241,8 +241,9 @@ class Pool:
     async def idle(self) -> None:
         """Waits until no call is being carried out."""
         async with asyncio.timeout(PATIENCE):
-            while self.api.running:
-                await asyncio.sleep(0.001)
+            while running := list(self.api.running.values()):
+                await asyncio.wait(running)
+                await asyncio.sleep(0)  # its outcome may still be on its way to the database
 
     async def settled(self) -> None:
         """Waits until `allowed_operations` are published: two commits of the publisher's turn are over."""

@@ -125,11 +125,7 @@ async def test_a_start_cancelled_at_any_moment_ends_whole_or_not_at_all(pool: Po
         await client.call("VIF.create", records.vif(vm, network))
         status = await cancelled_after(pool, client, steps, "VM.start", vm, False, False)
         seen.add(status)
-        await pool.until(
-            lambda vm=vm, name=name: (
-                (pool.row("VM", vm)["power_state"] == "Running") == any(name in host.vms for host in pool.hosts)
-            )
-        )
+        await pool.until(partial(rows_agree_with_hosts, pool))
         if status == "success":
             assert pool.row("VM", vm)["power_state"] == "Running"
         assert leftovers(pool) == {}, f"cancelled after {steps} steps"
