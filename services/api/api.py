@@ -18,6 +18,7 @@ from shared.database import Database
 from shared.errors import ApiError
 from shared.replica import Replica
 from shared.store import NULL, Store
+from shared.turns import Turns
 
 if TYPE_CHECKING:
     from services.api.events import EventHub
@@ -53,6 +54,8 @@ class Api:
     authenticator: Authenticator
     hub: EventHub = field(init=False)
     placement: Placement = field(init=False)
+    turns: Turns = field(default_factory=Turns)
+    """Of the locks on an object: conflicts are for writers in other processes."""
     running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     """Task reference to the asyncio task that carries it out, in this process."""
     vm_states: SeenStates = field(default_factory=SeenStates)

@@ -44,7 +44,8 @@ class Call:
 
     How it ends: `ending` is written in every case, `on_success` or `on_failure` with it, all in one transaction. When
     it fails, the steps of `undo` are taken first, the last one first. After a success `written` is told and `alerts`
-    go out. `locked`: it holds its operation's lock.
+    go out. `locks`: the object (class, reference) of its operation's lock; `locked`: it
+    holds it.
     `in_doubt`: it has failed, and something it wrote may be there although it got no answer.
     """
 
@@ -56,6 +57,7 @@ class Call:
     task: str = field(default_factory=new_ref)
     task_exists: bool = False
     asynchronous: bool = False
+    locks: tuple[str, str] = ("", "")
     locked: bool = False
     in_doubt: bool = False
     ending: list[Change] = field(default_factory=list)

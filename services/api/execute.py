@@ -176,7 +176,8 @@ class Executor:
                 if not wanted:
                     return
                 try:
-                    await call.api.database.transact(wanted)
+                    async with call.api.turns.of(call.locks if call.locked else call):
+                        await call.api.database.transact(wanted)
                     return
                 except DatabaseConflict as conflict:
                     if any(isinstance(change, Create) and change.ref == conflict.params[2] for change in wanted):

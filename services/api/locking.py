@@ -75,6 +75,7 @@ async def acquire(call: Call, waiters: RowWaiters, lock: Lock, arguments: tuple[
     ref = arguments[lock.argument]
     if call.store.row(lock.cls, ref) is None:
         raise ApiError("HANDLE_INVALID", lock.cls, ref)
+    call.locks = (lock.cls, ref)
     if lock.interrupts:
         await _interrupt(call, waiters, lock, ref)
 
@@ -93,7 +94,8 @@ async def acquire(call: Call, waiters: RowWaiters, lock: Lock, arguments: tuple[
     deadline = time.monotonic() + lock.policy.value
     while True:
         try:
-            await call.api.database.decide(decision)
+            async with call.api.turns.of(call.locks):
+                await call.api.database.decide(decision)
             call.locked = True
             call.task_exists = call.task_exists or call.has_task
             return
