@@ -12,7 +12,7 @@ from typing import Any, Final
 from services.api import events, implicit, operations, roles, sessions
 from services.api.api import Api
 from services.api.call import Call, sync_name
-from services.api.edge.dispatcher import Answer, Caller, Outcome, Waiting
+from services.api.edge.dispatcher import Answer, Caller, HttpRefusal, Outcome, Waiting
 from services.api.execute import Executor
 from services.api.operation import OPERATIONS, Operation
 from services.api.wire.codec import Codec
@@ -23,7 +23,7 @@ from shared.contracts.api import XENAPI, XenApiCall
 from shared.datamodel import model
 from shared.datamodel.schema import MISSING, Message
 from shared.datamodel.types import STRING, VOID, RefType, SetType, Type
-from shared.errors import ApiError
+from shared.errors import ApiError, internal_error
 
 TASK_REF: Final = RefType("task")
 
@@ -77,8 +77,8 @@ class XenApi:
 
     def call(self, caller: Caller, method: str, params: RawParams, codec: Codec) -> Outcome:
         try:
-            if method == "system.listMethods":
-                return self._list_methods(codec)
+            if method == LIST_METHODS or method.startswith(ALIVE):
+                return _of_the_system(method, params, codec)
             target = self._target(method)
             if target is None:
                 return self._unknown(method, params)
@@ -90,9 +90,8 @@ class XenApi:
 
     def _dispatch(self, caller: Caller, method: str, target: _Target, params: RawParams, codec: Codec) -> Outcome:
         message = target.message
-        arguments = _arguments(message, params)
-        if target.asynchronous and not message.has_async:
-            raise ApiError("Fault", f"No async mode for this operation (rpc: {method})")
+        _check_count(message, params)
+        arguments = () if message.removed else _arguments(message, params)
         session = ""
         if message.session:
             session = params.text(0)
@@ -101,6 +100,8 @@ class XenApi:
                 raise ApiError("MESSAGE_REMOVED")
             if not target.asynchronous:
                 roles.check(row, message)
+        if target.asynchronous and not message.has_async:
+            raise ApiError("Fault", f"No async mode for this operation (rpc: {message.wire_name})")
         if target.read is not None and not target.asynchronous:
             return Answer(value=target.read(self._api.store, arguments, codec))
         call = Call(self._api, caller, message, method, session)
@@ -144,14 +145,9 @@ class XenApi:
 
     # ---- what is not an ordinary message
 
-    def _list_methods(self, codec: Codec) -> Answer:
-        names = [name for name, message in model.messages.items() if not message.hidden]
-        return Answer(value=codec.encoder(SetType(STRING))(names), bare=True)
-
     def _unknown(self, method: str, params: RawParams) -> Answer:
-        if method.startswith("unknown-message-") or len(params) == 0:
-            raise ApiError("MESSAGE_METHOD_UNKNOWN", sync_name(method))
-        sessions.find(self._api, params.text(0))
+        if len(params):
+            sessions.find(self._api, params.text(0))
         raise ApiError("MESSAGE_METHOD_UNKNOWN", sync_name(method))
 
     def _to_coordinator(
@@ -192,16 +188,40 @@ def _encode(codec: Codec, type_: Type, value: Any) -> bytes:
     return codec.encoder(type_)(value)
 
 
+def _check_count(message: Message, params: RawParams) -> None:
+    """Raises MESSAGE_PARAMETER_COUNT_MISMATCH [message, wanted, given], the session not counted.
+
+    Messages with parameters that may be left out ignore what is too much.
+    """
+    given = len(params) - (1 if message.session else 0)
+    required = message.required
+    if given < required or (given > len(message.params) and required == len(message.params)):
+        raise ApiError("MESSAGE_PARAMETER_COUNT_MISMATCH", message.wire_name, required, given)
+
+
 def _arguments(message: Message, params: RawParams) -> tuple[Any, ...]:
-    """The message's arguments, typed, defaults filled in. Raises MESSAGE_PARAMETER_COUNT_MISMATCH, INTERNAL_ERROR."""
+    """The message's arguments, typed, defaults filled in. Raises INTERNAL_ERROR."""
     first = 1 if message.session else 0
     given = len(params) - first
-    declared = message.params
-    required = message.required
-    if given < required or (given > len(declared) and required == len(declared)):
-        raise ApiError("MESSAGE_PARAMETER_COUNT_MISMATCH", message.wire_name, required, given)
     return tuple(
         params.get(first + index, param.type) if index < given else param.default
-        for index, param in enumerate(declared)
+        for index, param in enumerate(message.params)
         if index < given or param.default is not MISSING
     )
+
+
+LIST_METHODS: Final = "system.listMethods"
+ALIVE: Final = "system.isAlive:"
+ALIVE_LENGTH: Final = 36
+"""Characters that the id after the colon has at least: it is meant to be a uuid."""
+
+
+def _of_the_system(method: str, params: RawParams, codec: Codec) -> Answer:
+    """Calls that need no session: the names of all messages; an echo, by which others see that this process lives."""
+    if method == LIST_METHODS:
+        return Answer(value=codec.encoder(SetType(STRING))(list(model.messages)), bare=True)
+    if len(method) < len(ALIVE) + ALIVE_LENGTH:
+        raise HttpRefusal(500, "The id is too short.")
+    if not len(params):
+        raise internal_error(f"{ALIVE} needs a parameter")
+    return Answer(value=codec.encoder(STRING)(params.text(0)))

@@ -60,6 +60,7 @@ async def login(api: Api, caller: Caller, user: str, password: str, originator: 
         "this_host": api.host_ref,
         "this_user": NULL,
         "last_active": clock.now(),
+        "validation_time": clock.now(),
         "pool": False,
         "is_local_superuser": True,
         "auth_user_name": user,
