@@ -24,7 +24,7 @@ from services.api.decisions import (
 )
 from services.api.decisions.rows import Rows
 from services.api.overlay import Overlay
-from shared.contracts.db import Change, Delta, RowPresent, Update
+from shared.contracts.db import Change, Delta, RowDeleted, RowPresent, Update
 from shared.errors import ApiError
 from shared.store import Store, Touched
 
@@ -80,6 +80,16 @@ def _update(cls: str, ref: str, allowed: list[str]) -> Change:
     return Update(cls=cls, ref=ref, fields={"allowed_operations": allowed})
 
 
+def _published_by(delta: Delta | None) -> set[tuple[str, str]]:
+    """Objects whose writer has said what they allow now."""
+    changes = () if delta is None else delta.changes
+    return {
+        (change.cls, change.ref)
+        for change in changes
+        if not isinstance(change, RowDeleted) and "allowed_operations" in change.fields
+    }
+
+
 class Publisher:
     """Follows the replica and corrects `allowed_operations` of what a commit may have affected. Coordinator only."""
 
@@ -91,10 +101,11 @@ class Publisher:
 
     def _on_commit(self, touched: list[Touched], delta: Delta | None) -> None:
         before = len(self._stale)
+        done = _published_by(delta)
         for item in touched:
             if item.kind == "del":
                 continue
-            if item.cls in ALLOWED:
+            if item.cls in ALLOWED and (item.cls, item.ref) not in done:
                 self._stale[item.cls, item.ref] = None
             for cls, name in _DEPENDENTS.get(item.cls, ()):
                 value = item.row.fields[name]

@@ -477,4 +477,18 @@ def check(rows: Rows, vm: str, op: str, strict: bool = True) -> ApiError | None:
 def allowed_operations(rows: Rows, vm: str) -> list[str]:
     """What belongs into `VM.allowed_operations`, sorted. Raises HANDLE_INVALID."""
     facts = VmFacts(rows, vm, existing(rows, "VM", vm), strict=True)
-    return [op for op in LISTED if _refusal(facts, op) is None]
+    return [op for op in _CANDIDATES[facts.power_state] if _refusal(facts, op) is None]
+
+
+def _candidates(power_state: str) -> tuple[str, ...]:
+    """The listed operations that some VM in that state allows: asking why the others are refused is no use."""
+    return tuple(
+        op
+        for op in LISTED
+        if power_state in POWER_STATES[op]
+        or (power_state == "Running" and op in ALSO_RUNNING_CONTROL_DOMAIN)
+        or (power_state == "Suspended" and op in ALSO_SUSPENDED)
+    )
+
+
+_CANDIDATES: Final = {power_state: _candidates(power_state) for power_state in ANY_STATE}
