@@ -148,7 +148,7 @@ class FileRedoLog:
     def _read_segment(self, path: Path, found: Recovered, last: bool) -> None:
         data = path.read_bytes()
         end, boot = 0, ""
-        for end, body in decode(data):
+        for end, body in decode(data):  # noqa: B007 (its last value is where the damage begins)
             raw = orjson.loads(body)
             if "boot" in raw:
                 boot = msgspec.convert(raw, SegmentHeader).boot

@@ -82,7 +82,7 @@ class Delete(Record, frozen=True, tag="delete"):
 
 
 class MapPut(Record, frozen=True, tag="map_put"):
-    """Puts a key into a map field. `new`: an existing key fails with MAP_DUPLICATE_KEY, even when its value is equal."""
+    """Puts a key into a map field. `new`: an existing key is MAP_DUPLICATE_KEY, even when its value is equal."""
 
     cls: str
     ref: str
