@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -25,6 +26,8 @@ FLUSH_TIME = 30.0
 """Seconds that QEMU gets to write its caches to the disks after `quit`."""
 KILL_TIME = 15.0
 """Seconds that the kernel gets to end a killed process; more than that hangs in a device."""
+DISCONNECT_TIME = 1.0
+"""Seconds in which a QMP connection ends by itself after its process."""
 ACKNOWLEDGE_TIMEOUT = 60.0
 LONGEST_PAUSE = 5.0
 
@@ -122,6 +125,7 @@ class Guest:
                 log.info("domain %d does not take `quit` and is killed: %r", self.domain.domid, error)
         if not await process.end(self._handle.identity, KILL_TIME, grace=grace):
             raise ApiError("INTERNAL_ERROR", f"the QEMU process {self._handle.identity.pid} cannot be killed")
+        await asyncio.wait({self._task}, timeout=DISCONNECT_TIME)
         await self.close()
 
     async def close(self) -> None:
@@ -189,7 +193,8 @@ class Guest:
                 self._connected.clear()
                 self._client = None
                 await _quietly(client.disconnect())
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._exited.wait(), pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _close_console(self) -> None:
