@@ -119,7 +119,8 @@ class Bench:
         return await self.backend.open(expected)
 
     async def end(self) -> None:
-        for domain, _ in self.built.values():
+        for domid in range(1, self._domids + 1):  # also those whose creation failed
+            domain = self.built[domid][0] if domid in self.built else Domain(vm=specs.vm(), domid=domid)
             await self.backend.destroy(domain)
         await self.backend.close()
         with contextlib.suppress(asyncio.QueueEmpty):

@@ -79,6 +79,12 @@ async def test_a_damaged_verdict_is_made_again(machine: Path) -> None:
     ).name == ("kvm")
 
 
+async def test_a_verdict_that_cannot_be_kept_is_made_all_the_same(machine: Path) -> None:
+    (machine / "file").write_text("")
+    binary = program(machine, "echo 'tiny-guest: probe ok'")
+    assert (await choose("auto", binary, machine, machine / "file" / "verdict")).name == "kvm"
+
+
 async def test_without_a_guest_to_try_there_is_no_kvm(machine: Path) -> None:
     (machine / KERNEL).unlink()
     chosen = await choose("auto", "qemu", machine, machine / "verdict")

@@ -76,8 +76,12 @@ def _obstacle() -> str:
 async def _verdict(binary: str, kernel: Path, initramfs: Path, file: Path) -> Verdict:
     """Of services that share the file, one tries and the others wait for it."""
     subject = f"{await program.version(binary)} {_name(kernel)}"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        log.warning("the verdict on KVM cannot be kept: %s", error)
+        return Verdict(boot_id(), subject, *await _try(binary, kernel, initramfs))
     try:
         await _lock(descriptor)
         known = _read(descriptor)

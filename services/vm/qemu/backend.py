@@ -70,7 +70,8 @@ class QemuBackend:
                         survivors[one.domain.vm.uuid] = survivor
                 else:
                     log.warning("process %d of the unfinished domain %d is killed", identity.pid, domid)
-                    await _end(identity)
+                    if not await process.end(identity, KILL_TIMEOUT):
+                        log.error("process %d cannot be killed", identity.pid)  # VMs beside it must still be found
         for one in expected:
             if one.domain.vm.uuid not in survivors:
                 how = event_log.how_it_ended(self._paths.domain(one.domain.domid).events)
@@ -111,7 +112,11 @@ class QemuBackend:
             return one.power_state
         if guest.stopped is not None:
             return one.power_state
-        return PowerState.RUNNING if await guest.running() else PowerState.PAUSED
+        try:
+            return PowerState.RUNNING if await guest.running() else PowerState.PAUSED
+        except ApiError as error:
+            log.warning("domain %d: %s", one.domain.domid, error)
+            return one.power_state
 
     # ---- what the host can do
 
