@@ -9,9 +9,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import pika
 import pytest
+from pika.exceptions import ChannelClosedByBroker
 
-from pool import processes, ready, supervisor
+from pool import broker, processes, programs, rabbitmq, ready, supervisor
 from tests.pool.conditions import eventually
 from tests.support.pool import PoolUnderTest, addresses
 
@@ -122,8 +124,6 @@ def test_a_killed_service_comes_back_and_the_pool_answers_again(running: PoolUnd
 
 
 def test_a_killed_broker_comes_back_and_the_pool_answers_again(running: PoolUnderTest) -> None:
-    from pool import rabbitmq
-
     node = rabbitmq.load(running.directory / "rabbitmq")
     assert node is not None
     rabbitmq.kill9(node)
@@ -154,6 +154,31 @@ def test_a_pool_without_its_supervisor_is_stopped_all_the_same(running: PoolUnde
     running.down()
     assert list(processes.marked(running.directory)) == []
     assert "no pool runs" in running.down().stdout
+
+
+def test_a_pool_on_a_broker_elsewhere_leaves_nothing_on_it(new_pool: PoolUnderTest, broker_node: rabbitmq.Node) -> None:
+    new_pool.up("--amqp-url", broker_node.url)
+    assert rabbitmq.read(new_pool.directory / "rabbitmq") is None
+    assert "elsewhere" in new_pool.command("status").stdout
+    services = {program.service for program in programs.load(new_pool.directory)}
+    hosts = [host.uuid for host in new_pool.plan.hosts]
+    assert is_there(broker_node, "queue_declare", "db")
+    new_pool.down()
+    names = [*services, *(f"{service}.{host}" for service in services for host in hosts), *broker.QUEUES]
+    assert [name for name in names if is_there(broker_node, "queue_declare", name)] == []
+    assert [name for name in broker.EXCHANGES if is_there(broker_node, "exchange_declare", name)] == []
+
+
+def is_there(node: rabbitmq.Node, declare: str, name: str) -> bool:
+    """Whether the broker has that queue or exchange."""
+    connection = pika.BlockingConnection(pika.URLParameters(node.url))
+    try:
+        getattr(connection.channel(), declare)(name, passive=True)
+        return True
+    except ChannelClosedByBroker:
+        return False
+    finally:
+        connection.close()
 
 
 def test_a_port_that_is_taken_stops_the_start_before_it_begins(new_pool: PoolUnderTest, worker_id: str) -> None:
