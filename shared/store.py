@@ -147,7 +147,8 @@ class Store:
 
     def changes_since(self, generation: int) -> list[tuple[str, str]] | None:
         """(class, ref) changed after `generation`, each once; None when that is too long ago: look at every row."""
-        if not self._history or self._history[0][0] > generation + 1:
+        full = len(self._history) == HISTORY  # then the oldest generation may be there in part only
+        if not self._history or self._history[0][0] > generation + (not full):
             return None if generation < self.generation else []
         seen: dict[tuple[str, str], None] = {}
         for at, cls, ref in reversed(self._history):

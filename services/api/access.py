@@ -56,7 +56,7 @@ class ConsoleAccess:
         store = self._api.store
         row = store.row("VM", vm)
         if row is None:
-            raise HttpRefusal(404, "there is no such VM")
+            raise HttpRefusal(500, "there is no such VM")
         resident = row["resident_on"]
         host = store.row("host", resident) if not is_null(resident) else None
         if row["power_state"] != "Running" or host is None or host["uuid"] != caller.host:
@@ -76,6 +76,6 @@ class ConsoleAccess:
             return str(console["VM"]), str(console["protocol"])
         vm = store.row("VM", ref)
         if vm is None:
-            raise HttpRefusal(404, "there is no such console")
+            raise HttpRefusal(500, "there is no such console")
         protocols = [store.get("console", one, "protocol") for one in vm["consoles"]]
         return ref, "rfb" if "rfb" in protocols or not protocols else str(protocols[0])

@@ -58,6 +58,8 @@ class Api:
     """Of the locks on an object: conflicts are for writers in other processes."""
     running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
     """Task reference to the asyncio task that carries it out, in this process."""
+    sessions_used: dict[str, float] = field(default_factory=dict)
+    """Session to the Unix time of its last call, since that was last written down."""
     vm_states: SeenStates = field(default_factory=SeenStates)
     disks: DisksInMotion = field(default_factory=DisksInMotion)
 

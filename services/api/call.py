@@ -106,6 +106,7 @@ class Call:
             "session": self.session or NULL,
             "resident_on": self.api.host_ref,
             "progress": 0.0,
+            "allowed_operations": ["cancel"],
             "type": "<none/>",
         }
         return [Create(cls="task", ref=self.task, fields=fields)]

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.api import events, implicit, operations, roles, sessions
+from services.api import events, implicit, operations, roles, sessions, unwritten
 from services.api.api import Api
 from services.api.call import Call, sync_name
 from services.api.edge.dispatcher import Answer, Caller, HttpRefusal, Outcome, Waiting
@@ -113,7 +113,7 @@ class XenApi:
         traceparent = trace.accept(call.caller.traceparent, self._ratio)
         token = current.set(CallContext(traceparent=traceparent, session=call.session))
         try:
-            operation = target.operation or self._implicit_write(target) or _unwritten(call.message)
+            operation = target.operation or self._implicit_write(target) or unwritten.operation(call.message)
             if target.asynchronous:
                 return Answer(value=codec.encoder(TASK_REF)(await self._executor.start(call, operation, arguments)))
             value = await self._executor.run(call, operation, arguments)
@@ -173,13 +173,6 @@ class XenApi:
 def _is_coordinators(message: Message) -> bool:
     """Whether a member passes the call on: all but what it answers itself. Sessions are the coordinator's."""
     return not message.local_on_member or message.wire_name == "session.login_with_password"
-
-
-def _unwritten(message: Message) -> Operation:
-    def body(call: Call, *arguments: Any) -> None:
-        raise ApiError("NOT_IMPLEMENTED", message.wire_name)
-
-    return Operation(message.wire_name, body, None)
 
 
 def _encode(codec: Codec, type_: Type, value: Any) -> bytes:

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from services.api import implicit
 from services.api.api import Api
 from services.api.wire.codec import Codec
+from services.api.wire.unmarshal import integer
 from shared.contracts.db import Delta
 from shared.datamodel import model
 from shared.datamodel.types import STRING
@@ -88,9 +89,20 @@ class Token:
         try:
             if not comma:
                 raise ValueError
-            return Token(int(first), int(second))
+            return Token(integer(first), integer(second))
         except ValueError:
             raise ApiError("EVENT_FROM_TOKEN_PARSE_FAILURE", text) from None
+
+    def after(self, events: Iterable[Event]) -> Token:
+        """The token of one who has seen these events too. It stays where it is when there are none."""
+        generation, messages = self.generation, self.messages
+        for event in events:
+            seen = event.generation if event.row is None else max(event.generation, event.row.modified)
+            if event.cls == MESSAGE:
+                messages = max(messages, seen)
+            else:
+                generation = max(generation, seen)
+        return Token(generation, messages)
 
     def __str__(self) -> str:
         return f"{self.generation:020d},{self.messages:020d}"
@@ -158,8 +170,9 @@ def _event(store: Store, cls: str, ref: str, after: int) -> Iterator[Event]:
 
 
 def counts(store: Store) -> dict[str, int]:
-    """Rows of every table by lower-cased class: how a client that slept too long notices."""
-    return {name.lower(): len(table.rows) for name, table in store.tables.items()}
+    """Rows of every class by its lower-cased name: how a client that slept too long notices."""
+    tables = store.tables
+    return {name.lower(): len(tables[name].rows) if name in tables else 0 for name in model.classes}
 
 
 @dataclass(slots=True, eq=False)
@@ -214,8 +227,7 @@ class EventHub:
             events = since(store, subscription, token)
             left = deadline - time.monotonic()
             if events or left <= 0:
-                messages = store.generation if subscription.wants_messages else 0
-                return self._answer(codec, store, events, Token(store.generation, messages))
+                return self._answer(codec, store, events, token.after(events))
             await self._change(session, subscription, left)
 
     async def _change(self, session: str, subscription: Subscription, timeout: float) -> None:
@@ -298,7 +310,9 @@ class EventHub:
 
     def _queue(self, item: Touched) -> None:
         kind: Kind = "add" if item.kind == "add" else "del" if item.kind == "del" else "mod"
-        row = Row(dict(item.row.fields), item.row.created, item.row.modified)
+        # The store goes on changing the lists of relations in place; this event shows the row as it is now.
+        fields = {name: list(value) if type(value) is list else value for name, value in item.row.fields.items()}
+        row = Row(fields, item.row.created, item.row.modified)
         event = Event(item.row.modified, item.cls, kind, item.ref, row)
         self._next_id += 1
         for registration in self._registered.values():

@@ -17,6 +17,7 @@ import msgspec
 
 from services.api import locking, roles, sessions, tasks
 from services.api.call import Call
+from services.api.host_errors import with_refs
 from services.api.operation import Operation
 from shared import trace
 from shared.bus.context import CallContext, current
@@ -86,6 +87,8 @@ class Executor:
             error, call.in_doubt = ApiError("TASK_CANCELLED", call.task), True
         except Exception as problem:
             error, call.in_doubt = _unexpected(call, problem), True
+        if error is not None:
+            error = with_refs(call.store, error)
         if operation.lock is None and not call.leaves_something:
             self._over(call)
         else:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from services.api import query
+from services.api import query, role_rows
 from services.api.api import Api
 from services.api.wire.codec import Codec, record_fields
 from shared.contracts.db import Change, MapDrop, MapPut, SetAdd, SetDrop, Update
@@ -56,6 +56,13 @@ def _existing(store: Store, cls: str, ref: str) -> Row:
 
 def reader(message: Message) -> Read | None:
     """How an implicit look-up is answered; None when the message is no look-up."""
+    read = _reader(message)
+    if read is None or message.cls != "role":
+        return read
+    return lambda _, arguments, codec: read(role_rows.rows(), arguments, codec)
+
+
+def _reader(message: Message) -> Read | None:
     if message.kind == "getter":
         return _getter(message)
     if message.kind == "object":
@@ -113,6 +120,8 @@ def _get_all_records(message: Message) -> Read:
 
 def matching(store: Store, cls: str, expression: str) -> dict[str, Row]:
     """Rows that the query selects. Raises INVALID_VALUE [expression, reason]; INTERNAL_ERROR for an unknown field."""
+    if cls == "role":
+        return {ref: store.tables[cls].rows[ref] for ref in role_rows.selected(expression)}
     selects = query.compile(cls, expression)
     return {ref: row for ref, row in store.tables[cls].rows.items() if selects(ref, row.fields)}
 
@@ -152,7 +161,7 @@ def writer(message: Message) -> Callable[[tuple[Any, ...]], Change] | None:
     if isinstance(field.type, MapType):
         if message.kind == "add":
             return lambda a: MapPut(cls=cls, ref=a[0], field=name, key=_key(a[1]), value=a[2], new=True)
-        return lambda a: MapDrop(cls=cls, ref=a[0], field=name, key=_key(a[1]))
+        return lambda a: MapDrop(cls=cls, ref=a[0], field=name, key=str(a[1]))
     if message.kind == "add":
         return lambda a: SetAdd(cls=cls, ref=a[0], field=name, value=a[1])
     return lambda a: SetDrop(cls=cls, ref=a[0], field=name, value=a[1])

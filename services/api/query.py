@@ -28,7 +28,7 @@ _KEEP = 512
 
 
 class _SyntaxError(Exception):
-    pass
+    """The expression is none; the text says where."""
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ def _compile(cls: str, expression: str) -> Predicate:
         if tokens.peek() != "end":
             raise _SyntaxError(f"unexpected {tokens.peek()}")
     except (_SyntaxError, RecursionError) as error:
-        raise ApiError("INVALID_VALUE", expression, str(error) or "too deeply nested") from None
+        raise ApiError("INVALID_VALUE", expression, f"Query.Error: {error or 'too deeply nested'}") from None
     return predicate
 
 

@@ -158,7 +158,7 @@ async def _coordinate(service: Service, api: Api) -> None:
     service.spawn(publisher.run(), "allowed operations")
     service.spawn(vm_events.run(), "VM events")
     service.spawn(progress.run(), "task progress")
-    service.spawn(_sweep(api), "sweep")
+    service.spawn(sweep(api), "sweep")
     service.on_stop(hosts.close)
 
 
@@ -202,7 +202,7 @@ async def _drop_orphaned_locks(api: Api) -> None:
         await api.database.transact(changes, [RowPresent(cls=change.cls, ref=change.ref) for change in changes])
 
 
-async def _sweep(api: Api) -> None:
+async def sweep(api: Api) -> None:
     """Every half minute: sessions idle for a day, tasks long done, and what calls left that could not be ended."""
     progress: dict[str, float] = {}
     unattended: set[str] = set()
@@ -215,7 +215,12 @@ async def _sweep(api: Api) -> None:
         except ApiError as error:
             log.warning("leftovers of calls are not removed: %s", error)
         now = time.time()
-        old: list[Change] = [Delete(cls="session", ref=ref) for ref in sessions.expired(api, now)]
+        try:
+            await api.database.transact(sessions.in_use(api, now))
+        except ApiError as error:
+            log.warning("the use of sessions is not written: %s", error)
+        ended = {ref: None for ref in (*sessions.expired(api, now), *sessions.surplus(api.store))}
+        old: list[Change] = [Delete(cls="session", ref=ref) for ref in ended]
         old += [Delete(cls="task", ref=ref) for ref in tasks.collectable(api, now, progress)]
         progress = {ref: row["progress"] for ref, row in api.store.rows("task").items()}
         if old:

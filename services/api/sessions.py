@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
+import time
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from services.api import clock
 from services.api.api import Api
 from services.api.edge.dispatcher import Caller
-from shared.contracts.db import Create, Delete, Update
+from shared.contracts.db import Change, Create, Delete, Update
 from shared.datamodel.schema import Message
 from shared.errors import ApiError, internal_error
 from shared.logs import track_id
-from shared.store import NULL
+from shared.store import NULL, Store
 
 log = logging.getLogger("api.sessions")
 
@@ -22,6 +23,9 @@ REFRESH = 600.0
 """Seconds between two updates of `last_active`."""
 
 IDLE_LIMIT = 86400.0
+
+LIMITS: Final = {"user": 500, "originator": 500, "root": 400, "pool": 400}
+"""Sessions of one user other than root, of root with one originator, of root without any, of hosts."""
 
 
 def find(api: Api, session: str) -> Mapping[str, Any]:
@@ -37,6 +41,7 @@ def check(api: Api, message: Message, session: str) -> Mapping[str, Any]:
     HOST_IS_SLAVE.
     """
     row = find(api, session)
+    api.sessions_used[session] = time.time()
     if not api.is_coordinator and not row["pool"]:
         raise ApiError("HOST_IS_SLAVE", api.coordinator_address)
     if message.pool_internal and not row["pool"]:
@@ -75,21 +80,44 @@ async def logout(api: Api, session: str) -> None:
     await api.database.transact([Delete(cls="session", ref=session)])
 
 
-def stale_activity(api: Api, session: Mapping[str, Any], now: float) -> bool:
-    """Whether `last_active` should be written again."""
-    return api.is_coordinator and now - clock.seconds(session["last_active"]) > REFRESH
-
-
-async def touch(api: Api, session: str) -> None:
-    await api.database.transact([Update(cls="session", ref=session, fields={"last_active": clock.now()})])
+def in_use(api: Api, now: float) -> list[Change]:
+    """Writes `last_active` of sessions that were used since the last time, unless it is fresh enough."""
+    used, api.sessions_used = api.sessions_used, {}
+    store = api.store
+    return [
+        Update(cls="session", ref=ref, fields={"last_active": clock.stamp(at)})
+        for ref, at in used.items()
+        if (row := store.row("session", ref)) is not None and now - clock.seconds(row["last_active"]) > REFRESH
+    ]
 
 
 def expired(api: Api, now: float) -> list[str]:
     """Sessions idle for a day without an unfinished task."""
     store = api.store
-    return [
-        ref
-        for ref, row in store.rows("session").items()
-        if now - clock.seconds(row["last_active"]) > IDLE_LIMIT
-        and not any(task in api.running for task in row["tasks"])
-    ]
+
+    def is_busy(row: Mapping[str, Any]) -> bool:
+        rows = (store.row("task", ref) for ref in row["tasks"])
+        return any(task is not None and task["status"] == "pending" for task in rows)
+
+    rows = store.rows("session").items()
+    return [ref for ref, row in rows if now - clock.seconds(row["last_active"]) > IDLE_LIMIT and not is_busy(row)]
+
+
+def surplus(store: Store) -> list[str]:
+    """Sessions above the limits (`wire-protocol` 6.3): those idle longest."""
+    groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for ref, row in store.rows("session").items():
+        groups.setdefault(_group(row), []).append((row["last_active"], ref))
+    gone: list[str] = []
+    for (kind, _), members in groups.items():
+        gone += [ref for _, ref in sorted(members)[: max(0, len(members) - LIMITS[kind])]]
+    return gone
+
+
+def _group(session: Mapping[str, Any]) -> tuple[str, str]:
+    """What a session counts against: a key of `LIMITS`, and whose."""
+    if session["pool"]:
+        return "pool", ""
+    if not session["is_local_superuser"]:
+        return "user", session["auth_user_name"]
+    return ("originator", session["originator"]) if session["originator"] else ("root", "")

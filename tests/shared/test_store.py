@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -100,6 +102,19 @@ def test_changes_since_names_each_row_once_or_gives_up() -> None:
     fresh = Store()
     fresh.load(store.snapshot(), store.generation, 1)
     assert fresh.changes_since(seen) is None
+
+
+def test_changes_since_gives_up_when_it_may_have_forgotten_part_of_a_generation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.store.HISTORY", 3)
+    store = Store()
+    store._history = deque(maxlen=3)
+    apply(store, vm("a"))
+    seen = store.generation
+    apply(store, vm("b"), vm("c"), vm("d"), vm("e"))
+    assert store.changes_since(seen) is None
+    assert store.changes_since(store.generation) == []
 
 
 def test_a_change_drops_the_encodings_of_the_row() -> None:

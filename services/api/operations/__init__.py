@@ -12,6 +12,7 @@ MODULES: Final = (
     "network",
     "pbd",
     "pool",
+    "role",
     "session",
     "sr",
     "task",

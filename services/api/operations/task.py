@@ -12,6 +12,8 @@ from shared.errors import ApiError
 from shared.store import NULL
 
 PENDING = ("pending", "cancelling")
+DESTROYED = "task"
+"""Key in `current_operations` that marks a task to be destroyed when it has ended."""
 
 
 def _own(call: Call, task: str) -> None:
@@ -47,23 +49,21 @@ async def create(call: Call, label: str, description: str) -> str:
 
 @operation("task.destroy")
 async def destroy(call: Call, self: str) -> None:
-    """A task that is still running goes when it ends."""
+    """A task that has not ended goes when it does."""
     _own(call, self)
-    if call.store.get("task", self, "status") not in PENDING or self not in call.api.running:
+    if call.store.get("task", self, "status") not in PENDING:
         await call.api.database.transact([Delete(cls="task", ref=self)])
         return
-    await call.api.database.transact(
-        [MapPut(cls="task", ref=self, field="current_operations", key=self, value="destroy")]
-    )
+    flag = MapPut(cls="task", ref=self, field="current_operations", key=DESTROYED, value="destroy", new=True)
+    await call.api.database.transact([flag])
 
 
 @operation("task.cancel")
 async def cancel(call: Call, task: str) -> None:
+    """Asks whoever works for it to stop. For a task that has ended nobody does; it is noted all the same."""
     _own(call, task)
-    if call.store.get("task", task, "status") not in PENDING:
-        raise ApiError("OPERATION_NOT_ALLOWED", "the task has already ended")
     await call.api.database.transact(
-        [MapPut(cls="task", ref=task, field="current_operations", key=task, value="cancel")]
+        [MapPut(cls="task", ref=task, field="current_operations", key=call.task, value="cancel")]
     )
     await locking.cancel_task(call.api, task)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from services.api.allowed import CHECKS, published
 from services.api.call import Call
@@ -100,13 +100,15 @@ def compute_memory_overhead(call: Call, vm: str) -> int:
 # ---- VCPUs
 
 _VCPUS = Lock("VM", "changing_VCPUs")
+VCPU_RULE: Final = "VCPU values must satisfy: 0 < VCPUs_at_startup \u2264 VCPUs_max"
+"""What INVALID_VALUE names: clients compare it as it is."""
 
 
 @operation("VM.set_VCPUs_max", _VCPUS)
 async def set_vcpus_max(call: Call, self: str, value: int) -> None:
     row = existing(call.store, "VM", self)
     if value < max(1, row["VCPUs_at_startup"]):
-        raise ApiError("INVALID_VALUE", "VCPUs_max", value)
+        raise ApiError("INVALID_VALUE", VCPU_RULE, value)
     overhead = memory.overhead({**row, "VCPUs_max": value})
     call.on_success.append(Update(cls="VM", ref=self, fields={"VCPUs_max": value, "memory_overhead": overhead}))
 
@@ -114,7 +116,7 @@ async def set_vcpus_max(call: Call, self: str, value: int) -> None:
 @operation("VM.set_VCPUs_at_startup", _VCPUS)
 async def set_vcpus_at_startup(call: Call, self: str, value: int) -> None:
     if not 1 <= value <= existing(call.store, "VM", self)["VCPUs_max"]:
-        raise ApiError("INVALID_VALUE", "VCPUs_at_startup", value)
+        raise ApiError("INVALID_VALUE", VCPU_RULE, value)
     call.on_success.append(Update(cls="VM", ref=self, fields={"VCPUs_at_startup": value}))
 
 
@@ -225,7 +227,7 @@ def _not_negative(field: str) -> Callable[..., Any]:
     async def set_field(call: Call, self: str, value: int) -> None:
         existing(call.store, "VM", self)
         if value < 0:
-            raise ApiError("INVALID_VALUE", field, value)
+            raise ApiError("INVALID_VALUE", f"{field} must be non-negative", value)
         await _update(call, self, {field: value})
 
     return set_field

@@ -246,7 +246,7 @@ async def test_locks_and_tasks_that_nobody_works_for_any_more_are_swept_away(
         db.Update(cls="VM", ref=vm, fields={"scheduled_to_be_resident_on": pool.host_ref(0)}),
     )
     assert leftovers(pool)
-    sweeping = asyncio.create_task(service._sweep(pool.api))
+    sweeping = asyncio.create_task(service.sweep(pool.api))
     try:
         await pool.until(lambda: leftovers(pool) == {})
     finally:
