@@ -46,6 +46,11 @@ class HostConnect:
 
     async def subscribe(self) -> None:
         await self._api.bus.subscribe(HEARTBEAT, self._on_heartbeat)
+        self._api.bus.on_reconnect(self._reconnected)
+
+    async def _reconnected(self) -> None:
+        """What hosts said meanwhile is lost: each is asked anew when its next heartbeat comes."""
+        self._boots.clear()
 
     def _on_heartbeat(self, beat: Heartbeat, _: str) -> None:
         if self._boots.get(beat.host) != beat.boot:
