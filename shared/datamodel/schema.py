@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal
 
-from shared.datamodel.types import EnumType, Type
+from shared.datamodel.types import EnumType, RefType, Type
 
 
 class _Missing(Enum):
@@ -80,8 +80,13 @@ class Field:
     set_has_effect: bool
 
     def initial(self) -> Any:
-        """A fresh copy of the default, or the type's empty value when there is none."""
-        return self.type.empty() if self.default is MISSING else deepcopy(self.default)
+        """What the field of a new row holds: a fresh copy of the default, or the type's empty value.
+
+        The empty text that some references have as default is for old databases only; new rows say NULL.
+        """
+        if self.default is MISSING or (isinstance(self.type, RefType) and not self.default):
+            return self.type.empty()
+        return deepcopy(self.default)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,100 @@
+"""Messages that are declared and not built yet: NOT_IMPLEMENTED [message], after the refusals that rows alone decide.
+
+A client whose call could never have succeeded learns why, whether the message is built or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from services.api.allowed import CHECKS
+from services.api.call import Call
+from services.api.decisions.liveness import require_live
+from services.api.decisions.rows import existing
+from services.api.operation import Operation
+from shared.datamodel import model
+from shared.datamodel.schema import Message
+from shared.datamodel.types import RefType
+from shared.errors import ApiError
+
+CHECKED: Final[dict[str, str]] = {
+    "VM.suspend": "suspend",
+    "VM.resume": "resume",
+    "VM.resume_on": "resume_on",
+    "VM.checkpoint": "checkpoint",
+    "VM.pool_migrate": "pool_migrate",
+    "VM.csvm": "csvm",
+    "VM.sysprep": "sysprep",
+    "VM.call_plugin": "call_plugin",
+    "VM.query_services": "query_services",
+    "VM.record_data_source": "data_source_op",
+    "VM.query_data_source": "data_source_op",
+    "VM.forget_data_source_archives": "data_source_op",
+    "VM.set_VCPUs_number_live": "changing_VCPUs_live",
+    "VM.set_memory_target_live": "changing_memory_live",
+    "VM.wait_memory_target_live": "awaiting_memory_live",
+    "VM.set_shadow_multiplier_live": "changing_shadow_memory_live",
+    "VM.get_boot_record": "get_boot_record",
+    "VM.send_sysrq": "send_sysrq",
+    "VM.send_trigger": "send_trigger",
+    "VIF.plug": "plug",
+    "VIF.unplug": "unplug",
+    "VIF.unplug_force": "unplug",
+}
+"""Message to the operation of its first argument that must be allowed."""
+
+FORWARDED: Final[frozenset[str]] = frozenset(
+    {
+        "host.apply_guest_agent_config",
+        "host.bugreport_upload",
+        "host.call_extension",
+        "host.call_plugin",
+        "host.dmesg",
+        "host.dmesg_clear",
+        "host.enable_local_storage_caching",
+        "host.disable_local_storage_caching",
+        "host.forget_data_source_archives",
+        "host.get_data_sources",
+        "host.get_log",
+        "host.get_sm_diagnostics",
+        "host.get_thread_diagnostics",
+        "host.has_extension",
+        "host.license_add",
+        "host.license_remove",
+        "host.record_data_source",
+        "host.refresh_server_certificate",
+        "host.restart_agent",
+        "host.sm_dp_destroy",
+        "host.sync_data",
+        "host.syslog_reconfigure",
+    }
+)
+"""Messages that a host answers by itself: a host that is unknown is one that cannot be reached."""
+
+
+def operation(message: Message) -> Operation:
+    """How such a message is answered."""
+    references = tuple(_references(message))
+
+    def body(call: Call, *arguments: Any) -> None:
+        if message.wire_name in FORWARDED:
+            require_live(call.store, arguments[0])
+        for index, cls in references:
+            existing(call.store, cls, arguments[index])
+        wanted = CHECKED.get(message.wire_name)
+        if wanted is not None:
+            refusal = CHECKS[message.cls](call.store, arguments[0], wanted)
+            if refusal is not None:
+                raise refusal
+        raise ApiError("NOT_IMPLEMENTED", message.wire_name)
+
+    return Operation(message.wire_name, body, None)
+
+
+def _references(message: Message) -> Iterator[tuple[int, str]]:
+    """The first object that the message is about: position and class."""
+    for index, param in enumerate(message.params):
+        if isinstance(param.type, RefType) and model.classes[param.type.cls].in_database:
+            yield index, param.type.cls
+            return
