@@ -36,7 +36,16 @@ def say(text: str) -> None:
 
 
 def progress(text: str) -> None:
-    say(f"pool: {text}")
+    """A start or stop goes on when nobody reads any more."""
+    try:
+        say(f"pool: {text}")
+    except BrokenPipeError:
+        _discard_output()
+
+
+def _discard_output() -> None:
+    """What Python would still flush at its end, too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,6 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
+        _discard_output()
         return 0
 
 
