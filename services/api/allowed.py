@@ -13,6 +13,7 @@ from typing import Final
 
 from services.api.api import Api
 from services.api.decisions import (
+    appliance_operations,
     host_operations,
     network_operations,
     pool_operations,
@@ -42,6 +43,7 @@ CHECKS: Final[dict[str, Check]] = {
     "host": host_operations.check,
     "network": network_operations.check,
     "pool": pool_operations.check,
+    "VM_appliance": appliance_operations.check,
 }
 
 ALLOWED: Final[dict[str, Allowed]] = {
@@ -53,10 +55,11 @@ ALLOWED: Final[dict[str, Allowed]] = {
     "host": host_operations.allowed_operations,
     "network": network_operations.allowed_operations,
     "pool": pool_operations.allowed_operations,
+    "VM_appliance": appliance_operations.allowed_operations,
 }
 
 _DEPENDENTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
-    "VM": (("VBD", "VBDs"), ("VIF", "VIFs")),
+    "VM": (("VBD", "VBDs"), ("VIF", "VIFs"), ("VM_appliance", "appliance")),
     "VBD": (("VM", "VM"), ("VDI", "VDI")),
     "VIF": (("VM", "VM"),),
     "VDI": (("VBD", "VBDs"), ("SR", "SR")),
@@ -125,7 +128,10 @@ class Publisher:
             stale, self._stale = self._stale, {}
             changes: list[Change] = []
             for cls, ref in stale:
-                changes += published(self._api.store, cls, ref, ())
+                try:
+                    changes += published(self._api.store, cls, ref, ())
+                except ApiError as error:  # what it depends on is gone; a later change brings it up again
+                    log.info("what %s %s allows cannot be told: %s", cls, ref, error)
                 if len(changes) >= 200:
                     await self._write(changes)
                     changes = []

@@ -193,6 +193,7 @@ async def setup(service: Service) -> None:
 
     async def flush() -> None:
         await checkpoint.write(database.store, database.log, database.committer)
+        await database.committer.wait_durable(database.store.generation)  # whoever waits for a commit gets its answer
 
     service.on_stop(flush)
 

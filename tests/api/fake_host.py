@@ -6,7 +6,6 @@ Tests interfere by name of the method: `fail("vm.start", error)`, `hold("vm.star
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 import uuid
 from collections import deque
@@ -75,7 +74,7 @@ class FakeHost:
         self._broker = broker
         self._timing = timing
         self._acts: dict[str, deque[Act]] = {}
-        self._numbers = itertools.count(1)
+        self._seq = 0
         self._boot = ""
         self._bus: Endpoint | None = None
 
@@ -126,7 +125,7 @@ class FakeHost:
             self._bus = None
 
     async def heartbeat(self) -> None:
-        beat = Heartbeat(host=self.uuid, boot=self._boot, seq=next(self._numbers), interval=1.0, time=time.time())
+        beat = Heartbeat(host=self.uuid, boot=self._boot, seq=self._next(), interval=1.0, time=time.time())
         await self.bus.publish(HEARTBEAT, beat, uuid=self.uuid)
 
     # ---- interference
@@ -176,19 +175,36 @@ class FakeHost:
 
     async def guest_reboots(self, name: str) -> None:
         state = self.vms[name]
-        await self._change(state, Cause.GUEST_REBOOT, domid=next(self._numbers))
+        await self._change(state, Cause.GUEST_REBOOT, domid=self._next())
+
+    @property
+    def latest_seq(self) -> int:
+        """The number of the newest state that it has told."""
+        return self._seq
+
+    async def say(self, state: vm.VmState, cause: Cause) -> None:
+        """Tells a state as it is, old or new."""
+        await self._tell(state, cause)
+
+    def forget_history(self, name: str, **fields: Any) -> None:
+        """The VM changed while nobody could be told."""
+        self.vms[name] = msgspec.structs.replace(self.vms[name], seq=self._next(), **fields)
 
     # ---- vm
 
+    def _next(self) -> int:
+        self._seq += 1
+        return self._seq
+
     def _state(self, name: str) -> vm.VmState:
-        halted = vm.VmState(uuid=name, ref="", power_state=PowerState.HALTED, seq=next(self._numbers))
+        halted = vm.VmState(uuid=name, ref="", power_state=PowerState.HALTED, seq=self._next())
         return self.vms.get(name, halted)
 
     async def _tell(self, state: vm.VmState, cause: Cause) -> None:
         await self.bus.publish(vm.STATE, vm.VmStateChanged(host=self.uuid, state=state, cause=cause), host=self.uuid)
 
     async def _change(self, state: vm.VmState, cause: Cause = Cause.REQUEST, **fields: Any) -> vm.VmState:
-        state = msgspec.structs.replace(state, seq=next(self._numbers), **fields)
+        state = msgspec.structs.replace(state, seq=self._next(), **fields)
         self.vms[state.uuid] = state
         await self._tell(state, cause)
         return state
@@ -229,7 +245,7 @@ class FakeHost:
             uuid=spec.uuid,
             ref=spec.ref,
             power_state=PowerState.PAUSED if request.paused else PowerState.RUNNING,
-            domid=next(self._numbers),
+            domid=self._next(),
             start_time=time.time(),
             memory_actual=spec.memory_dynamic_max,
             vcpus=spec.vcpus_at_startup,
@@ -264,7 +280,7 @@ class FakeHost:
         state = self._present(request.vm.uuid)
         if request.clean:
             await self._act("guest.shutdown")
-        return await self._change(state, power_state=PowerState.RUNNING, domid=next(self._numbers))
+        return await self._change(state, power_state=PowerState.RUNNING, domid=self._next())
 
     async def _set_state(self, name: str, power_state: PowerState) -> vm.VmState:
         return await self._change(self._present(name), power_state=power_state)

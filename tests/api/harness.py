@@ -160,6 +160,16 @@ class Pool:
         service, _ = self._apis.pop(host)
         await kill(service)
 
+    async def stop_api(self, host: int = 0) -> None:
+        """As SIGTERM."""
+        service, _ = self._apis.pop(host)
+        await service.close()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether background work of the coordinator's API has failed, which ends the process."""
+        return self._apis[0][0].stopping.is_set()
+
     async def kill_db(self) -> None:
         assert self._db is not None
         service, self._db = self._db, None
@@ -279,9 +289,8 @@ async def kill(service: Service) -> None:
     """Ends a service like kill -9."""
     bus = service.bus
     assert isinstance(bus, Endpoint)
-    service.stopping.set()
+    await bus.abandon()
     tasks = list(service._tasks)
     for task in tasks:
         task.cancel()
-    await bus.abandon()
     await asyncio.gather(*tasks, return_exceptions=True)

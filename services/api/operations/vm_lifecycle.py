@@ -96,13 +96,8 @@ def _host_of(call: Call, vm: str) -> str:
 
 async def _on_host(call: Call, vm: str, host: str, method: Any, request: Any) -> None:
     """Has the host do it, and shows the state it answers."""
-    name, where = call.api.uuid_of("VM", vm), call.api.uuid_of("host", host)
-    try:
-        state = await call.api.bus.call(method, request, host=where)
-    except ApiError as error:
-        if name not in error.params:
-            raise
-        raise ApiError(error.code, *(vm if text == name else text for text in error.params)) from error
+    where = call.api.uuid_of("host", host)
+    state = await call.api.bus.call(method, request, host=where)
     call.on_success += vm_state.changes(call.store, host, vm, state, call.api.https_url)
     call.written.append(lambda: call.api.vm_states.note(where, state))
 

@@ -79,20 +79,15 @@ async def test_a_removed_message_says_so_after_session_and_arity(client: Client)
 
 
 async def test_what_is_not_written_yet_says_not_implemented(pool: Pool, client: Client) -> None:
-    assert await client.refusal("pool.rotate_secret") == ["NOT_IMPLEMENTED", "pool.rotate_secret"]
-
-
-async def test_what_is_not_written_yet_refuses_first_what_could_not_succeed(pool: Pool, client: Client) -> None:
     vm = await pool.vm(client)
-    assert await client.refusal("VM.suspend", "OpaqueRef:x") == ["HANDLE_INVALID", "VM", "OpaqueRef:x"]
-    assert await client.refusal("VM.suspend", vm) == ["VM_BAD_POWER_STATE", vm, "running", "halted"]
-    assert await client.refusal("host.dmesg", "OpaqueRef:x") == ["HOST_OFFLINE", "OpaqueRef:x"]
+    assert await client.refusal("VM.recover", vm, vm, False) == ["NOT_IMPLEMENTED", "VM.recover"]
 
 
 async def test_an_asynchronous_call_of_what_is_not_written_fails_in_its_task(pool: Pool, client: Client) -> None:
-    task = await client.call("Async.pool.rotate_secret")
+    vm = await pool.vm(client)
+    task = await client.call("Async.VM.recover", vm, vm, False)
     await pool.until(lambda: pool.row("task", task)["status"] == "failure")
-    assert pool.row("task", task)["error_info"] == ["NOT_IMPLEMENTED", "pool.rotate_secret"]
+    assert pool.row("task", task)["error_info"] == ["NOT_IMPLEMENTED", "VM.recover"]
 
 
 async def test_a_message_without_asynchronous_form_is_a_fault(client: Client) -> None:

@@ -1,0 +1,237 @@
+"""Processes that are killed and started again while clients go on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from shared import replica
+from shared.bus.memory import MemoryTransport
+from shared.contracts.db import Create, Update
+from shared.contracts.vm import Cause
+from shared.database import Database
+from shared.errors import ApiError
+from tests.api.core import records
+from tests.api.core.leftovers import leftovers
+from tests.api.harness import Client, Pool
+
+
+def again(pool: Pool, session: str) -> Client:
+    client = pool.client()
+    client.session = session
+    return client
+
+
+# ---- the API process
+
+
+async def test_an_api_process_that_was_killed_leaves_tasks_that_fail_and_no_locks(pool: Pool, client: Client) -> None:
+    vm = await pool.vm(client)
+    sr, network = pool.ref("SR", "storage"), pool.ref("network", "network")
+    await client.call("VBD.create", records.vbd(vm, await client.call("VDI.create", records.vdi(sr))))
+    await client.call("VIF.create", records.vif(vm, network))
+    gate = pool.hosts[0].hold("vm.start")
+    task = await client.call("Async.VM.start_on", vm, pool.host_ref(0), False, False)
+    await gate.reached.wait()
+    other = await pool.vm(client, "other")
+    held = pool.hosts[1].hold("vm.start")
+    starting = client.begin("VM.start_on", other, pool.host_ref(1), False, False)
+    await held.reached.wait()
+    assert leftovers(pool)
+    await pool.kill_api()
+    starting.cancel()
+    await pool.start_api()
+    row = pool.row("task", task)
+    assert row["status"] == "failure"
+    assert row["error_info"][0] == "INTERNAL_ERROR"
+    assert list(pool.store.rows("task")) == [task]
+    await asyncio.wait_for(asyncio.gather(gate.cancelled.wait(), held.cancelled.wait()), 5)
+    assert leftovers(pool) == {}
+    client = again(pool, client.session)
+    await pool.hosts[0].heartbeat()
+    await pool.hosts[1].heartbeat()
+    await client.call("VM.start", vm, False, False)
+    await client.call("VM.start", other, False, False)
+
+
+async def test_an_api_process_finds_what_happened_while_it_was_away(pool: Pool, client: Client) -> None:
+    vms = [await pool.vm(client, f"vm{number}") for number in range(3)]
+    for vm in vms:
+        await client.call("VM.start_on", vm, pool.host_ref(1), False, False)
+    names = [pool.row("VM", vm)["uuid"] for vm in vms]
+    await pool.kill_api()
+    await pool.hosts[1].guest_halts(names[0], Cause.GUEST_CRASH)
+    await pool.hosts[1].guest_reboots(names[1])
+    await pool.start_api()
+    before = pool.row("VM", vms[1])["domid"]
+    await pool.hosts[1].heartbeat()
+    await pool.until(lambda: pool.row("VM", vms[0])["power_state"] == "Halted")
+    await pool.until(lambda: pool.row("VM", vms[1])["domid"] != before)
+    assert pool.row("VM", vms[2])["power_state"] == "Running"
+
+
+async def test_an_api_process_that_stops_orderly_ends_its_calls(pool: Pool, client: Client) -> None:
+    vm = await pool.vm(client)
+    gate = pool.hosts[0].hold("vm.start")
+    task = await client.call("Async.VM.start_on", vm, pool.host_ref(0), False, False)
+    await gate.reached.wait()
+    await pool.stop_api()
+    assert gate.cancelled.is_set()
+    await pool.start_api()
+    assert pool.row("task", task)["status"] == "cancelled"
+    assert leftovers(pool) == {}
+
+
+# ---- the database process
+
+
+async def test_sessions_tasks_and_locks_survive_a_restart_of_the_database(pool: Pool, client: Client) -> None:
+    vm = await pool.vm(client)
+    gate = pool.hosts[0].hold("vm.start")
+    task = await client.call("Async.VM.start_on", vm, pool.host_ref(0), False, False)
+    await gate.reached.wait()
+    term = pool.store.term
+    await pool.kill_db()
+    await pool.start_db()
+    await pool.until(lambda: pool.store.term > term)
+    assert pool.row("VM", vm)["current_operations"] == {task: "start_on"}
+    assert await client.call("session.get_auth_user_name", client.session) == "root"
+    gate.open()
+    await pool.until(lambda: pool.row("task", task)["status"] == "success")
+    await pool.idle()
+    assert leftovers(pool) == {}
+
+
+async def test_reads_go_on_while_the_database_is_away_and_writes_wait_for_it(pool: Pool, client: Client) -> None:
+    vm = await pool.vm(client)
+    await pool.kill_db()
+    assert await client.call("VM.get_name_label", vm) == "vm"
+    writing = client.begin("VM.set_name_label", vm, "later")
+    starting = client.begin("VM.start", vm, False, False)
+    await asyncio.sleep(0.05)
+    assert not writing.done()
+    await pool.start_db()
+    await asyncio.gather(writing, starting)
+    assert (pool.row("VM", vm)["name_label"], pool.row("VM", vm)["power_state"]) == ("later", "Running")
+    assert leftovers(pool) == {}
+
+
+async def test_a_database_killed_again_and_again_under_load_loses_no_answer_and_no_lock(
+    pool: Pool, client: Client
+) -> None:
+    stop = asyncio.Event()
+    acknowledged: dict[str, int] = {}
+    errors: list[str] = []
+
+    async def work(number: int) -> None:
+        vm = await pool.vm(client, f"vm{number}")
+        count = 0
+        while not stop.is_set():
+            count += 1
+            try:
+                await client.call("VM.set_name_description", vm, str(count))
+                acknowledged[vm] = count
+                await client.call("VM.start", vm, False, False)
+                assert pool.row("VM", vm)["power_state"] == "Running"
+                await client.call("VM.hard_shutdown", vm)
+                assert pool.row("VM", vm)["power_state"] == "Halted"
+            except ApiError as error:
+                errors.append(str(error))
+                if pool.row("VM", vm)["power_state"] != "Halted":
+                    await client.call("VM.hard_shutdown", vm)
+
+    workers = [asyncio.create_task(work(number)) for number in range(6)]
+    for _ in range(4):
+        await asyncio.sleep(0.1)
+        await pool.kill_db()
+        await pool.start_db()
+    await asyncio.sleep(0.1)
+    stop.set()
+    await asyncio.gather(*workers)
+    await pool.idle()
+    assert errors == []
+    for vm, count in acknowledged.items():
+        assert int(pool.row("VM", vm)["name_description"]) >= count
+    assert leftovers(pool) == {}
+    assert len(acknowledged) == 6
+
+
+# ---- followers
+
+
+async def test_a_commit_that_was_lost_on_its_way_is_noticed_by_its_writer(
+    pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "OVERDUE", 0.05)
+    vm = await pool.vm(client)
+    await pool.settled()
+    resyncs = pool.api.replica.resyncs
+    lose_next_event(pool)
+    await client.call("VM.set_name_label", vm, "written")
+    assert await client.call("VM.get_name_label", vm) == "written"
+    assert pool.api.replica.resyncs == resyncs + 1
+
+
+async def test_a_commit_that_was_lost_on_its_way_is_noticed_by_whoever_only_reads(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replica, "CHECK", 0.05)
+    member = (await pool.start_api(1)).api
+    await pool.settled()
+    lose_next_event(pool)
+    ref = "OpaqueRef:network"
+    writer = await pool.broker.connect("writer")
+    await Database(writer).transact([Create(cls="network", ref=ref, fields={"name_label": "n", "bridge": "b"})])
+    async with asyncio.timeout(5):
+        while member.store.row("network", ref) is None:
+            await asyncio.sleep(0.01)
+    await writer.close()
+
+
+def lose_next_event(pool: Pool) -> None:
+    """The next thing that the database publishes does not reach anybody."""
+    transport = pool.db_bus.transport
+    assert isinstance(transport, MemoryTransport)
+    send = transport.event
+
+    def drop(*_: Any) -> None:
+        transport.event = send  # type: ignore[method-assign]
+
+    transport.event = drop  # type: ignore[method-assign]
+
+
+async def test_a_connection_that_breaks_loses_nothing(pool: Pool, client: Client) -> None:
+    vm = await pool.vm(client)
+    for number in range(5):
+        writing = client.begin("VM.set_name_label", vm, f"n{number}")
+        await asyncio.sleep(0)
+        pool.broker.disconnect(pool.api_bus if number % 2 else pool.db_bus)
+        await asyncio.wait_for(writing, 10)
+        assert await client.call("VM.get_name_label", vm) == f"n{number}"
+
+
+async def test_a_broker_that_is_killed_and_started_again_loses_nothing(pool: Pool, client: Client) -> None:
+    vm = await pool.vm(client)
+    starting = client.begin("VM.start", vm, False, False)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    pool.broker.kill()
+    await asyncio.sleep(0.05)
+    pool.broker.restart()
+    await asyncio.wait_for(starting, 10)
+    assert pool.row("VM", vm)["power_state"] == "Running"
+    assert leftovers(pool) == {}
+
+
+async def test_an_object_that_cannot_be_judged_does_not_stop_the_process(pool: Pool, client: Client) -> None:
+    """A disk whose SR is gone: what it allows cannot be told."""
+    lost = Create(cls="VDI", ref="OpaqueRef:lost", fields={"SR": "OpaqueRef:gone", "location": "x", "virtual_size": 1})
+    await pool.write(lost)
+    await pool.write(Update(cls="VDI", ref="OpaqueRef:lost", fields={"name_label": "lost"}))
+    await pool.settled()
+    vm = await pool.vm(client)
+    await client.call("VM.start", vm, False, False)
+    await pool.until(lambda: "clean_shutdown" in pool.row("VM", vm)["allowed_operations"])
+    assert not pool.stopped
