@@ -22,6 +22,7 @@ from shared.turns import Turns
 
 if TYPE_CHECKING:
     from services.api.events import EventHub
+    from services.api.execute import Executor
     from services.api.placement import Placement
 
 
@@ -53,6 +54,7 @@ class Api:
     options: Options
     authenticator: Authenticator
     hub: EventHub = field(init=False)
+    executor: Executor = field(init=False)
     placement: Placement = field(init=False)
     turns: Turns = field(default_factory=Turns)
     """Of the locks on an object: conflicts are for writers in other processes."""

@@ -107,7 +107,7 @@ async def start(service: Service) -> Core:
     api.hub = EventHub(api)
     api.placement = Placement(api)
     waiters = locking.RowWaiters(api)
-    executor = Executor(waiters)
+    executor = api.executor = Executor(waiters)
     dispatcher = XenApi(api, api.hub, executor, service.config.trace_ratio)
     _count(service, api)
     service.spawn(replica.run(), "replica")
