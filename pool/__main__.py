@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pool import down, folder, logfiles, programs, waterfall
+from pool import down, folder, logfiles, outage, programs, waterfall
 from pool.folder import FolderError
 from pool.plan import Plan, PlanError, Wanted
 from pool.status import status
@@ -88,6 +88,16 @@ def _down(given: argparse.Namespace) -> int:
 
 def _clean(given: argparse.Namespace) -> int:
     down.clean(given.dir, progress)
+    return 0
+
+
+def _host_down(given: argparse.Namespace) -> int:
+    outage.host_down(given.dir, given.host)
+    return 0
+
+
+def _host_up(given: argparse.Namespace) -> int:
+    outage.host_up(given.dir, given.host)
     return 0
 
 
@@ -174,6 +184,13 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("down", help="stop the pool; its data is kept").set_defaults(run=_down)
     commands.add_parser("clean", help="stop the pool and remove its data").set_defaults(run=_clean)
     commands.add_parser("status", help="show each process").set_defaults(run=_status)
+    for name, run, text in (
+        ("host-down", _host_down, "end a host's processes as by a power failure"),
+        ("host-up", _host_up, "start them again"),
+    ):
+        outages = commands.add_parser(name, help=text)
+        outages.set_defaults(run=run)
+        outages.add_argument("host", help="its name, such as host3")
     logs = commands.add_parser("logs", help="show the ends of logs")
     logs.set_defaults(run=_logs)
     logs.add_argument("process", nargs="?", default="", help="host/service, or only one of them; supervisor, rabbitmq")

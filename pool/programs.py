@@ -65,6 +65,11 @@ def load(directory: Path) -> list[Program]:
     return msgspec.json.decode((directory / "programs.json").read_bytes(), type=list[Program])
 
 
+def down_file(directory: Path, group: str) -> Path:
+    """While it is there nothing of that group is started (`pool.outage`)."""
+    return directory / group / "down"
+
+
 def config_file(directory: Path, group: str, service: str) -> Path:
     return directory / group / f"{service}.toml"
 

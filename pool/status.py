@@ -8,6 +8,9 @@ from pool import broker, plan, processes, programs, supervisor
 from pool.plan import Plan
 from pool.processes import Process
 
+_BETTER_WORDS = {"waiting": "restarting", "down": "down"}
+"""For what the supervisor says of a process that does not run."""
+
 
 def status(directory: Path) -> tuple[str, bool]:
     """The table, and whether all of it runs."""
@@ -21,8 +24,8 @@ def status(directory: Path) -> tuple[str, bool]:
     for program in programs.load(directory) if (directory / "programs.json").exists() else []:
         pid, found, uptime = _process(processes.find(program.pid_file(directory), program.argv))
         child = children.get(program.name)
-        if child is not None and found != "running" and child.state == "waiting":
-            found = "restarting"
+        if child is not None and found != "running" and child.state in _BETTER_WORDS:
+            found = _BETTER_WORDS[child.state]
         note = f"{child.restarts} restarts, last: {child.last_exit}" if child and child.restarts else ""
         rows.append((program.name, pid, found, uptime, note))
     return "\n".join([_about(pool), "", *_table(rows)]), all(row[2] in ("running", "elsewhere") for row in rows)

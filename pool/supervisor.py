@@ -36,6 +36,8 @@ GROWN_UP = 10.0
 """Seconds after which a process counts as started well, and its next death as a new story."""
 STOP_TIMEOUT = 15.0
 """Seconds a stage of services gets to finish (each allows itself 10)."""
+OUTAGE_CHECK = 0.2
+"""Seconds between two looks whether a host that is down may come up."""
 LOG_LIMIT = 16 * 1024 * 1024
 LOG_CHECK = 5.0
 
@@ -43,9 +45,10 @@ log = logging.getLogger("pool.supervisor")
 
 
 class ChildState(msgspec.Struct, kw_only=True):
-    """`state`: running | waiting (to be started again) | stopped. `failures`: deaths in a row, each soon after a start.
+    """`state`: running | waiting (to be started again) | down (with its host) | stopped.
 
-    `since`: Unix time of the state. `last_exit`: how it ended last, for people.
+    `failures`: deaths in a row, each soon after a start. `since`: Unix time of the state. `last_exit`: how it ended
+    last, for people.
     """
 
     name: str
@@ -160,6 +163,7 @@ class Supervisor:
     async def _keep(self, program: Program, child: ChildState) -> None:
         """Starts the program, or takes over the one that runs, and again each time it has died."""
         while True:
+            await self._while_down(program, child)
             process = self._adopt(program) or self._start(program)
             if process is not None:
                 self._running[program.name] = process
@@ -176,6 +180,13 @@ class Supervisor:
             self._set(child, "waiting", 0)
             log.warning("%s: ended (%s), starting it again in %.1f s", program.name, child.last_exit, delay)
             await asyncio.sleep(delay)
+
+    async def _while_down(self, program: Program, child: ChildState) -> None:
+        while programs.down_file(self.directory, program.group).exists():
+            child.failures = 0
+            if child.state != "down":
+                self._set(child, "down", 0)
+            await asyncio.sleep(OUTAGE_CHECK)
 
     def _adopt(self, program: Program) -> Process | None:
         """What an earlier supervisor left running, even if it was killed before it could write the pid file."""
