@@ -8,6 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from shared.contracts.db import Change
+from shared.errors import ApiError
 
 if TYPE_CHECKING:
     from services.api.call import Call
@@ -26,12 +27,16 @@ Reserve = Callable[["Call", "Store", tuple[Any, ...]], Sequence[Change]]
 """Decides what else is taken together with the lock, on the same rows (a host, memory). It may raise to refuse."""
 
 
+Refuse = Callable[["Store", tuple[Any, ...]], ApiError | None]
+"""Gets the rows and the message's arguments; why the message is refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lock:
     """The message puts `operation` into `current_operations` of its argument number `argument`, of class `cls`.
 
-    It is allowed when the class's check says so (`services.api.decisions`). `interrupts`: operations in progress on the
-    same object that are cancelled and waited for first.
+    It is allowed when the class's check says so (`services.api.decisions`), and before that, `refuse`. `interrupts`:
+    operations in progress on the same object that are cancelled and waited for first.
     """
 
     cls: str
@@ -39,6 +44,7 @@ class Lock:
     argument: int = 0
     policy: Policy = Policy.STANDARD
     reserve: Reserve | None = None
+    refuse: Refuse | None = None
     interrupts: frozenset[str] = frozenset()
 
 

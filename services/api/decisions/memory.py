@@ -59,6 +59,16 @@ def xen_overhead(vm: Record) -> int:
     return total * MIB
 
 
+MOST_VCPUS: Final = 64
+"""What an approximate answer of `largest` leaves room for."""
+
+
+def largest(vm: Record, total: int, *, approximate: bool) -> int:
+    """The largest memory, in whole MiB, with which the VM takes no more than `total` bytes; at least 0."""
+    counted = {**vm, "VCPUs_max": MOST_VCPUS} if approximate else vm
+    return max(0, (total - overhead(counted)) // MIB * MIB)
+
+
 def need(vm: Record) -> int:
     """Memory that must be free on a host for the VM to start there: its smallest footprint."""
     target: int = vm["memory_static_max"] if vm["domain_type"] == "pv_in_pvh" else vm["memory_dynamic_min"]

@@ -9,7 +9,7 @@ import uuid as uuids
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from services.api.decisions import memory
+from services.api.decisions import bios, memory
 from services.api.decisions.rows import NULL, Record, Rows, existing, is_null
 from services.api.decisions.vif_records import mac_from_seed
 from shared.contracts.db import Change, Create, Row
@@ -114,18 +114,6 @@ GUEST_METRICS_COPIED: Final = (
     "PV_drivers_detected",
     "services",
 )
-
-GENERIC_BIOS_STRINGS: Final = {
-    "bios-vendor": "Xen",
-    "bios-version": "",
-    "system-manufacturer": "Xen",
-    "system-product-name": "HVM domU",
-    "system-version": "",
-    "system-serial-number": "",
-    "hp-rombios": "",
-    "oem-1": "Xen",
-    "oem-2": "MS_VM_CERT/SHA1/bdbeb6e0a816d43fa6d3fe8aaef04c2bad9d3e3d",
-}
 
 
 def ref_of(uuid: str) -> str:
@@ -291,5 +279,5 @@ def prepared_for_start(vm: Record) -> Row:
     return {
         "domain_type": domain_type,
         "memory_overhead": memory.overhead({**vm, "domain_type": domain_type}),
-        "bios_strings": vm["bios_strings"] or GENERIC_BIOS_STRINGS,
+        "bios_strings": vm["bios_strings"] or bios.GENERIC_STRINGS,
     }

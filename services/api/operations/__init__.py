@@ -28,6 +28,7 @@ MODULES: Final = (
     "vm_copies",
     "vm_group",
     "vm_lifecycle",
+    "vm_settings",
     "vmss",
 )
 

@@ -16,7 +16,11 @@ from shared.store import NULL
 
 
 async def _update(call: Call, vm: str, fields: Mapping[str, Any], more: list[Change] | None = None) -> None:
-    changes: list[Change] = [Update(cls="VM", ref=vm, fields=dict(fields)), *(more or [])]
+    await _write(call, vm, Update(cls="VM", ref=vm, fields=dict(fields)), *(more or []))
+
+
+async def _write(call: Call, vm: str, *changes: Change) -> None:
+    """With what the VM allows then."""
     await call.transact([*changes, *published(call.store, "VM", vm, changes)])
 
 
@@ -54,27 +58,29 @@ async def set_memory_static_range(call: Call, self: str, min: int, max: int) -> 
     await _set_memory(call, self, static_min=min, static_max=max)
 
 
-def _halted_only(call: Call, vm: str) -> None:
-    """Ballooning a running VM is its host's work, which is not built yet."""
-    if existing(call.store, "VM", vm)["power_state"] == "Running":
-        raise ApiError("NOT_IMPLEMENTED", "VM.set_memory_dynamic_range on a running VM")
+def _without_ballooning(call: Call, vm: str, **limits: int) -> None:
+    """Ballooning a running VM is its host's work, which is not built yet: only what leaves its target is possible."""
+    row = existing(call.store, "VM", vm)
+    low, high = (limits.get(name, row[f"memory_{name}"]) for name in ("dynamic_min", "dynamic_max"))
+    if row["power_state"] == "Running" and (low, high) != (row["memory_dynamic_min"], row["memory_dynamic_max"]):
+        raise ApiError("NOT_IMPLEMENTED", "VM.set_memory_dynamic_range of a running VM")
 
 
 @operation("VM.set_memory_dynamic_max", _DYNAMIC)
 async def set_memory_dynamic_max(call: Call, self: str, value: int) -> None:
-    _halted_only(call, self)
+    _without_ballooning(call, self, dynamic_max=value)
     await _set_memory(call, self, dynamic_max=value)
 
 
 @operation("VM.set_memory_dynamic_min", _DYNAMIC)
 async def set_memory_dynamic_min(call: Call, self: str, value: int) -> None:
-    _halted_only(call, self)
+    _without_ballooning(call, self, dynamic_min=value)
     await _set_memory(call, self, dynamic_min=value)
 
 
 @operation("VM.set_memory_dynamic_range", _DYNAMIC)
 async def set_memory_dynamic_range(call: Call, self: str, min: int, max: int) -> None:
-    _halted_only(call, self)
+    _without_ballooning(call, self, dynamic_min=min, dynamic_max=max)
     await _set_memory(call, self, dynamic_min=min, dynamic_max=max)
 
 
@@ -167,12 +173,12 @@ def _map_messages(field: str) -> None:
         existing(call.store, "VM", self)
         if not key:
             raise ApiError("INTERNAL_ERROR", "Db_exn.Empty_key_in_map")
-        await call.transact([MapPut(cls="VM", ref=self, field=field, key=key, value=value, new=True)])
+        await _write(call, self, MapPut(cls="VM", ref=self, field=field, key=key, value=value, new=True))
 
     @operation(f"VM.remove_from_{field}")
     async def remove(call: Call, self: str, key: str) -> None:
         existing(call.store, "VM", self)
-        await call.transact([MapDrop(cls="VM", ref=self, field=field, key=key)])
+        await _write(call, self, MapDrop(cls="VM", ref=self, field=field, key=key))
 
 
 for _field in ("other_config", "platform", "blocked_operations"):
