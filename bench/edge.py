@@ -61,7 +61,7 @@ class Nothing:
     def health(self, host: str) -> Health:
         return Health(True)
 
-    def metrics(self) -> str:
+    async def metrics(self, host: str) -> str:
         return ""
 
 

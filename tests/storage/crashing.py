@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ def main(folder: Path, kind: str) -> None:
         while True:
             place = folder / f"{scenario}-{n}"
             place.mkdir()
-            _forked(lambda place=place, scenario=scenario: _prepare(place, kind, scenario))
-            died = _forked(lambda place=place, scenario=scenario, n=n: _work(place, scenario, n))
+            _forked(partial(_prepare, place, kind, scenario))
+            died = _forked(partial(_work, place, scenario, n))
             report = place / "report"
-            _forked(lambda place=place, report=report: _inspect(place, report))
+            _forked(partial(_inspect, place, report))
             checkpoint = (place / "checkpoint").read_text()
             found: dict[str, Any] = json.loads(report.read_text())
             print(json.dumps({"scenario": scenario, "died": died, "checkpoint": checkpoint, **found}), flush=True)
@@ -94,7 +95,7 @@ def _set_checkpoint(datapaths: Datapaths, checkpoint: Callable[[str], None]) -> 
 
 async def _inspect(place: Path, report: Path) -> None:
     async with machine(place / "state", HOST_A, HOST_B) as made:
-        found = {"held": [f"{dp.dp} {dp.state}" for dp in made[HOST_A].datapaths.held()]}
+        found: dict[str, Any] = {"held": [f"{dp.dp} {dp.state}" for dp in made[HOST_A].datapaths.held()]}
         found["elsewhere"] = await _openable(made, HOST_B, place)
         await made[HOST_A].datapaths.open(_disks(place)) if found["held"] else None
         await made[HOST_A].datapaths.close(DPS)

@@ -40,8 +40,8 @@ async def test_a_crash_at_any_point_leaves_all_open_or_nothing(tmp_path: Path, k
 
 
 def _consistent(run: dict[str, Any], opened: bool) -> None:
-    everything, nothing = ["vbd/vm/0 activated", "vbd/vm/1 activated"], []
-    assert sorted(run["held"]) == (everything if opened else nothing), run
+    everything = ["vbd/vm/0 activated", "vbd/vm/1 activated"]
+    assert sorted(run["held"]) == (everything if opened else []), run
     assert run["elsewhere"] == [not opened, not opened], run
     assert run["after close"] == [True, True], run
     assert run["leases"] == [], run

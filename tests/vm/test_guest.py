@@ -19,7 +19,8 @@ from pool.guest.kernel_modules import ModuleError, dependencies, load_order
 
 def unpack(archive: bytes) -> dict[str, tuple[int, bytes]]:
     """Name to mode and content, by the format's own rules."""
-    found, at = {}, 0
+    found: dict[str, tuple[int, bytes]] = {}
+    at = 0
     while True:
         assert archive[at : at + 6] == b"070701"
         numbers = [int(archive[at + 6 + 8 * n : at + 14 + 8 * n], 16) for n in range(13)]

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from tests.vm import specs
 from tests.vm.consoles import ConsoleClient
 from tests.vm.neighbours import HOST
 from tests.vm.processes import VmService
+
+
+def is_about(uuid: str, cause: Cause, event: contract.VmStateChanged) -> bool:
+    return (event.state.uuid, event.cause) == (uuid, cause)
+
 
 pytestmark = pytest.mark.qemu
 
@@ -187,9 +193,7 @@ async def test_what_happened_while_no_service_ran_is_acted_upon_when_it_is_back(
     second = await machine.service()
     for then, (cause, power_state) in causes.items():
         uuid = vms[then].uuid
-        event = await second.heard(
-            lambda event, uuid=uuid, cause=cause: (event.state.uuid, event.cause) == (uuid, cause)
-        )  # type: ignore[misc]
+        event = await second.heard(partial(is_about, uuid, cause))
         assert event.state.power_state is power_state
         if power_state is PowerState.RUNNING:
             assert event.state.domid > states[then].domid
