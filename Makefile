@@ -1,4 +1,4 @@
-# A pool on this machine:   make pool [HOSTS=3] [SIMULATE=0] [BACKEND=qemu|simulator] [POOL_DIR=.pool] [AMQP_URL=amqp://...]
+# A pool on this machine:   make pool [HOSTS=3] [SIMULATE=0] [BACKEND=qemu|simulator] [AUTH=file|pam] [POOL_DIR=.pool] [AMQP_URL=amqp://...]
 # Everything that is missing is installed first; see docs/pools.md.
 
 PYTHON ?= python3
@@ -22,7 +22,7 @@ help:
 
 pool:
 	@PYTHON=$(PYTHON) pool/install.sh --for pool
-	@$(POOL) up $(if $(HOSTS),--hosts $(HOSTS)) $(if $(SIMULATE),--simulate $(SIMULATE)) $(if $(BACKEND),--backend $(BACKEND)) $(POOL_OPTIONS)
+	@$(POOL) up $(if $(HOSTS),--hosts $(HOSTS)) $(if $(SIMULATE),--simulate $(SIMULATE)) $(if $(BACKEND),--backend $(BACKEND)) $(if $(AUTH),--auth $(AUTH)) $(POOL_OPTIONS)
 
 pool-down pool-clean pool-status:
 	@test -x $(VENV_PYTHON) || { echo "nothing is installed in this folder, so no pool runs from it"; exit 1; }

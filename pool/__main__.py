@@ -18,7 +18,7 @@ from pool.up import StartError, up
 USAGE = """
   URL        {XAPI_URL}
   user       {XAPI_USER}
-  password   {XAPI_PASSWORD}
+  password   {password}
 
   . {env}
   {xe} host-list
@@ -76,6 +76,8 @@ def _up(given: argparse.Namespace) -> int:
         http_port=given.http_port,
         https_port=given.https_port,
         bare=given.bare,
+        auth=given.auth,
+        pam_service=given.pam_service,
     )
     say(_usage(given.dir, up(given.dir, wanted, given.amqp_url, progress)))
     return 0
@@ -144,6 +146,7 @@ def _usage(directory: Path, pool: Plan) -> str:
     programs_folder = _relative(Path(sys.prefix) / "bin")
     return USAGE.format(
         **client,
+        password=client.get("XAPI_PASSWORD", "root's on this machine; for the examples set XAPI_PASSWORD"),
         env=_relative(directory / "env"),
         xe=f"{programs_folder}/xe -s $XAPI_COORDINATOR {_port(pool)}-u $XAPI_USER -pw $XAPI_PASSWORD",
         python=f"{programs_folder}/python",
@@ -179,6 +182,8 @@ def _parser() -> argparse.ArgumentParser:
     start.add_argument("--http-port", type=int, help="default 80 as root, else 8080")
     start.add_argument("--https-port", type=int, help="default 443 as root, else 8443")
     start.add_argument("--bare", action="store_true", default=None, help="without an SR and without templates")
+    start.add_argument("--auth", help="who checks passwords: file (the default; the pool makes one for root) or pam")
+    start.add_argument("--pam-service", help="its file in /etc/pam.d (default xapi)")
     start.add_argument("--amqp-url", default=os.environ.get("AMQP_URL", ""), help="a broker to use (default $AMQP_URL)")
     start.add_argument("--netns", action="store_true", help="give each host its own network (not supported yet)")
     commands.add_parser("down", help="stop the pool; its data is kept").set_defaults(run=_down)

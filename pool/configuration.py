@@ -73,8 +73,9 @@ def _api(place: Place) -> dict[str, Any]:
         "http_port": place.plan.http_port,
         "https_port": place.plan.https_port,
         "unix_socket": "" if place.shared else str(socket_path(place.directory, place.group)),
-        "auth": "file",
+        "auth": place.plan.settings.auth,
         "password_file": str(users_file(place.directory)),
+        "pam_service": place.plan.settings.pam_service,
     }
 
 

@@ -49,17 +49,12 @@ def password(directory: Path) -> str:
     return made
 
 
-def password_changed(directory: Path) -> bool:
-    """Whether a client has given root another one since: it is known to nobody but them."""
-    return not passwords.check(users_file(directory), USER, password(directory))
-
-
 def env(directory: Path, plan: Plan) -> dict[str, str]:
-    """What a client needs, by the names that scripts rely on."""
+    """What a client needs, by the names that scripts rely on. Passwords that PAM checks are not ours to know."""
     return {
         "XAPI_URL": plan.url,
         "XAPI_USER": USER,
-        "XAPI_PASSWORD": password(directory),
+        **({"XAPI_PASSWORD": password(directory)} if plan.settings.auth == "file" else {}),
         "XAPI_COORDINATOR": plan.coordinator.address,
         "XAPI_HOSTS": " ".join(host.address for host in plan.hosts),
         "XE_SOCKET": str(socket_path(directory, plan.coordinator.name)),

@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 
 Backend = Literal["qemu", "simulator"]
+Auth = Literal["file", "pam"]
 SIMULATED = "simulated"
 """Name of the group of processes that all simulated hosts share."""
 SOCKET_PATH_LIMIT = 107
@@ -40,10 +41,15 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     http_port: int | None = None
     https_port: int | None = None
     bare: bool | None = None
+    auth: str | None = None
+    pam_service: str | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The same, all said. `bare`: made without an SR and without templates."""
+    """The same, all said. `bare`: made without an SR and without templates.
+
+    `auth`: who checks passwords, the pool's own file or PAM under the name `pam_service`.
+    """
 
     hosts: int
     simulate: int
@@ -53,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     http_port: int
     https_port: int
     bare: bool = False
+    auth: Auth = "file"
+    pam_service: str = "xapi"
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from pool.plan import Plan
 SPACE_NEEDED = 512 * 1024 * 1024
 """Bytes: the broker refuses to work with less than 50 MB free, the rest is for the database and small disks."""
 ANY = ("0.0.0.0", "::")
+PAM = Path("/etc/pam.d")
 
 
 class PreflightError(Exception):
@@ -31,8 +32,15 @@ def check(directory: Path, plan: Plan) -> None:
             f"no space: {free // 2**20} MiB are free in {directory}, a pool needs {SPACE_NEEDED // 2**20} MiB"
         )
     own = frozenset(processes.marked(directory))
-    if problems := list(_ports(plan, own)):
+    if problems := [*_pam(plan), *_ports(plan, own)]:
         raise PreflightError("\n".join(problems))
+
+
+def _pam(plan: Plan) -> Iterator[str]:
+    """Without a file of that name PAM asks the service `other`, which on Debian lets every account in."""
+    service = PAM / plan.settings.pam_service
+    if plan.settings.auth == "pam" and not service.is_file():
+        yield f"AUTH=pam: there is no {service}; read pool/pam/xapi, then copy it there"
 
 
 def _ports(plan: Plan, own: frozenset[int]) -> Iterator[str]:

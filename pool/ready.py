@@ -1,9 +1,10 @@
-"""Waits until a pool answers: every process up, a login through the URL, every host live."""
+"""Waits until a pool answers: every process up, calls through the URL, every host live."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import socket
 import time
 import xmlrpc.client
 from collections.abc import Callable
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pool import processes, supervisor
-from pool.folder import USER, password, password_changed
+from pool.folder import USER
 from pool.logfiles import ready_since, tail
-from pool.plan import Plan
+from pool.plan import Plan, socket_path
 from pool.programs import Program
 
 FAILURES = 3
@@ -38,6 +39,21 @@ class _Transport(xmlrpc.client.Transport):
         return connection
 
 
+class _UnixTransport(_Transport):
+    """To a host's Unix socket, where no password is needed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        connection = super().make_connection(host)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(CALL_TIMEOUT)
+        connection.sock.connect(str(self._path))
+        return connection
+
+
 class Failure(Exception):
     """The API answered with an error description: `code` and its parameters."""
 
@@ -49,12 +65,18 @@ class Failure(Exception):
 class Session:
     """A XenAPI session in its plainest form."""
 
-    def __init__(self, url: str) -> None:
-        self._proxy = xmlrpc.client.ServerProxy(url, transport=_Transport(), allow_none=True)
+    def __init__(self, url: str, transport: xmlrpc.client.Transport | None = None) -> None:
+        self._proxy = xmlrpc.client.ServerProxy(url, transport=transport or _Transport(), allow_none=True)
         self._session: list[str] = []
 
     def login(self, user: str, secret: str) -> None:
         self._session = [self.call("session.login_with_password", user, secret, "1.0", "pool")]
+
+    def login_locally(self, path: Path) -> None:
+        """As root, through the Unix socket of the same API; the calls that follow go to the URL."""
+        local = Session("http://localhost", _UnixTransport(path))
+        local.login(USER, "")
+        self._session = local._session
 
     def call(self, method: str, *params: object) -> Any:
         """Raises `Failure`, `OSError`, `xmlrpc.client.Error`."""
@@ -83,15 +105,13 @@ class Answers:
         try:
             if self._session is None:
                 session = Session(self._plan.url)
-                session.login(USER, password(self._directory))
+                session.login_locally(socket_path(self._directory, name))
                 self._session = session
             hosts = self._session.call("host.get_all_records")
             metrics = self._session.call("host_metrics.get_all_records")
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
             return f"API of {name}: {_reason(error)}"
         except Failure as error:
-            if error.code == "SESSION_AUTHENTICATION_FAILED" and password_changed(self._directory):
-                return ""  # it answers; that the hosts are live nobody but the new password's owner can ask
             self._session = None
             return f"API of {name}: {error}"
         ready = sum(_usable(host) and bool(metrics[host["metrics"]]["live"]) for host in hosts.values())

@@ -87,7 +87,8 @@ def _start(directory: Path, pool: Plan, amqp_url: str, say: Callable[[str], None
     os.environ[processes.MARK] = str(directory)
     if left := processes.by_command(directory):
         say(f"its supervisor was gone: taking over {len(left)} processes")
-    folder.password(directory)
+    if pool.settings.auth == "file":
+        folder.password(directory)
     if not configuration.seed_file(directory, pool).exists():
         configuration.write_seed(directory, pool, _guest(pool, say))
     say("RabbitMQ: " + ("using AMQP_URL" if amqp_url else "starting a private node"))
