@@ -5,7 +5,6 @@ The order of checks decides which error a client sees (`wire-protocol` 2.3): met
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -105,7 +104,7 @@ class XenApi:
         if target.read is not None and not target.asynchronous:
             return Answer(value=target.read(self._api.store, arguments, codec))
         call = Call(self._api, caller, message, method, session)
-        if message.cls == "event" and message.name in ("from", "next"):
+        if _waits(message):
             return Waiting(self._wait(call, arguments, codec))
         return self._carry_out(call, target, arguments, codec)
 
@@ -150,11 +149,10 @@ class XenApi:
             sessions.find(self._api, params.text(0))
         raise ApiError("MESSAGE_METHOD_UNKNOWN", sync_name(method))
 
-    def _to_coordinator(
-        self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec
-    ) -> Coroutine[Any, Any, Answer]:
+    def _to_coordinator(self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec) -> Outcome:
         """A call over a member's Unix socket is the coordinator's: it goes there over the bus, as it came."""
-        return self._forwarded(caller, method, params, target, codec)
+        forwarded = self._forwarded(caller, method, params, target, codec)
+        return Waiting(forwarded) if _waits(target.message) else forwarded
 
     async def _forwarded(self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec) -> Answer:
         request = XenApiCall(
@@ -167,7 +165,14 @@ class XenApi:
             return failure(error)
         if reply.error:
             return Answer(error=reply.error)
+        if _waits(target.message):
+            return Answer(value=events.relayed(codec, reply.value))
         return Answer(value=_encode(codec, TASK_REF if target.asynchronous else target.message.result, reply.value))
+
+
+def _waits(message: Message) -> bool:
+    """For events: the answer comes when there are some, and is not of the type that the model gives."""
+    return message.wire_name in ("event.from", "event.next")
 
 
 def _is_coordinators(message: Message) -> bool:

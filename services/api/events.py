@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from services.api import implicit
 from services.api.api import Api
@@ -18,7 +18,7 @@ from services.api.wire.codec import Codec
 from services.api.wire.unmarshal import integer
 from shared.contracts.db import Delta
 from shared.datamodel import model
-from shared.datamodel.types import STRING
+from shared.datamodel.types import STRING, RecordType
 from shared.errors import ApiError
 from shared.logs import track_id
 from shared.store import Row, Store, Touched
@@ -349,4 +349,26 @@ def encode(codec: Codec, event: Event, timestamp: str, number: int | None = None
     ]
     if event.row is not None:
         members.append(codec.member("snapshot", implicit.row_fragment(codec, event.cls, event.row)))
+    return codec.record(members)
+
+
+def relayed(codec: Codec, answer: Any) -> bytes:
+    """What another host answered in JSON, in that codec: the batch of `event.from`, or the events of `event.next`."""
+    if isinstance(answer, list):
+        return codec.array([_relayed_event(codec, event) for event in answer])
+    counts = [codec.member(name, codec.native_int(count)) for name, count in answer["valid_ref_counts"].items()]
+    return codec.record(
+        [
+            codec.member("events", codec.array([_relayed_event(codec, event) for event in answer["events"]])),
+            codec.member("valid_ref_counts", codec.record(counts)),
+            codec.member("token", codec.encoder(STRING)(answer["token"])),
+        ]
+    )
+
+
+def _relayed_event(codec: Codec, event: dict[str, Any]) -> bytes:
+    members = [
+        codec.member(name, codec.encoder(RecordType(CLASSES[event["class"]]) if name == "snapshot" else STRING)(value))
+        for name, value in event.items()
+    ]
     return codec.record(members)
