@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import uvloop
 
-pytest_plugins = ["tests.support.broker", "tests.support.pool"]
+pytest_plugins = ["tests.support.accounts", "tests.support.broker", "tests.support.pool"]
 
 
 def pytest_asyncio_loop_factories(

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +9,7 @@ import pytest
 from services.api.authentication import Pam, PasswordFile, authenticator
 from shared import passwords
 from shared.errors import ApiError
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.accounts import Account
 
 
 @pytest.fixture
@@ -64,34 +58,8 @@ def test_an_unknown_kind_of_authentication_is_refused() -> None:
         authenticator("ldap", "", "")
 
 
-@pytest.fixture
-def account() -> Iterator[tuple[str, str]]:
-    """A user of this system, with a password; gone afterwards."""
-    if os.geteuid() != 0 or shutil.which("useradd") is None:
-        pytest.skip("needs root and useradd")
-    name, password = f"xapi-{secrets.token_hex(4)}", secrets.token_hex(12)
-    subprocess.run(["useradd", "--no-create-home", "--shell", "/usr/sbin/nologin", name], check=True)
-    try:
-        subprocess.run(["chpasswd"], input=f"{name}:{password}", text=True, check=True)
-        yield name, password
-    finally:
-        subprocess.run(["userdel", name], check=True)
-
-
-@pytest.fixture
-def pam_service() -> Iterator[str]:
-    """The project's PAM service file, installed under a name of the test's own."""
-    name = f"xapi-{secrets.token_hex(4)}"
-    path = Path("/etc/pam.d") / name
-    path.write_text((ROOT / "pool" / "pam" / "xapi").read_text())
-    try:
-        yield name
-    finally:
-        path.unlink()
-
-
 @pytest.mark.root
-async def test_pam_lets_a_real_user_in_with_the_right_password_only(account: tuple[str, str], pam_service: str) -> None:
+async def test_pam_lets_a_real_user_in_with_the_right_password_only(account: Account, pam_service: str) -> None:
     name, password = account
     pam = Pam(pam_service)
     await pam.check(name, password)
