@@ -45,5 +45,5 @@ def test_free_ports_and_enough_space_are_fine(tmp_path: Path) -> None:
 def test_pam_without_its_service_file_is_refused(tmp_path: Path) -> None:
     wanted = Wanted(hosts=1, base_address="127.0.0.95", http_port=39000, auth="pam", pam_service="xapi-is-not-there")
     made = plan.make(Path("/srv"), wanted, plan.defaults(root=True, qemu=False))
-    with pytest.raises(PreflightError, match="there is no /etc/pam.d/xapi-is-not-there"):
+    with pytest.raises(PreflightError, match=r"there is no /etc/pam\.d/xapi-is-not-there"):
         preflight.check(tmp_path, made)
