@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from services.api.events import EventHub
     from services.api.execute import Executor
     from services.api.placement import Placement
+    from services.api.row_waiters import RowWaiters
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,6 +57,7 @@ class Api:
     hub: EventHub = field(init=False)
     executor: Executor = field(init=False)
     placement: Placement = field(init=False)
+    waiters: RowWaiters = field(init=False)
     turns: Turns = field(default_factory=Turns)
     """Of the locks on an object: conflicts are for writers in other processes."""
     running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+
+from shared.turns import Turns
 
 
 class DisksInMotion:
@@ -16,7 +17,7 @@ class DisksInMotion:
     def __init__(self) -> None:
         self._by_task: dict[str, set[str]] = {}
         self._scans: list[set[str]] = []
-        self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._turns = Turns()
 
     def move(self, task: str, disk: str) -> None:
         """The task makes or removes the disk, from now until it has ended."""
@@ -30,19 +31,10 @@ class DisksInMotion:
     @asynccontextmanager
     async def scan(self, sr: str) -> AsyncIterator[set[str]]:
         """One scan of an SR at a time. Gives the disks in motion since it began, which grow while it lasts."""
-        lock, waiting = self._turns.get(sr, (asyncio.Lock(), 0))
-        self._turns[sr] = (lock, waiting + 1)
-        try:
-            async with lock:
-                moving = {disk for disks in self._by_task.values() for disk in disks}
-                self._scans.append(moving)
-                try:
-                    yield moving
-                finally:
-                    self._scans = [scan for scan in self._scans if scan is not moving]
-        finally:
-            lock, waiting = self._turns[sr]
-            if waiting == 1:
-                del self._turns[sr]
-            else:
-                self._turns[sr] = (lock, waiting - 1)
+        async with self._turns.of(sr):
+            moving = {disk for disks in self._by_task.values() for disk in disks}
+            self._scans.append(moving)
+            try:
+                yield moving
+            finally:
+                self._scans = [scan for scan in self._scans if scan is not moving]

@@ -41,8 +41,7 @@ CLOSING_TIME = 5.0
 class Executor:
     """Runs operations. `background`: asynchronous calls in progress, owned here until they end."""
 
-    def __init__(self, waiters: locking.RowWaiters) -> None:
-        self._waiters = waiters
+    def __init__(self) -> None:
         self._background: set[asyncio.Task[None]] = set()
         self._endings: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -104,7 +103,7 @@ class Executor:
         if call.asynchronous:
             roles.check(sessions.find(call.api, call.session), call.message)
         if operation.lock is not None:
-            await locking.acquire(call, self._waiters, operation.lock, arguments)
+            await locking.acquire(call, operation.lock, arguments)
         outcome = operation.body(call, *arguments)
         return await outcome if hasattr(outcome, "__await__") else outcome
 

@@ -7,21 +7,20 @@ once.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Container, Sequence
 from typing import Any
 
 from services.api.allowed import CHECKS, published
 from services.api.api import Api
 from services.api.call import Call
-from services.api.operation import Lock
-from shared.contracts.db import Change, Delete, Delta, MapDrop, MapPut, Precondition, Unchanged, Update
+from services.api.operation import Lock, Policy
+from services.api.row_waiters import wait
+from shared.contracts.db import Change, Delete, MapDrop, MapPut, Precondition, Unchanged, Update
 from shared.contracts.task import CANCEL, Cancel
 from shared.errors import ApiError
-from shared.store import NULL, Store, Touched
+from shared.store import NULL, Store
 
 log = logging.getLogger("api.locking")
 
@@ -29,45 +28,7 @@ _RECHECK = 20.0
 """Seconds after which a waiting call looks again even if it saw no change."""
 
 
-class RowWaiters:
-    """Wakes calls that wait for a row to change."""
-
-    def __init__(self, api: Api) -> None:
-        self._waiting: dict[tuple[str, str], set[asyncio.Event]] = {}
-        api.replica.watch(self._on_commit)
-
-    def _on_commit(self, touched: list[Touched], _: Delta | None) -> None:
-        for item in touched:
-            for event in self._waiting.get((item.cls, item.ref), ()):
-                event.set()
-
-    @contextmanager
-    def watching(self, cls: str, ref: str) -> Iterator[asyncio.Event]:
-        """An event that every change of the row sets: clear it, look at the row, then wait."""
-        event = asyncio.Event()
-        events = self._waiting.setdefault((cls, ref), set())
-        events.add(event)
-        try:
-            yield event
-        finally:
-            events.discard(event)
-            if not events:
-                self._waiting.pop((cls, ref), None)
-
-    async def changed(self, cls: str, ref: str, timeout: float) -> None:
-        """Until the row changes or `timeout` seconds have passed."""
-        with self.watching(cls, ref) as event:
-            await _wait(event, timeout)
-
-
-async def _wait(event: asyncio.Event, timeout: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), timeout)
-    except TimeoutError:
-        return
-
-
-async def acquire(call: Call, waiters: RowWaiters, lock: Lock, arguments: tuple[Any, ...]) -> None:
+async def acquire(call: Call, lock: Lock, arguments: tuple[Any, ...]) -> None:
     """Takes the lock and what goes with it. Raises the check's refusal, or whatever `reserve` raises.
 
     When it is cancelled, or the database does not answer, the lock may be taken all the same (`held`).
@@ -77,10 +38,11 @@ async def acquire(call: Call, waiters: RowWaiters, lock: Lock, arguments: tuple[
         raise ApiError("HANDLE_INVALID", lock.cls, ref)
     call.locks = (lock.cls, ref)
     if lock.interrupts:
-        await _interrupt(call, waiters, lock, ref)
+        await _interrupt(call, lock, ref)
 
     def decision(store: Store) -> tuple[Sequence[Change], Sequence[Precondition], None]:
-        refusal = CHECKS[lock.cls](store, ref, lock.operation)
+        refusal = lock.refuse(store, arguments) if lock.refuse is not None else None
+        refusal = refusal or CHECKS[lock.cls](store, ref, lock.operation)
         if refusal is not None:
             raise refusal
         taken: list[Change] = [
@@ -91,23 +53,45 @@ async def acquire(call: Call, waiters: RowWaiters, lock: Lock, arguments: tuple[
         taken += published(store, lock.cls, ref, taken)
         return [*call.task_row(), *taken], _unchanged(store, lock.cls, ref), None
 
-    deadline = time.monotonic() + lock.policy.value
-    while True:
+    async def attempt() -> None:
         try:
-            async with call.api.turns.of(call.locks):
+            async with call.api.turns.of((lock.cls, ref)):
                 await call.api.database.decide(decision)
-            call.locked = True
-            call.task_exists = call.task_exists or call.has_task
-            return
-        except BaseException as error:
+        except BaseException:
             if lock.reserve is not None:
                 call.api.placement.withdraw(ref)
-            if not isinstance(error, ApiError):
-                raise
+            raise
+
+    await _when_free(call.api, attempt, lock.policy)
+    call.locked = True
+    call.task_exists = call.task_exists or call.has_task
+
+
+async def wait_until_allowed(call: Call, cls: str, ref: str, operation: str) -> None:
+    """For work on an object that many may do at once: no lock is taken, but it waits for whoever has one. Raises the
+    check's refusal.
+    """
+
+    async def attempt() -> None:
+        refusal = CHECKS[cls](call.store, ref, operation)
+        if refusal is not None:
+            raise refusal
+
+    await _when_free(call.api, attempt, Policy.STANDARD)
+
+
+async def _when_free(api: Api, attempt: Callable[[], Awaitable[None]], policy: Policy) -> None:
+    """Tries again whenever the object that was busy changes, until the policy's time is over."""
+    deadline = time.monotonic() + policy.value
+    while True:
+        try:
+            await attempt()
+            return
+        except ApiError as error:
             left = deadline - time.monotonic()
             if error.code != "OTHER_OPERATION_IN_PROGRESS" or left <= 0:
                 raise
-            await waiters.changed(error.params[0], error.params[1], min(left, _RECHECK))
+            await api.waiters.changed(error.params[0], error.params[1], min(left, _RECHECK))
 
 
 def _unchanged(store: Store, cls: str, ref: str) -> list[Precondition]:
@@ -129,10 +113,10 @@ def _unchanged(store: Store, cls: str, ref: str) -> list[Precondition]:
     return [Unchanged(cls=of, ref=name, generation=row.modified) for of, name, row in rows if row is not None]
 
 
-async def _interrupt(call: Call, waiters: RowWaiters, lock: Lock, ref: str) -> None:
+async def _interrupt(call: Call, lock: Lock, ref: str) -> None:
     """Cancels the operations that this one overrides, and waits until they have ended."""
     deadline = time.monotonic() + lock.policy.value
-    with waiters.watching(lock.cls, ref) as changed:
+    with call.api.waiters.watching(lock.cls, ref) as changed:
         while time.monotonic() < deadline:
             changed.clear()
             row = call.store.row(lock.cls, ref)
@@ -142,7 +126,7 @@ async def _interrupt(call: Call, waiters: RowWaiters, lock: Lock, ref: str) -> N
                 return
             for task in tasks:
                 await cancel_task(call.api, task)
-            await _wait(changed, _RECHECK)
+            await wait(changed, _RECHECK)
 
 
 def held(call: Call, lock: Lock, arguments: tuple[Any, ...]) -> bool:

@@ -25,6 +25,7 @@ from services.api.events import EventHub
 from services.api.execute import Executor
 from services.api.host_connect import HostConnect
 from services.api.placement import Placement
+from services.api.row_waiters import RowWaiters
 from services.api.vm_events import VmEvents
 from services.api.wire.jsonrpc import JSON
 from services.api.wire.raw import RawParams
@@ -106,8 +107,8 @@ async def start(service: Service) -> Core:
     )
     api.hub = EventHub(api)
     api.placement = Placement(api)
-    waiters = locking.RowWaiters(api)
-    executor = api.executor = Executor(waiters)
+    api.waiters = RowWaiters(replica)
+    executor = api.executor = Executor()
     dispatcher = XenApi(api, api.hub, executor, service.config.trace_ratio)
     _count(service, api)
     service.spawn(replica.run(), "replica")

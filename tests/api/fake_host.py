@@ -151,6 +151,10 @@ class FakeHost:
         self._acts.setdefault(f"after {method}", deque()).append(gate)
         return gate
 
+    def undisturbed(self) -> None:
+        """What was arranged and has not happened will not."""
+        self._acts.clear()
+
     def _wrapped(self, method: Method[Any, Any], handler: Callable[[Any], Awaitable[Any]]) -> Any:
         async def handle(request: Any) -> Any:
             self.served.append(method.key)

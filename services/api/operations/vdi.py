@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.api import clock
-from services.api.allowed import CHECKS
 from services.api.call import Call, new_ref
 from services.api.decisions.rows import existing, is_null
 from services.api.implicit import constructor_fields
+from services.api.locking import wait_until_allowed
 from services.api.operation import Lock, operation
 from services.api.storage_hosts import host_for, vdi_fields
 from shared.bus.contract import Method
@@ -32,9 +32,7 @@ async def make_disk(call: Call, record: Mapping[str, Any]) -> str:
     """A new disk on the record's SR and its row. Raises what the SR's plug-in says (SR_FULL, SR_BACKEND_FAILURE_*)."""
     fields = constructor_fields("VDI", record)
     sr, size = fields["SR"], fields["virtual_size"]
-    refusal = CHECKS["SR"](call.store, sr, "vdi_create")
-    if refusal is not None:
-        raise refusal
+    await wait_until_allowed(call, "SR", sr, "vdi_create")
     if size <= 0:
         raise ApiError("INVALID_VALUE", "virtual_size", size)
     if fields["type"] not in CREATABLE:

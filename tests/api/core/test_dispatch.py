@@ -95,15 +95,6 @@ async def test_a_message_without_asynchronous_form_is_a_fault(client: Client) ->
     assert (await client.refusal("Async.session.logout"))[0] == "Fault"
 
 
-async def test_fields_whose_writing_needs_more_than_a_write_are_not_written_blindly(pool: Pool, client: Client) -> None:
-    vm = await pool.vm(client)
-    assert await client.refusal("VM.set_xenstore_data", vm, {"vm-data/a": "b"}) == [
-        "NOT_IMPLEMENTED",
-        "VM.set_xenstore_data",
-    ]
-    assert pool.row("VM", vm)["xenstore_data"] == {}
-
-
 async def test_list_methods_names_every_message_and_needs_no_session(client: Client) -> None:
     names = await client.raw("system.listMethods")
     assert set(names) == set(model.messages)

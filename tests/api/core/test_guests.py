@@ -176,11 +176,12 @@ async def test_a_vm_that_runs_elsewhere_by_now_is_stopped_where_it_does_not_belo
     await client.call("VM.power_state_reset", vm)
     await client.call("VM.start", vm, False, False)
     assert pool.row("VM", vm)["resident_on"] == pool.host_ref(0)
+    stopped = away.after("vm.shutdown")
     await away.up()
-    await pool.until(lambda: pool.row("host_metrics", metrics)["live"])
-    async with asyncio.timeout(5):
-        while away.vms:
-            await asyncio.sleep(0.005)
+    await asyncio.wait_for(stopped.reached.wait(), 5)
+    stopped.open()
+    await pool.settled()
+    assert away.vms == {}
     assert list(other.vms) == [uuid_of(pool, vm)]
     assert pool.row("VM", vm)["resident_on"] == pool.host_ref(0)
 
@@ -193,10 +194,10 @@ async def test_a_vm_without_a_record_is_stopped(pool: Pool, client: Client) -> N
     await pool.write(Update(cls="host_metrics", ref=metrics, fields={"live": False}))
     await client.call("VM.power_state_reset", vm)
     await client.call("VM.destroy", vm)
+    stopped = host.after("vm.shutdown")
     await host.up()
-    async with asyncio.timeout(5):
-        while host.vms:
-            await asyncio.sleep(0.005)
+    await asyncio.wait_for(stopped.reached.wait(), 5)
+    assert host.vms == {}
 
 
 async def test_a_vm_started_while_its_host_is_being_asked_is_not_taken_for_gone(pool: Pool, client: Client) -> None:

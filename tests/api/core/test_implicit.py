@@ -13,7 +13,7 @@ from tests.api.harness import Client, Pool
 async def test_every_class_with_rows_can_be_listed(client: Client, pool: Pool) -> None:
     for cls in model.classes.values():
         listing = model.messages.get(f"{cls.name}.get_all_records")
-        if listing is None or listing.removed or cls.name == "message":
+        if listing is None or listing.removed or cls.name in ("message", "role"):
             continue
         found = await client.call(f"{cls.name}.get_all_records")
         assert set(found) == set(pool.store.rows(cls.name)) == set(await client.call(f"{cls.name}.get_all"))

@@ -121,7 +121,7 @@ async def test_reads_go_on_while_the_database_is_away_and_writes_wait_for_it(poo
 async def test_a_database_killed_again_and_again_under_load_loses_no_answer_and_no_lock(
     pool: Pool, client: Client
 ) -> None:
-    stop = asyncio.Event()
+    stop, progress = asyncio.Event(), asyncio.Event()
     acknowledged: dict[str, int] = {}
     errors: list[str] = []
 
@@ -129,6 +129,7 @@ async def test_a_database_killed_again_and_again_under_load_loses_no_answer_and_
         vm = await pool.vm(client, f"vm{number}")
         count = 0
         while not stop.is_set():
+            progress.set()
             count += 1
             try:
                 await client.call("VM.set_name_description", vm, str(count))
@@ -143,11 +144,12 @@ async def test_a_database_killed_again_and_again_under_load_loses_no_answer_and_
                     await client.call("VM.hard_shutdown", vm)
 
     workers = [asyncio.create_task(work(number)) for number in range(6)]
-    for _ in range(4):
-        await asyncio.sleep(0.1)
+    for kills in range(1, 5):
+        while sum(acknowledged.values()) < 18 * kills:
+            progress.clear()
+            await progress.wait()
         await pool.kill_db()
         await pool.start_db()
-    await asyncio.sleep(0.1)
     stop.set()
     await asyncio.gather(*workers)
     await pool.idle()
@@ -180,13 +182,14 @@ async def test_a_commit_that_was_lost_on_its_way_is_noticed_by_whoever_only_read
     monkeypatch.setattr(replica, "CHECK", 0.05)
     member = (await pool.start_api(1)).api
     await pool.settled()
+    arrived = asyncio.Event()
+    member.replica.watch(lambda touched, _: arrived.set())
     lose_next_event(pool)
     ref = "OpaqueRef:network"
     writer = await pool.broker.connect("writer")
     await Database(writer).transact([Create(cls="network", ref=ref, fields={"name_label": "n", "bridge": "b"})])
-    async with asyncio.timeout(5):
-        while member.store.row("network", ref) is None:
-            await asyncio.sleep(0.01)
+    await asyncio.wait_for(arrived.wait(), 5)
+    assert member.store.row("network", ref) is not None
     await writer.close()
 
 
@@ -199,7 +202,7 @@ def lose_next_event(pool: Pool) -> None:
     def drop(*_: Any) -> None:
         transport.event = send  # type: ignore[method-assign]
 
-    transport.event = drop  # type: ignore[method-assign]
+    transport.event = drop  # type: ignore[method-assign, assignment]
 
 
 async def test_a_connection_that_breaks_loses_nothing(pool: Pool, client: Client) -> None:
