@@ -6,7 +6,6 @@ the server's own, user and system. "codec" is the part that parsing and encoding
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import multiprocessing
 import os
@@ -21,6 +20,8 @@ from typing import Any
 import uvloop
 from uvicorn import Config, Server
 
+from bench.__main__ import table
+from bench.result import Result
 from services.api.edge.dispatcher import Answer, Caller, Outcome
 from services.api.edge.endpoint import Endpoint, Kind
 from services.api.edge.server import Edge
@@ -31,6 +32,7 @@ from services.api.wire.raw import RawParams
 from shared.config import HostConfig
 from shared.datamodel.types import STRING
 
+CALLS = 5000
 HOST = HostConfig(uuid="bench", name="bench", address="127.0.0.1")
 CALL = (
     "<?xml version='1.0'?>\n<methodCall>\n<methodName>VM.get_power_state</methodName>\n<params>\n"
@@ -166,19 +168,16 @@ def codec(calls: int) -> float:
     return (time.process_time() - begin) / calls * 1e6
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--calls", type=int, default=5000)
-    calls = parser.parse_args().calls
+def main() -> list[Result]:
     os.environ.pop("PYTHONASYNCIODEBUG", None)
-    edge, edge_p50 = measure(edge_process, calls)
-    plain, plain_p50 = measure(bare_process, calls)
-    print(f"{'':34}{'CPU us':>8}{'p50 us':>8}")
-    print(f"{'XML-RPC call through the edge':34}{edge:8.1f}{edge_p50:8.1f}")
-    print(f"{'bare ASGI application on uvicorn':34}{plain:8.1f}{plain_p50:8.1f}")
-    print(f"{'of the edge: codec':34}{codec(calls):8.1f}")
-    print(f"ratio edge / bare uvicorn: {edge / plain:.2f} CPU, {edge_p50 / plain_p50:.2f} p50")
+    edge, edge_p50 = measure(edge_process, CALLS)
+    plain, plain_p50 = measure(bare_process, CALLS)
+    print(f"bench: of the edge's CPU, {codec(CALLS):.1f} us are parsing and encoding")
+    return [
+        Result(name=f"XML-RPC call, {what}", value=value, unit="us", reference_name="bare uvicorn", reference=reference)
+        for what, value, reference in (("CPU", edge, plain), ("p50", edge_p50, plain_p50))
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    print(table(main()))
