@@ -23,12 +23,14 @@ MODULES: Final = (
     "vbd",
     "vdi",
     "vif",
+    "vif_settings",
     "vm_appliance",
     "vm_config",
     "vm_copies",
     "vm_group",
     "vm_lifecycle",
     "vm_settings",
+    "vm_snapshots",
     "vmss",
 )
 

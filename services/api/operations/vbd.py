@@ -6,13 +6,15 @@ import uuid as uuids
 from collections.abc import Mapping
 from typing import Any
 
+from services.api import clock
 from services.api.allowed import CHECKS, published
 from services.api.call import Call, new_ref
 from services.api.decisions import vbd_devices, vbd_records
-from services.api.decisions.rows import existing, is_null
+from services.api.decisions.device_metrics import removed, with_metrics
+from services.api.decisions.rows import existing
 from services.api.implicit import constructor_fields
 from services.api.operation import operation
-from shared.contracts.db import Change, Delete, RowPresent, Update
+from shared.contracts.db import RowPresent, Update
 from shared.errors import ApiError
 from shared.store import NULL
 
@@ -21,7 +23,7 @@ from shared.store import NULL
 async def create(call: Call, args: Mapping[str, Any]) -> str:
     ref, uuid = new_ref(), str(uuids.uuid4())
     row = vbd_records.created(call.store, ref, uuid, constructor_fields("VBD", args))
-    changes: list[Change] = [row]
+    changes = with_metrics("VBD", row, str(uuids.uuid4()), clock.now())
     await call.transact(
         [*changes, *published(call.store, "VBD", ref, changes)], [RowPresent(cls="VM", ref=row.fields["VM"])]
     )
@@ -36,10 +38,7 @@ async def destroy(call: Call, self: str) -> None:
     if row["current_operations"]:
         task, running = next(iter(row["current_operations"].items()))
         raise ApiError("OTHER_OPERATION_IN_PROGRESS", "VBD", self, running, task)
-    changes: list[Change] = [Delete(cls="VBD", ref=self)]
-    if not is_null(row["metrics"]):
-        changes.append(Delete(cls="VBD_metrics", ref=row["metrics"]))
-    await call.transact(changes)
+    await call.transact(removed(call.store, "VBD", self))
 
 
 def _check(call: Call, vbd: str, op: str) -> Mapping[str, Any]:

@@ -6,13 +6,15 @@ import uuid as uuids
 from collections.abc import Mapping
 from typing import Any
 
+from services.api import clock
 from services.api.allowed import published
 from services.api.call import Call, new_ref
 from services.api.decisions import vif_records
-from services.api.decisions.rows import existing, is_null
+from services.api.decisions.device_metrics import removed, with_metrics
+from services.api.decisions.rows import existing
 from services.api.implicit import constructor_fields
 from services.api.operation import operation
-from shared.contracts.db import Change, Delete, RowPresent
+from shared.contracts.db import RowPresent
 from shared.errors import ApiError
 
 
@@ -20,7 +22,7 @@ from shared.errors import ApiError
 async def create(call: Call, args: Mapping[str, Any]) -> str:
     ref, uuid = new_ref(), str(uuids.uuid4())
     row = vif_records.created(call.store, ref, uuid, constructor_fields("VIF", args))
-    changes: list[Change] = [row]
+    changes = with_metrics("VIF", row, str(uuids.uuid4()), clock.now())
     await call.transact(
         [*changes, *published(call.store, "VIF", ref, changes)], [RowPresent(cls="VM", ref=row.fields["VM"])]
     )
@@ -35,10 +37,7 @@ async def destroy(call: Call, self: str) -> None:
     if row["current_operations"]:
         task, running = next(iter(row["current_operations"].items()))
         raise ApiError("OTHER_OPERATION_IN_PROGRESS", "VIF", self, running, task)
-    changes: list[Change] = [Delete(cls="VIF", ref=self)]
-    if not is_null(row["metrics"]):
-        changes.append(Delete(cls="VIF_metrics", ref=row["metrics"]))
-    await call.transact(changes)
+    await call.transact(removed(call.store, "VIF", self))
 
 
 @operation("VM.get_allowed_VIF_devices")

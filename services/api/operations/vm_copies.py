@@ -11,6 +11,7 @@ from services.api.allowed import published
 from services.api.call import Call, new_ref
 from services.api.decisions import provision as provisioning
 from services.api.decisions import vm_records
+from services.api.decisions.device_metrics import removed
 from services.api.decisions.rows import existing, is_null
 from services.api.implicit import constructor_fields
 from services.api.operation import Lock, Policy, operation
@@ -18,7 +19,6 @@ from services.api.operations.vdi import copy_disk, make_disk
 from shared.contracts import storage as contract
 from shared.contracts.db import Change, Create, Delete, Update
 from shared.errors import ApiError
-from shared.store import NULL
 
 
 def fresh() -> str:
@@ -131,15 +131,12 @@ async def destroy(call: Call, self: str) -> None:
         raise ApiError("VM_CANNOT_DELETE_DEFAULT_TEMPLATE", self)
     parent = row["parent"]
     gone: list[Change] = [Update(cls="VM", ref=child, fields={"parent": parent}) for child in row["children"]]
-    for cls in ("VBD", "VIF", "VTPM", "VUSB", "VGPU"):
-        for ref in row.get(cls + "s", []):
-            device = call.store.row(cls, ref)
-            if device is None:
-                continue
-            metrics = device.get("metrics", NULL)
-            if not is_null(metrics) and cls in ("VBD", "VIF"):
-                gone.append(Delete(cls=f"{cls}_metrics", ref=metrics))
-            gone.append(Delete(cls=cls, ref=ref))
+    for ref in row["VBDs"]:
+        gone += removed(call.store, "VBD", ref)
+    for ref in row["VIFs"]:
+        gone += removed(call.store, "VIF", ref)
+    for cls in ("VTPM", "VUSB", "VGPU"):
+        gone += [Delete(cls=cls, ref=ref) for ref in row[cls + "s"] if call.store.row(cls, ref) is not None]
     gone += [Delete(cls="console", ref=ref) for ref in row["consoles"]]
     gone += [Delete(cls=cls, ref=row[name]) for cls, name in _METRICS if not is_null(row[name])]
     call.on_success += [*gone, Delete(cls="VM", ref=self)]

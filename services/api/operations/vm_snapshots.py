@@ -1,0 +1,88 @@
+"""VM messages about snapshots: taking one, going back to one."""
+
+from __future__ import annotations
+
+import time
+import uuid as uuids
+from typing import Any
+
+from services.api import clock
+from services.api.allowed import published
+from services.api.call import Call, new_ref
+from services.api.decisions import vm_messages, vm_snapshots
+from services.api.decisions.rows import NULL, Record, existing, is_null
+from services.api.operation import Lock, operation
+from services.api.operations.vdi import copy_disk
+from services.api.operations.vm_copies import fresh
+from services.api.subcalls import perform
+from shared.contracts import storage as contract
+from shared.contracts.alerts import Alert
+from shared.contracts.db import MapDrop, MapPut
+from shared.errors import ApiError
+from shared.store import Store
+
+
+@operation("VM.snapshot", Lock("VM", "snapshot"))
+async def snapshot(call: Call, vm: str, new_name: str, ignore_vdis: list[str]) -> str:
+    """Disks of a running VM are not taken yet: what QEMU writes to has to be snapshotted through it."""
+    drives = vm_snapshots.disk_drives(call.store, vm)
+    without = {vbd for vbd, vdi in drives.items() if vdi in ignore_vdis}
+    taken = {vbd: vdi for vbd, vdi in drives.items() if vbd not in without}
+    if taken and call.store.get("VM", vm, "power_state") in ("Running", "Paused"):
+        raise ApiError("NOT_IMPLEMENTED", "VM.snapshot of a running VM with disks")
+    disks = {vbd: await copy_disk(call, vdi, contract.VDI_CLONE, snapshot=True) for vbd, vdi in taken.items()}
+    ref = new_ref()
+    changes = vm_snapshots.taken(call.store, vm, ref, new_name, disks, fresh, clock.now(), without)
+    call.on_success += [*changes, *published(call.store, "VM", ref, changes)]
+    _alert(call, vm, "VM_SNAPSHOTTED", {"name_label": new_name, "uuid": ""})
+    return ref
+
+
+def _refuse_revert(store: Store, arguments: tuple[Any, ...]) -> ApiError | None:
+    row = existing(store, "VM", arguments[0])
+    if row["is_a_snapshot"]:
+        return None
+    return ApiError("VM_REVERT_FAILED", arguments[0], NULL)
+
+
+@operation("VM.revert", Lock("VM", "revert", refuse=_refuse_revert))
+async def revert(call: Call, snapshot: str) -> None:
+    """The VM is stopped first. Disks that the snapshot knows are replaced by copies of its own; newer ones stay, taken
+    off the VM.
+    """
+    row = existing(call.store, "VM", snapshot)
+    vm = row["snapshot_of"]
+    if is_null(vm) or call.store.row("VM", vm) is None:
+        raise ApiError("NOT_IMPLEMENTED", "VM.revert of a VM that has been destroyed")
+    if row["power_state"] != "Halted":
+        raise ApiError("NOT_IMPLEMENTED", "VM.revert to a checkpoint")
+    if call.store.get("VM", vm, "power_state") != "Halted":
+        await perform(call, "VM.hard_shutdown", vm)
+    await call.transact([MapPut(cls="VM", ref=vm, field="current_operations", key=call.task, value="reverting")])
+    call.ending.append(MapDrop(cls="VM", ref=vm, field="current_operations", key=call.task))
+    drives = vm_snapshots.disk_drives(call.store, snapshot)
+    known = {existing(call.store, "VDI", vdi)["snapshot_of"] for vdi in drives.values()}
+    replaced = [vdi for vdi in vm_snapshots.disk_drives(call.store, vm).values() if vdi in known]
+    copies = {vbd: await copy_disk(call, vdi, contract.VDI_CLONE) for vbd, vdi in drives.items()}
+    await call.transact(vm_snapshots.reverted(call.store, snapshot, vm, copies, fresh))
+    call.undo.clear()  # the copies are the VM's disks from here on
+    for disk in replaced:
+        if not existing(call.store, "VDI", disk)["VBDs"]:
+            await perform(call, "VDI.destroy", disk)
+    call.on_success += published(call.store, "VM", vm, [*call.ending])
+    _alert(call, vm, "VM_SNAPSHOT_REVERTED", row)
+
+
+def _alert(call: Call, vm: str, name: str, snapshot: Record) -> None:
+    row = existing(call.store, "VM", vm)
+    call.alerts.append(
+        Alert(
+            id=str(uuids.uuid4()),
+            name=name,
+            priority=vm_messages.PRIORITY,
+            cls="VM",
+            obj_uuid=row["uuid"],
+            body=vm_messages.body(name, row, snapshot=snapshot),
+            time=time.time(),
+        )
+    )
