@@ -109,7 +109,8 @@ class XenApi:
         return self._carry_out(call, target, arguments, codec)
 
     async def _carry_out(self, call: Call, target: _Target, arguments: tuple[Any, ...], codec: Codec) -> Answer:
-        traceparent = trace.accept(call.caller.traceparent, self._ratio)
+        # Of the HTTP request, or of the bus message that the call came in.
+        traceparent = trace.accept(call.caller.traceparent or current.get().traceparent, self._ratio)
         token = current.set(CallContext(traceparent=traceparent, session=call.session))
         try:
             operation = target.operation or self._implicit_write(target) or unwritten.operation(call.message)
