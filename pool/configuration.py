@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,15 @@ import msgspec
 
 from pool import toml
 from pool.plan import SIMULATED, Host, Plan, runtime, socket_path
-from pool.programs import Program, config_file
+from pool.programs import STAGES, Program, config_file
 from pool.service_tools import run_module
 
 KVM_VERDICT = Path(__file__).parent.parent / ".cache" / "kvm-verdict"
 """Whether this machine's KVM runs a guest: found out once for all hosts and pools of this folder."""
+
+
+class OptionsError(Exception):
+    """A file of the pool's owner cannot be used; the text says which one and why."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,32 @@ OPTIONS: dict[str, Callable[[Place], dict[str, Any]]] = {
 """What each service alone is told; those left out need nothing."""
 
 
+def added_options(directory: Path, service: str) -> dict[str, Any]:
+    """What the pool's owner tells that service besides, in `<pool directory>/options/<service>.toml`.
+
+    Raises `OptionsError`.
+    """
+    path = directory / "options" / f"{service}.toml"
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise OptionsError(f"cannot use {path}: {error}") from error
+
+
+def check_options(directory: Path) -> None:
+    """Looks at all such files. Raises `OptionsError`, also for one that no service will read."""
+    services = {service for stage in STAGES for service in stage}
+    for path in sorted((directory / "options").glob("*")):
+        if path.suffix != ".toml" or path.stem not in services:
+            raise OptionsError(f"{path} is of no service: files there are <service>.toml")
+        added_options(directory, path.stem)
+
+
 def document(place: Place, program: Program, bus_url: str) -> dict[str, Any]:
-    """The configuration of one process, as `shared.config.Config` reads it."""
+    """The configuration of one process, as `shared.config.Config` reads it. Raises `OptionsError`."""
+    derived = OPTIONS.get(program.service, _nothing)(place)
     return {
         "service": program.service,
         "state_dir": str(place.directory / place.group / program.service),
@@ -108,12 +137,15 @@ def document(place: Place, program: Program, bus_url: str) -> dict[str, Any]:
             {"uuid": host.uuid, "name": host.name, "address": host.address, "simulated": host.backend == "simulator"}
             for host in place.hosts
         ],
-        "options": OPTIONS.get(program.service, _nothing)(place),
+        "options": {**derived, **added_options(place.directory, program.service)},
     }
 
 
 def write(directory: Path, plan: Plan, listed: list[Program], bus_url: str) -> None:
-    """All configuration files. They hold the broker's password, so only their owner can read them."""
+    """All configuration files. They hold the broker's password, so only their owner can read them.
+
+    Raises `OptionsError`.
+    """
     places = {group: Place(directory, plan, group, hosts) for group, hosts in plan.groups()}
     for program in listed:
         path = config_file(directory, program.group, program.service)

@@ -21,7 +21,15 @@ READY_TIMEOUT = 90.0
 """Seconds; a pool of three hosts takes a few, one of many hosts on a slow machine more."""
 
 
-FAILURES = (BrokerError, GuestBuildError, ModuleFailed, ready.NotReady, supervisor.SupervisorError, OSError)
+FAILURES = (
+    BrokerError,
+    GuestBuildError,
+    ModuleFailed,
+    OSError,
+    configuration.OptionsError,
+    ready.NotReady,
+    supervisor.SupervisorError,
+)
 """What a start may end with."""
 
 
@@ -37,7 +45,8 @@ def up(directory: Path, wanted: Wanted, amqp_url: str, say: Callable[[str], None
             if supervisor.runs(directory):
                 return _running(directory, pool, say)
             preflight.check(directory, pool)
-        except (PlanError, preflight.PreflightError) as error:
+            configuration.check_options(directory)
+        except (PlanError, preflight.PreflightError, configuration.OptionsError) as error:
             raise StartError(str(error)) from error
         plan.save(directory, pool)
         begun = time.monotonic()
