@@ -25,6 +25,9 @@ OVERDUE = 2.0
 CHECK = 5.0
 """Seconds between two questions how far the database is."""
 
+QUIET = 1.0
+"""Seconds that the database may take to answer before the log says that it is waited for."""
+
 Watcher = Callable[[list[Touched], Delta | None], None]
 """Called after every commit with the rows it touched, and the delta (None after a new snapshot). It must not block."""
 
@@ -131,14 +134,19 @@ class Replica:
     async def _sync(self) -> None:
         """Fetches a snapshot and what came meanwhile; tries again until it succeeds."""
         delay = 0.05
-        while True:
-            try:
-                fresh = await self._fetch()
-                break
-            except (BusError, ApiError) as error:
-                log.warning("no snapshot of the database yet: %s", error)
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 2.0)
+        # A request waits for a database that is not there, and says nothing meanwhile.
+        telling = asyncio.get_running_loop().call_later(QUIET, log.warning, "waiting for the database: no answer yet")
+        try:
+            while True:
+                try:
+                    fresh = await self._fetch()
+                    break
+                except (BusError, ApiError) as error:
+                    log.warning("no snapshot of the database yet: %s", error)
+                    await asyncio.sleep(delay)
+                    delay = min(delay * 2, 2.0)
+        finally:
+            telling.cancel()
         old, self.store = self.store, fresh
         self.resyncs += 1
         touched = _difference(old, fresh)
