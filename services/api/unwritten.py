@@ -19,10 +19,8 @@ from shared.datamodel.types import RefType
 from shared.errors import ApiError
 
 CHECKED: Final[dict[str, str]] = {
-    "VM.suspend": "suspend",
     "VM.resume": "resume",
     "VM.resume_on": "resume_on",
-    "VM.checkpoint": "checkpoint",
     "VM.pool_migrate": "pool_migrate",
     "VM.csvm": "csvm",
     "VM.sysprep": "sysprep",

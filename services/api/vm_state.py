@@ -63,6 +63,7 @@ def changes(store: Store, host: str, vm: str, state: VmState, url: Url) -> list[
     if any(row[name] != value for name, value in fields.items()):
         result.append(Update(cls="VM", ref=vm, fields=fields))
     result += _metrics(store, vm, state)
+    result += _guest_metrics(store, vm)
     result += _consoles(store, host, vm, state, url)
     for cls, attached in (("VBD", state.vbds), ("VIF", state.vifs)):
         for ref in row[cls + "s"]:
@@ -105,6 +106,17 @@ def _metrics(store: Store, vm: str, state: VmState) -> list[Change]:
     return [
         Create(cls="VM_metrics", ref=ref, fields={**start, **fields}),
         Update(cls="VM", ref=vm, fields={"metrics": ref}),
+    ]
+
+
+def _guest_metrics(store: Store, vm: str) -> list[Change]:
+    """A VM that runs has guest metrics, empty as long as no agent in the guest says anything."""
+    if store.row("VM_guest_metrics", store.get("VM", vm, "guest_metrics")) is not None:
+        return []
+    ref = f"OpaqueRef:{uuid.uuid4()}"
+    return [
+        Create(cls="VM_guest_metrics", ref=ref, fields={"uuid": str(uuid.uuid4()), "last_updated": clock.now()}),
+        Update(cls="VM", ref=vm, fields={"guest_metrics": ref}),
     ]
 
 

@@ -181,6 +181,10 @@ ON_CONTROL_DOMAINS: Final = frozenset(
 )
 NOT_ON_DOM0: Final = frozenset({"changing_VCPUs", "destroy"})
 
+UNNAMED: Final = frozenset({"query_services", "changing_memory_limits"})
+UNNAMED_OPERATION: Final = "(unknown operation)"
+"""What VM_IS_TEMPLATE and VM_IS_SNAPSHOT say for operations that the original has no name for."""
+
 MOVES: Final = frozenset({"suspend", "checkpoint", "pool_migrate", "migrate_send"})
 """The VM's memory has to be saved or sent, and the devices with it."""
 
@@ -318,11 +322,17 @@ def _template(facts: VmFacts, op: str) -> ApiError | None:
     if not facts.is_template:
         return None
     allowed = ON_TEMPLATES if facts.vm["is_default_template"] else ON_CUSTOM_TEMPLATES
-    return None if op in allowed else ApiError("VM_IS_TEMPLATE", facts.ref, op)
+    return None if op in allowed else ApiError("VM_IS_TEMPLATE", facts.ref, _named(op))
 
 
 def _snapshot(facts: VmFacts, op: str) -> ApiError | None:
-    return ApiError("VM_IS_SNAPSHOT", facts.ref, op) if facts.is_snapshot and op not in ON_SNAPSHOTS else None
+    if not facts.is_snapshot or op in ON_SNAPSHOTS:
+        return None
+    return ApiError("VM_IS_SNAPSHOT", facts.ref, _named(op))
+
+
+def _named(op: str) -> str:
+    return UNNAMED_OPERATION if op in UNNAMED else op
 
 
 def _only_on_templates(facts: VmFacts, _: str) -> ApiError | None:
@@ -401,7 +411,8 @@ def _vusb(facts: VmFacts, _: str) -> ApiError | None:
 
 
 def _bound_by_owner(facts: VmFacts, _: str) -> ApiError | None:
-    if not is_null(appliance := facts.vm["appliance"]):
+    """An appliance that is gone does not bind: its VMs keep its reference."""
+    if facts.rows.row("VM_appliance", appliance := facts.vm["appliance"]) is not None:
         return ApiError("VM_IS_PART_OF_AN_APPLIANCE", facts.ref, appliance)
     if not is_null(schedule := facts.vm["snapshot_schedule"]):
         return ApiError("VM_ASSIGNED_TO_SNAPSHOT_SCHEDULE", facts.ref, schedule)

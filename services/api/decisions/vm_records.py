@@ -9,7 +9,7 @@ import uuid as uuids
 from collections.abc import Callable, Container, Mapping
 from typing import Any, Final
 
-from services.api.decisions import bios, memory
+from services.api.decisions import bios, boot, memory
 from services.api.decisions.device_metrics import with_metrics
 from services.api.decisions.rows import NULL, Record, Rows, existing, is_null
 from services.api.decisions.vif_records import mac_from_seed
@@ -300,12 +300,20 @@ def _cloned_vif(vif: Record, vm: str, uuid: str, seed: str, halted: bool) -> Cre
 
 
 def prepared_for_start(vm: Record) -> Row:
-    """Fields that VM.start settles before it chooses a host: domain type, overhead, BIOS strings."""
+    """Fields that VM.start settles before it chooses a host: domain type, overhead, BIOS strings, machine.
+
+    Raises INVALID_VALUE for a firmware that there is not.
+    """
     domain_type = vm["domain_type"]
     if domain_type == "unspecified":
         domain_type = default_domain_type(vm["HVM_boot_policy"])
+    typed = {**vm, "domain_type": domain_type}
+    refusal = boot.check(typed)
+    if refusal is not None:
+        raise refusal
     return {
         "domain_type": domain_type,
-        "memory_overhead": memory.overhead({**vm, "domain_type": domain_type}),
+        "memory_overhead": memory.overhead(typed),
         "bios_strings": vm["bios_strings"] or bios.GENERIC_STRINGS,
+        "platform": boot.platform(typed),
     }

@@ -31,6 +31,7 @@ MODULES: Final = (
     "vm_lifecycle",
     "vm_settings",
     "vm_snapshots",
+    "vm_suspend",
     "vmss",
 )
 

@@ -180,16 +180,12 @@ async def hard_reboot(call: Call, vm: str) -> None:
     await _reboot(call, vm, clean=False)
 
 
-def _control_domain(store: Store, arguments: tuple[Any, ...]) -> ApiError | None:
-    if not store.get("VM", arguments[0], "is_control_domain"):
-        return None
-    return ApiError("CANNOT_RESET_CONTROL_DOMAIN", arguments[0])
-
-
-@operation("VM.power_state_reset", Lock("VM", "power_state_reset", refuse=_control_domain))
+@operation("VM.power_state_reset")
 async def power_state_reset(call: Call, vm: str) -> None:
     """Declares the VM halted, for when its host is gone. Refused while the host, or the VM itself, is alive."""
     row = existing(call.store, "VM", vm)
+    if row["is_control_domain"]:
+        raise ApiError("CANNOT_RESET_CONTROL_DOMAIN", vm)
     host = str(row["resident_on"])
     if not is_null(host) and call.store.row("host", host) is not None:
         metrics = call.store.row("host_metrics", call.store.get("host", host, "metrics"))

@@ -152,7 +152,7 @@ def test_one_operation_in_progress_is_named_with_its_task() -> None:
         ({"is_a_template": True, "is_a_snapshot": True}, "start", ["VM_IS_SNAPSHOT", "vm", "start"]),
         ({}, "provision", ["PROVISION_ONLY_ALLOWED_ON_TEMPLATE"]),
         ({}, "revert", ["REVERT_ONLY_ALLOWED_ON_SNAPSHOT"]),
-        ({"appliance": "a"}, "make_into_template", ["VM_IS_PART_OF_AN_APPLIANCE", "vm", "a"]),
+        ({"appliance": "gone"}, "make_into_template", None),
         ({"snapshot_schedule": "s"}, "make_into_template", ["VM_ASSIGNED_TO_SNAPSHOT_SCHEDULE", "vm", "s"]),
         ({}, "query_services", ["NOT_SYSTEM_DOMAIN", "vm"]),
         ({"other_config": {"is_system_domain": "true"}}, "query_services", None),
@@ -163,6 +163,19 @@ def test_a_halted_vm_refuses_for_what_it_is(fields: dict[str, Any], op: str, exp
     pool = Sample()
     pool.vm(**fields)
     assert refusal(pool, op) == expected
+
+
+def test_a_vm_of_an_appliance_does_not_become_a_template() -> None:
+    pool = Sample()
+    pool.vm(appliance=pool.add("VM_appliance", "app"))
+    assert refusal(pool, "make_into_template") == ["VM_IS_PART_OF_AN_APPLIANCE", "vm", "app"]
+
+
+@pytest.mark.parametrize("op", ["query_services", "changing_memory_limits"])
+def test_operations_that_the_original_has_no_name_for_are_not_named(op: str) -> None:
+    pool = Sample()
+    pool.vm(is_a_template=True, is_a_snapshot=True)
+    assert refusal(pool, op) == ["VM_IS_SNAPSHOT", "vm", "(unknown operation)"]
 
 
 def test_a_second_virtual_tpm_is_refused() -> None:
