@@ -43,9 +43,11 @@ def test_one_operation_at_a_time() -> None:
 
 def test_vms_start_in_their_order_and_stop_in_the_opposite_one() -> None:
     halted = appliance("Halted", "Halted", "Halted", "Running")
-    assert appliance_operations.groups(halted.rows, "app", "start") == [["vm0", "vm1"], ["vm2"]]
+    starting = appliance_operations.groups(halted.rows, "app", "start")
+    assert [set(group) for group in starting] == [{"vm0", "vm1"}, {"vm2"}]
     running = appliance("Running", "Halted", "Running", "Running")
-    assert appliance_operations.groups(running.rows, "app", "shutdown") == [["vm2", "vm3"], ["vm0"]]
+    stopping = appliance_operations.groups(running.rows, "app", "shutdown")
+    assert [set(group) for group in stopping] == [{"vm2", "vm3"}, {"vm0"}]
 
 
 @pytest.mark.parametrize(
