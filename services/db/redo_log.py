@@ -175,15 +175,26 @@ class FileRedoLog:
     # ---- writing
 
     def rotate(self, generation: int, term: int) -> None:
-        """Begins a new segment for what follows `generation`."""
+        """Begins a new segment for what follows `generation`. Where it cannot, `RedoLogError` is raised, and nothing is
+        left of it: a segment with half a header would be in the way of the next start.
+        """
         path = self.folder / f"redo-{generation:020d}.log"
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise RedoLogError(f"cannot begin {path.name}: {error.strerror}") from error
+        before = os.fstat(descriptor).st_size
+        try:
             header = encode(orjson.dumps(msgspec.to_builtins(SegmentHeader(boot=self.boot, term=term))))
             _write_all(descriptor, header)
             os.fdatasync(descriptor)
             sync_folder(self.folder)
         except OSError as error:
+            if before:
+                os.ftruncate(descriptor, before)
+            else:
+                path.unlink()
+            os.close(descriptor)
             raise RedoLogError(f"cannot begin {path.name}: {error.strerror}") from error
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -226,10 +237,19 @@ class FileRedoLog:
     # ---- checkpoints
 
     def write_checkpoint(self, header: CheckpointHeader, rows: Iterator[SnapshotRow]) -> None:
-        """Writes all rows to a new file that takes its name only when it is complete and durable."""
+        """Writes all rows to a new file that takes its name only when it is complete and durable, or leaves none."""
         path = self.folder / f"checkpoint-{header.generation:020d}.db"
         temporary = path.with_suffix(".new")
-        with temporary.open("wb") as file:
+        try:
+            self._write_rows(temporary, header, rows)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # on a full disk it would take the room that the log needs
+            raise
+        temporary.rename(path)
+        sync_folder(self.folder)
+
+    def _write_rows(self, path: Path, header: CheckpointHeader, rows: Iterator[SnapshotRow]) -> None:
+        with path.open("wb") as file:
             file.write(encode(orjson.dumps(msgspec.to_builtins(header))))
             batch: list[dict[str, object]] = []
             for row in rows:
@@ -249,8 +269,6 @@ class FileRedoLog:
                 file.write(encode(orjson.dumps(batch)))
             file.flush()
             os.fsync(file.fileno())
-        temporary.rename(path)
-        sync_folder(self.folder)
 
     def drop_checkpoint(self, generation: int) -> None:
         (self.folder / f"checkpoint-{generation:020d}.db").unlink(missing_ok=True)

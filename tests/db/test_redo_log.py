@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -138,3 +141,36 @@ def test_a_failed_append_leaves_nothing_half_written(tmp_path: Path, monkeypatch
     monkeypatch.undo()
     log.append(written(record(3)), sync=True)
     assert generations(tmp_path) == [1, 3]
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Files cannot grow beyond `room` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_segment_that_cannot_be_begun_leaves_no_trace(tmp_path: Path) -> None:
+    log = new_log(tmp_path)
+    log.append(written(record(1)), sync=True)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with full_disk(10), pytest.raises(RedoLogError, match="cannot begin"):
+        log.rotate(5, 1)
+    assert [path.name for path in tmp_path.iterdir()] == [f"redo-{0:020d}.log"]
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    log.rotate(7, 1)
+    log.append(written(record(8)), sync=True)
+    assert generations(tmp_path) == [1, 8]
+
+
+def test_a_checkpoint_that_does_not_fit_gives_its_room_back(tmp_path: Path) -> None:
+    log = new_log(tmp_path)
+    log.append(written(record(1)), sync=True)
+    rows = [SnapshotRow(cls="network", ref=f"r{n}", created=1, modified=1, fields={}) for n in range(1000)]
+    with full_disk(200), pytest.raises(OSError, match="too large"):
+        log.write_checkpoint(CheckpointHeader(generation=1, term=1, rows=1000, boot=BOOT), iter(rows))
+    assert [path.name for path in tmp_path.iterdir()] == [f"redo-{0:020d}.log"]
