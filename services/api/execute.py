@@ -34,6 +34,11 @@ ATTEMPTS = 12
 PATIENCE = 10.0
 """Seconds that a client whose call has failed waits for the end of what there is to clean up."""
 
+WRITE_PATIENCE = 30.0
+"""Seconds that a client whose call was carried out waits for that to be written: a database that is started again
+takes a few, one whose disk is full may take for ever.
+"""
+
 CLOSING_TIME = 5.0
 """Seconds that calls which are cancelled because the service stops get for writing their outcome."""
 
@@ -223,16 +228,18 @@ class Executor:
 async def _to_its_end(ending: asyncio.Task[None], error: ApiError | None) -> None:
     """Waits for it even when cancelled: the call has ended, only that is not written yet.
 
-    A call that failed is not kept waiting long for a database that is away; its end goes on without it.
+    Nobody is kept waiting long for a database that is away; the end goes on without its client.
     """
-    deadline = time.monotonic() + (PATIENCE if error is not None else 86400.0)
+    deadline = time.monotonic() + (PATIENCE if error is not None else WRITE_PATIENCE)
     while not ending.done() and (left := deadline - time.monotonic()) > 0:
         try:
             await asyncio.wait({ending}, timeout=left)
         except asyncio.CancelledError:
             continue
-    if error is not None or not ending.done():
+    if error is not None:
         return
+    if not ending.done():
+        raise internal_error("it was carried out, but the database does not take its outcome; that is tried again")
     if ending.cancelled():
         raise internal_error("the service stopped before the outcome was written")
     ending.result()
