@@ -70,7 +70,8 @@ class Replica:
         try:
             while True:
                 try:
-                    await asyncio.wait_for(self._wanted.wait(), CHECK)
+                    async with asyncio.timeout(CHECK):
+                        await self._wanted.wait()
                 except TimeoutError:
                     await self._check()
                     continue
@@ -189,7 +190,8 @@ class Replica:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((generation, future))
         try:
-            await asyncio.wait_for(future, timeout)
+            async with asyncio.timeout(timeout):
+                await future
         except TimeoutError:
             return False
         return True

@@ -44,7 +44,8 @@ class Watch:
             if self._bus.connected:
                 await self._record()
             try:
-                await asyncio.wait_for(self._look.wait(), LOOK_EVERY)
+                async with asyncio.timeout(LOOK_EVERY):
+                    await self._look.wait()
             except TimeoutError:
                 continue
             self._look.clear()

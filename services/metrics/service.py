@@ -130,6 +130,7 @@ async def _refresh(samplers: Sequence[Sampler], interval: float, again: asyncio.
         known = all(sampler.inventory.capabilities is not None for sampler in samplers)
         delay = interval if known else min(delay * 2, interval)
         try:
-            await asyncio.wait_for(again.wait(), delay)
+            async with asyncio.timeout(delay):
+                await again.wait()
         except TimeoutError:
             continue

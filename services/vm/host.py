@@ -262,7 +262,8 @@ class VmHost:
                 if not vm.stopped.is_set():  # else it has ended by itself at this moment
                     raise
         try:
-            await asyncio.wait_for(vm.stopped.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await vm.stopped.wait()
         except TimeoutError:
             raise ApiError("VM_SHUTDOWN_TIMEOUT", ref, f"{timeout:g}") from None
 

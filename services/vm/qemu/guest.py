@@ -194,7 +194,8 @@ class Guest:
                 self._client = None
                 await _quietly(client.disconnect())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._exited.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._exited.wait()
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _close_console(self) -> None:
