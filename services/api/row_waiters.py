@@ -45,6 +45,7 @@ class RowWaiters:
 async def wait(event: asyncio.Event, timeout: float) -> None:
     """Until the event is set or `timeout` seconds have passed."""
     try:
-        await asyncio.wait_for(event.wait(), timeout)
+        async with asyncio.timeout(timeout):
+            await event.wait()
     except TimeoutError:
         return
