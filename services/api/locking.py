@@ -24,6 +24,8 @@ from shared.store import NULL, Store
 
 log = logging.getLogger("api.locking")
 
+Decision = Callable[[Store], Sequence[Change]]
+
 _RECHECK = 20.0
 """Seconds after which a waiting call looks again even if it saw no change."""
 
@@ -78,6 +80,24 @@ async def wait_until_allowed(call: Call, cls: str, ref: str, operation: str) -> 
             raise refusal
 
     await _when_free(call.api, attempt, Policy.STANDARD)
+
+
+async def decide(call: Call, cls: str, ref: str, decision: Decision, policy: Policy = Policy.FAIL_IMMEDIATELY) -> None:
+    """Writes what the decision says about an object and what belongs to it, on rows that nobody changes meanwhile.
+
+    The decision raises its refusal; while the object is busy it is made again as the policy says.
+    """
+
+    def with_facts(store: Store) -> tuple[Sequence[Change], Sequence[Precondition], None]:
+        changes = decision(store)
+        return [*call.task_row(), *changes], _unchanged(store, cls, ref), None
+
+    async def attempt() -> None:
+        async with call.api.turns.of((cls, ref)):
+            await call.api.database.decide(with_facts)
+
+    await _when_free(call.api, attempt, policy)
+    call.task_exists = call.task_exists or call.has_task
 
 
 async def _when_free(api: Api, attempt: Callable[[], Awaitable[None]], policy: Policy) -> None:

@@ -28,13 +28,13 @@ async def create(call: Call, args: Mapping[str, Any]) -> str:
     fields = constructor_fields("network", args)
     if fields["MTU"] < 68 or fields["MTU"] > 65535:
         raise ApiError("INVALID_VALUE", "MTU", fields["MTU"])
-    bridge = fields["bridge"] or free_bridge(call.store)
-    if any(row["bridge"] == bridge for row in call.store.rows("network").values()):
-        raise ApiError("BRIDGE_NAME_EXISTS", bridge)
     ref = new_ref()
-    await call.transact(
-        [Create(cls="network", ref=ref, fields={**fields, "uuid": str(uuids.uuid4()), "bridge": bridge})]
-    )
+    async with call.api.turns.of("bridges"):  # of all networks: there is no row that stands for them
+        bridge = fields["bridge"] or free_bridge(call.store)
+        if any(row["bridge"] == bridge for row in call.store.rows("network").values()):
+            raise ApiError("BRIDGE_NAME_EXISTS", bridge)
+        row = {**fields, "uuid": str(uuids.uuid4()), "bridge": bridge}
+        await call.transact([Create(cls="network", ref=ref, fields=row)])
     return ref
 
 

@@ -6,39 +6,38 @@ import uuid as uuids
 from collections.abc import Mapping
 from typing import Any
 
-from services.api import clock
+from services.api import clock, locking
 from services.api.allowed import CHECKS, published
 from services.api.call import Call, new_ref
 from services.api.decisions import vbd_devices, vbd_records
-from services.api.decisions.device_metrics import removed, with_metrics
+from services.api.decisions.device_metrics import with_metrics
 from services.api.decisions.rows import existing
 from services.api.implicit import constructor_fields
 from services.api.operation import operation
-from shared.contracts.db import RowPresent, Update
+from services.api.operations.devices import gone, refuse_while_destroyed
+from shared.contracts.db import Change, Update
 from shared.errors import ApiError
-from shared.store import NULL
+from shared.store import NULL, Store
 
 
 @operation("VBD.create")
 async def create(call: Call, args: Mapping[str, Any]) -> str:
-    ref, uuid = new_ref(), str(uuids.uuid4())
-    row = vbd_records.created(call.store, ref, uuid, constructor_fields("VBD", args))
-    changes = with_metrics("VBD", row, str(uuids.uuid4()), clock.now())
-    await call.transact(
-        [*changes, *published(call.store, "VBD", ref, changes)], [RowPresent(cls="VM", ref=row.fields["VM"])]
-    )
+    ref, uuid, metrics = new_ref(), str(uuids.uuid4()), str(uuids.uuid4())
+    fields = constructor_fields("VBD", args)
+
+    def decision(store: Store) -> list[Change]:
+        refuse_while_destroyed(store, fields["VM"])
+        row = vbd_records.created(store, ref, uuid, fields)
+        changes = with_metrics("VBD", row, metrics, clock.now())
+        return [*changes, *published(store, "VBD", ref, changes)]
+
+    await locking.decide(call, "VM", fields["VM"], decision)
     return ref
 
 
 @operation("VBD.destroy")
 async def destroy(call: Call, self: str) -> None:
-    row = existing(call.store, "VBD", self)
-    if row["currently_attached"]:
-        raise ApiError("OPERATION_NOT_ALLOWED", f"VBD '{row['uuid']}' still attached to '{row['VM']}'")
-    if row["current_operations"]:
-        task, running = next(iter(row["current_operations"].items()))
-        raise ApiError("OTHER_OPERATION_IN_PROGRESS", "VBD", self, running, task)
-    await call.transact(removed(call.store, "VBD", self))
+    await locking.decide(call, "VBD", self, lambda store: gone(store, "VBD", self))
 
 
 def _check(call: Call, vbd: str, op: str) -> Mapping[str, Any]:

@@ -6,38 +6,36 @@ import uuid as uuids
 from collections.abc import Mapping
 from typing import Any
 
-from services.api import clock
+from services.api import clock, locking
 from services.api.allowed import published
 from services.api.call import Call, new_ref
 from services.api.decisions import vif_records
-from services.api.decisions.device_metrics import removed, with_metrics
-from services.api.decisions.rows import existing
+from services.api.decisions.device_metrics import with_metrics
 from services.api.implicit import constructor_fields
 from services.api.operation import operation
-from shared.contracts.db import RowPresent
-from shared.errors import ApiError
+from services.api.operations.devices import gone, refuse_while_destroyed
+from shared.contracts.db import Change
+from shared.store import Store
 
 
 @operation("VIF.create")
 async def create(call: Call, args: Mapping[str, Any]) -> str:
-    ref, uuid = new_ref(), str(uuids.uuid4())
-    row = vif_records.created(call.store, ref, uuid, constructor_fields("VIF", args))
-    changes = with_metrics("VIF", row, str(uuids.uuid4()), clock.now())
-    await call.transact(
-        [*changes, *published(call.store, "VIF", ref, changes)], [RowPresent(cls="VM", ref=row.fields["VM"])]
-    )
+    ref, uuid, metrics = new_ref(), str(uuids.uuid4()), str(uuids.uuid4())
+    fields = constructor_fields("VIF", args)
+
+    def decision(store: Store) -> list[Change]:
+        refuse_while_destroyed(store, fields["VM"])
+        row = vif_records.created(store, ref, uuid, fields)
+        changes = with_metrics("VIF", row, metrics, clock.now())
+        return [*changes, *published(store, "VIF", ref, changes)]
+
+    await locking.decide(call, "VM", fields["VM"], decision)
     return ref
 
 
 @operation("VIF.destroy")
 async def destroy(call: Call, self: str) -> None:
-    row = existing(call.store, "VIF", self)
-    if row["currently_attached"]:
-        raise ApiError("OPERATION_NOT_ALLOWED", f"VIF '{row['uuid']}' still attached to '{row['VM']}'")
-    if row["current_operations"]:
-        task, running = next(iter(row["current_operations"].items()))
-        raise ApiError("OTHER_OPERATION_IN_PROGRESS", "VIF", self, running, task)
-    await call.transact(removed(call.store, "VIF", self))
+    await locking.decide(call, "VIF", self, lambda store: gone(store, "VIF", self))
 
 
 @operation("VM.get_allowed_VIF_devices")
