@@ -24,6 +24,7 @@ from services.api.edge.web import Health
 from services.api.events import EventHub
 from services.api.execute import Executor
 from services.api.host_connect import HostConnect
+from services.api.operations import message
 from services.api.placement import Placement
 from services.api.row_waiters import RowWaiters
 from services.api.vm_events import VmEvents
@@ -204,7 +205,9 @@ async def _drop_orphaned_locks(api: Api) -> None:
 
 
 async def sweep(api: Api) -> None:
-    """Every half minute: sessions idle for a day, tasks long done, and what calls left that could not be ended."""
+    """Every half minute: sessions idle for a day, tasks long done, the oldest of too many messages, and what calls left
+    that could not be ended.
+    """
     progress: dict[str, float] = {}
     unattended: set[str] = set()
     while True:
@@ -223,6 +226,7 @@ async def sweep(api: Api) -> None:
         ended = {ref: None for ref in (*sessions.expired(api, now), *sessions.surplus(api.store))}
         old: list[Change] = [Delete(cls="session", ref=ref) for ref in ended]
         old += [Delete(cls="task", ref=ref) for ref in tasks.collectable(api, now, progress)]
+        old += [Delete(cls="message", ref=ref) for ref in message.surplus(api.store)]
         progress = {ref: row["progress"] for ref, row in api.store.rows("task").items()}
         if old:
             try:

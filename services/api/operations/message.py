@@ -12,6 +12,7 @@ from services.api.call import Call, new_ref
 from services.api.operation import operation
 from shared.contracts.db import Create, Delete
 from shared.errors import ApiError
+from shared.store import Store
 
 _CLASSES = {
     "VM": "VM",
@@ -27,6 +28,15 @@ _CLASSES = {
 """`message.cls` to class."""
 
 Row = Mapping[str, Any]
+
+LIMIT = 10_000
+"""Messages above this number: the oldest go (`database-pool-ha` 6)."""
+
+
+def surplus(store: Store) -> list[str]:
+    """Messages to remove."""
+    rows = store.rows("message")
+    return sorted(rows, key=lambda ref: str(rows[ref]["timestamp"]))[: max(0, len(rows) - LIMIT)]
 
 
 def _check_object(call: Call, cls: str, uuid: str, *params: str) -> None:
