@@ -151,7 +151,7 @@ def _raise_failed(directory: Path, listed: list[Program]) -> None:
     state = supervisor.read_state(directory)
     by_name = {program.name: program for program in listed}
     for child in state.children if state else []:
-        if child.failures >= FAILURES:
+        if child.state == "waiting" and child.failures >= FAILURES:
             log = by_name[child.name].log_file(directory)
             raise NotReady(f"{child.name} does not start ({child.last_exit}). The end of {log}:\n{tail(log)}")
 
