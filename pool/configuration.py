@@ -25,6 +25,10 @@ class OptionsError(Exception):
     """A file of the pool's owner cannot be used; the text says which one and why."""
 
 
+BARE_NICS = 4
+"""Simulated network cards of a host of a bare pool, as many as the conformance corpus expects."""
+
+
 @dataclass(frozen=True)
 class Guest:
     """Files of the bundled guest; "" where no machine reads them."""
@@ -166,6 +170,7 @@ def seed(plan: Plan, guest: Guest) -> dict[str, Any]:
                 "simulated": host.backend == "simulator",
                 "coordinator": host.coordinator,
                 "backend": host.backend,
+                "nics": BARE_NICS if plan.settings.bare and host.backend == "simulator" else 1,
             }
             for host in plan.hosts
         ],

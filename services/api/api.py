@@ -11,6 +11,7 @@ import msgspec
 
 from services.api.authentication import Authenticator
 from services.api.disks_in_motion import DisksInMotion
+from services.api.known_clients import KnownClients
 from services.api.vm_state import SeenStates
 from shared.bus.interface import Bus
 from shared.config import HostConfig
@@ -64,6 +65,7 @@ class Api:
     """Task reference to the asyncio task that carries it out, in this process."""
     sessions_used: dict[str, float] = field(default_factory=dict)
     """Session to the Unix time of its last call, since that was last written down."""
+    clients: KnownClients = field(default_factory=KnownClients)
     vm_states: SeenStates = field(default_factory=SeenStates)
     disks: DisksInMotion = field(default_factory=DisksInMotion)
 

@@ -72,6 +72,7 @@ async def login(api: Api, caller: Caller, user: str, password: str, originator: 
         "originator": originator,
     }
     await api.database.transact([Create(cls="session", ref=ref, fields=fields)])
+    api.clients.note(caller.user_agent)
     log.info("login", extra={"user": user, "originator": originator, "from": caller.address, "as": track_id(ref)})
     return ref
 

@@ -5,13 +5,12 @@ A client whose call could never have succeeded learns why, whether the message i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 from services.api.allowed import CHECKS
 from services.api.call import Call
 from services.api.decisions.liveness import require_live
-from services.api.decisions.rows import existing
+from services.api.decisions.rows import existing, is_null
 from services.api.operation import Operation
 from shared.datamodel import model
 from shared.datamodel.schema import Message
@@ -25,12 +24,10 @@ CHECKED: Final[dict[str, str]] = {
     "VM.csvm": "csvm",
     "VM.sysprep": "sysprep",
     "VM.call_plugin": "call_plugin",
-    "VM.get_data_sources": "data_source_op",
     "VM.record_data_source": "data_source_op",
-    "VM.query_data_source": "data_source_op",
-    "VM.forget_data_source_archives": "data_source_op",
     "VM.set_VCPUs_number_live": "changing_VCPUs_live",
     "VM.wait_memory_target_live": "awaiting_memory_live",
+    "VTPM.create": "create_vtpm",
     "VIF.plug": "plug",
     "VIF.unplug": "unplug",
     "VIF.unplug_force": "unplug",
@@ -41,25 +38,18 @@ FORWARDED: Final[frozenset[str]] = frozenset(
     {
         "host.apply_guest_agent_config",
         "host.bugreport_upload",
-        "host.call_extension",
-        "host.call_plugin",
         "host.dmesg",
         "host.dmesg_clear",
-        "host.enable_local_storage_caching",
         "host.disable_local_storage_caching",
-        "host.forget_data_source_archives",
-        "host.get_data_sources",
         "host.get_log",
         "host.get_sm_diagnostics",
         "host.get_thread_diagnostics",
-        "host.has_extension",
         "host.license_add",
         "host.license_remove",
         "host.record_data_source",
         "host.refresh_server_certificate",
         "host.restart_agent",
         "host.sm_dp_destroy",
-        "host.sync_data",
         "host.syslog_reconfigure",
     }
 )
@@ -68,26 +58,31 @@ FORWARDED: Final[frozenset[str]] = frozenset(
 
 def operation(message: Message) -> Operation:
     """How such a message is answered."""
-    references = tuple(_references(message))
+    references = _references(message)
 
     def body(call: Call, *arguments: Any) -> None:
         if message.wire_name in FORWARDED:
             require_live(call.store, arguments[0])
         for index, cls in references:
-            existing(call.store, cls, arguments[index])
+            if index == references[0][0] or not is_null(arguments[index]):
+                existing(call.store, cls, arguments[index])
         wanted = CHECKED.get(message.wire_name)
         if wanted is not None:
-            refusal = CHECKS[message.cls](call.store, arguments[0], wanted)
+            index, cls = references[0]
+            refusal = CHECKS[cls](call.store, arguments[index], wanted)
             if refusal is not None:
                 raise refusal
+        if message.forward:
+            raise ApiError("MESSAGE_METHOD_UNKNOWN", message.wire_name)  # the extension that does it is not installed
         raise ApiError("NOT_IMPLEMENTED", message.wire_name)
 
     return Operation(message.wire_name, body, None)
 
 
-def _references(message: Message) -> Iterator[tuple[int, str]]:
-    """The first object that the message is about: position and class."""
-    for index, param in enumerate(message.params):
-        if isinstance(param.type, RefType) and model.classes[param.type.cls].in_database:
-            yield index, param.type.cls
-            return
+def _references(message: Message) -> list[tuple[int, str]]:
+    """Its parameters that name objects: position and class. The first must be there, others may be null."""
+    return [
+        (index, param.type.cls)
+        for index, param in enumerate(message.params)
+        if isinstance(param.type, RefType) and model.classes[param.type.cls].in_database
+    ]

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from services.db.restrictions import RESTRICTIONS
 from shared.contracts.db import Change, Create
 from shared.store import NULL
 
@@ -26,11 +27,14 @@ class PoolSeed(msgspec.Struct, frozen=True):
 
 
 class HostSeed(msgspec.Struct, frozen=True):
+    """`nics`: network cards, `eth0` (for management) and on; those of one name are on one network."""
+
     uuid: str
     name: str
     address: str
     coordinator: bool = False
     simulated: bool = False
+    nics: int = 1
 
 
 class SrSeed(msgspec.Struct, frozen=True):
@@ -119,7 +123,11 @@ def changes(seed: Seed) -> list[Change]:
         bridge="xenapi",
         other_config={"is_guest_installer_network": "true", "is_host_internal_management_network": "true"},
     )
-    hosts = {host.uuid: _add_host(add, host, network, now) for host in seed.hosts}
+    networks = [network]
+    for number in range(1, max(host.nics for host in seed.hosts)):
+        label = f"Pool-wide network associated with eth{number}"
+        networks.append(add("network", name_label=label, name_description="", bridge=f"xenbr{number}"))
+    hosts = {host.uuid: _add_host(add, host, networks, now) for host in seed.hosts}
     master = next(hosts[host.uuid] for host in seed.hosts if host.coordinator)
     sr = NULL
     if seed.sr is not None:
@@ -146,13 +154,14 @@ def changes(seed: Seed) -> list[Change]:
         suspend_image_SR=sr,
         crash_dump_SR=sr,
         other_config={},
+        restrictions=RESTRICTIONS,
     )
     for template in (_tiny_guest(seed.guest), _other_install_media()) if seed.templates else ():
         add("VM", **template)
     return rows
 
 
-def _add_host(add: Add, host: HostSeed, network: str, now: str) -> str:
+def _add_host(add: Add, host: HostSeed, networks: list[str], now: str) -> str:
     ref, domain = _ref(), _ref()
     metrics = add("host_metrics", live=False, last_updated=now, memory_total=0, memory_free=0)
     add(
@@ -172,6 +181,8 @@ def _add_host(add: Add, host: HostSeed, network: str, now: str) -> str:
         metrics=metrics,
         virtual_hardware_platform_versions=[0, 1, 2],
         other_config={"simulated": "true"} if host.simulated else {},
+        edition="free/libre",
+        license_params=RESTRICTIONS,
     )
     vm_metrics = add("VM_metrics", start_time=now, install_time=now, last_updated=now, VCPUs_number=1)
     add(
@@ -180,6 +191,7 @@ def _add_host(add: Add, host: HostSeed, network: str, now: str) -> str:
         name_label=f"Control domain on host: {host.name}",
         name_description="The domain which manages physical devices and manages other domains",
         is_control_domain=True,
+        user_version=1,
         power_state="Running",
         domid=0,
         resident_on=ref,
@@ -197,24 +209,34 @@ def _add_host(add: Add, host: HostSeed, network: str, now: str) -> str:
         actions_after_crash="destroy",
         has_vendor_device=False,
     )
-    pif_metrics = add("PIF_metrics", carrier=True, speed=0, duplex=True, last_updated=now)
+    for number in range(host.nics):
+        _add_pif(add, host, ref, networks[number], number, now)
+    return ref
+
+
+def _add_pif(add: Add, host: HostSeed, ref: str, network: str, number: int, now: str) -> None:
+    """A network card; the first is the host's address."""
+    device = f"eth{number}"
+    management: dict[str, Any] = {
+        "currently_attached": True,
+        "ip_configuration_mode": "Static",
+        "IP": host.address,
+        "netmask": "255.0.0.0",
+        "management": True,
+    }
+    metrics = add("PIF_metrics", carrier=True, speed=0, duplex=True, last_updated=now)
     add(
         "PIF",
-        device="eth0",
+        device=device,
         network=network,
         host=ref,
-        MAC=_mac(host.uuid, "eth0"),
+        MAC=_mac(host.uuid, device),
         MTU=1500,
         VLAN=-1,
-        metrics=pif_metrics,
+        metrics=metrics,
         physical=True,
-        currently_attached=True,
-        ip_configuration_mode="Static",
-        IP=host.address,
-        netmask="255.0.0.0",
-        management=True,
+        **(management if number == 0 else {}),
     )
-    return ref
 
 
 _COMMON_PLATFORM = {"nx": "true", "acpi": "1", "apic": "true", "pae": "true", "hpet": "true"}

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from services.api import clock
 from services.api.call import Call
 from services.api.decisions import memory
+from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
 from services.api.operation import Lock, operation
 from services.api.storage_hosts import is_live
-from shared.bus.contract import Empty
-from shared.contracts import metrics as figures
 from shared.contracts.db import Update
 from shared.errors import ApiError
 
@@ -41,13 +39,13 @@ DISABLED = "host_auto_enable_off"
 
 @operation("host.get_servertime")
 def get_servertime(call: Call, host: str) -> str:
-    existing(call.store, "host", host)
+    require_live(call.store, host)
     return clock.now()
 
 
 @operation("host.get_server_localtime")
 def get_server_localtime(call: Call, host: str) -> str:
-    existing(call.store, "host", host)
+    require_live(call.store, host)
     return time.strftime("%Y%m%dT%H:%M:%S", time.localtime())
 
 
@@ -74,22 +72,3 @@ def get_management_interface(call: Call, host: str) -> str:
         if existing(call.store, "PIF", ref)["management"]:
             return str(ref)
     raise ApiError("INTERNAL_ERROR", "the host has no management interface")
-
-
-@operation("host.query_data_source")
-async def query_data_source(call: Call, host: str, data_source: str) -> float:
-    """The latest value of `cpu_avg`, `memory_total_kib`, `memory_free_kib` or `loadavg`."""
-    uuid = call.api.uuid_of("host", host)
-    read = _SOURCES.get(data_source)
-    if read is None:
-        raise ApiError("INVALID_VALUE", "data_source", data_source)
-    return float(read(await call.api.bus.call(figures.SAMPLE, Empty(), host=uuid)))
-
-
-_SOURCES: dict[str, Any] = {
-    "cpu_avg": lambda sample: sample.cpu,
-    "memory_total_kib": lambda sample: sample.memory_total / 1024,
-    "memory_free_kib": lambda sample: sample.memory_free / 1024,
-    "loadavg": lambda sample: sample.load1,
-}
-"""Data source to its value in a sample of the metrics service."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid as uuids
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from services.api.call import Call, new_ref
 from services.api.decisions import network_operations
@@ -14,6 +14,13 @@ from services.api.operation import operation
 from shared.contracts.db import Change, Create, Delete, SetAdd, SetDrop, Update
 from shared.errors import ApiError
 from shared.store import Store
+
+USUAL_MTU: Final = 1500
+LARGEST_MTU: Final = 65535
+LONGEST_NAME: Final = 15
+"""Characters of a bridge's name, as the kernel allows."""
+OURS: Final = ("xen", "xapi", "vif", "tap", "eth")
+"""How names begin that a client may not choose for a bridge."""
 
 
 def free_bridge(store: Store) -> str:
@@ -26,8 +33,12 @@ def free_bridge(store: Store) -> str:
 async def create(call: Call, args: Mapping[str, Any]) -> str:
     """A private network; its bridge is made on a host when the first VIF needs it."""
     fields = constructor_fields("network", args)
-    if fields["MTU"] < 68 or fields["MTU"] > 65535:
+    if fields["MTU"] > LARGEST_MTU:
         raise ApiError("INVALID_VALUE", "MTU", fields["MTU"])
+    if fields["MTU"] <= 0:
+        fields["MTU"] = USUAL_MTU
+    if len(fields["bridge"]) > LONGEST_NAME or fields["bridge"].startswith(OURS):
+        raise ApiError("INVALID_VALUE", "bridge", fields["bridge"])
     ref = new_ref()
     async with call.api.turns.of("bridges"):  # of all networks: there is no row that stands for them
         bridge = fields["bridge"] or free_bridge(call.store)
@@ -60,6 +71,10 @@ async def set_default_locking_mode(call: Call, network: str, value: str) -> None
 @operation("network.add_purpose")
 async def add_purpose(call: Call, self: str, value: str) -> None:
     existing(call.store, "network", self)
+    for row in call.store.rows("network").values():
+        for purpose in row["purpose"]:
+            if purpose != value:  # a pool's disks are served with encryption everywhere or nowhere
+                raise ApiError("NETWORK_INCOMPATIBLE_PURPOSES", value, purpose)
     await call.transact([SetAdd(cls="network", ref=self, field="purpose", value=value)])
 
 

@@ -4,6 +4,7 @@ runs, where following is not built yet.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from services.api.allowed import CHECKS, published
@@ -54,7 +55,7 @@ async def remove_from_xenstore_data(call: Call, self: str, key: str) -> None:
 
 
 def _check_multiplier(value: float) -> None:
-    if value < 1.0:
+    if not 1.0 <= value < math.inf:
         raise ApiError("INVALID_VALUE", "multiplier", f"{value:.15g}")
 
 

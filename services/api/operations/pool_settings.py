@@ -1,0 +1,250 @@
+"""Messages of class pool that change settings. What the whole pool would have to follow, and cannot yet, is refused."""
+
+from __future__ import annotations
+
+import time
+import uuid as uuids
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from services.api import clock
+from services.api.call import Call, new_ref
+from services.api.decisions.rows import existing, is_null
+from services.api.operation import operation
+from shared.contracts.db import Change, Create, Delete, Update
+from shared.errors import ApiError
+from shared.store import NULL
+
+
+async def _set(call: Call, pool: str, **fields: Any) -> None:
+    existing(call.store, "pool", pool)
+    await call.transact([Update(cls="pool", ref=pool, fields=fields)])
+
+
+def _only_if_so(message: str, field: str) -> None:
+    """Setting what is set already is done; changing it is not built yet."""
+
+    @operation(message)
+    def keep(call: Call, self: str, value: bool) -> None:
+        if existing(call.store, "pool", self)[field] != value:
+            raise ApiError("NOT_IMPLEMENTED", message)
+
+
+_only_if_so("pool.set_igmp_snooping_enabled", "igmp_snooping_enabled")
+
+
+@operation("pool.set_https_only")
+def set_https_only(call: Call, self: str, value: bool) -> None:
+    """Plain HTTP is always served."""
+    existing(call.store, "pool", self)
+    if value:
+        raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+
+
+@operation("pool.disable_client_certificate_auth")
+def disable_client_certificate_auth(call: Call, self: str) -> None:
+    """It cannot have been enabled."""
+    existing(call.store, "pool", self)
+
+
+@operation("pool.set_custom_uefi_certificates")
+def set_custom_uefi_certificates(call: Call, self: str, value: str) -> None:
+    existing(call.store, "pool", self)
+    raise ApiError("OPERATION_NOT_ALLOWED", "Custom UEFI certificates are not allowed here.")
+
+
+# ---- logins through a directory: settings for when there is one
+
+
+@operation("pool.set_local_auth_max_threads")
+async def set_local_auth_max_threads(call: Call, self: str, value: int) -> None:
+    _positive("value", value)
+    await _set(call, self, local_auth_max_threads=value)
+
+
+@operation("pool.set_ext_auth_max_threads")
+async def set_ext_auth_max_threads(call: Call, self: str, value: int) -> None:
+    _positive("value", value)
+    await _set(call, self, ext_auth_max_threads=value)
+
+
+@operation("pool.set_ext_auth_cache_enabled")
+async def set_ext_auth_cache_enabled(call: Call, self: str, value: bool) -> None:
+    await _set(call, self, ext_auth_cache_enabled=value)
+
+
+@operation("pool.set_ext_auth_cache_size")
+async def set_ext_auth_cache_size(call: Call, self: str, value: int) -> None:
+    if value < 0:
+        raise ApiError("INVALID_VALUE", "capacity", value)
+    await _set(call, self, ext_auth_cache_size=value)
+
+
+@operation("pool.set_ext_auth_cache_expiry")
+async def set_ext_auth_cache_expiry(call: Call, self: str, value: int) -> None:
+    _positive("expiry", value)
+    await _set(call, self, ext_auth_cache_expiry=value)
+
+
+def _positive(name: str, value: int) -> None:
+    if value <= 0:
+        raise ApiError("INVALID_VALUE", name, value)
+
+
+DIRECTORIES: Final = ("AD", "PAM")
+
+
+@operation("pool.enable_external_auth")
+def enable_external_auth(call: Call, pool: str, config: dict[str, str], service_name: str, auth_type: str) -> None:
+    existing(call.store, "pool", pool)
+    if auth_type not in DIRECTORIES:
+        raise ApiError("AUTH_UNKNOWN_TYPE", auth_type)
+    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+
+
+@operation("pool.disable_external_auth")
+def disable_external_auth(call: Call, pool: str, config: dict[str, str]) -> None:
+    """It is off already: it cannot be enabled."""
+    existing(call.store, "pool", pool)
+
+
+# ---- telemetry
+
+LATEST: Final = 12 * 7 * 86400.0
+"""Seconds from now in which telemetry is collected next, at most."""
+
+
+@operation("pool.set_telemetry_next_collection")
+async def set_telemetry_next_collection(call: Call, self: str, value: str) -> None:
+    if clock.seconds(value) > time.time() + LATEST:
+        raise ApiError("TELEMETRY_NEXT_COLLECTION_TOO_LATE", value)
+    await _set(call, self, telemetry_next_collection=value)
+
+
+@operation("pool.reset_telemetry_uuid")
+async def reset_telemetry_uuid(call: Call, self: str) -> None:
+    row = existing(call.store, "pool", self)
+    await call.transact(_replaced_secret(call, self, "telemetry_uuid", row["telemetry_uuid"], str(uuids.uuid4())))
+
+
+def _replaced_secret(call: Call, pool: str, field: str, old: str, value: str) -> list[Change]:
+    """The pool's field names a new secret with that value, or none if it is empty; the old one goes."""
+    changes: list[Change] = []
+    ref = NULL
+    if value:
+        ref = new_ref()
+        changes.append(Create(cls="secret", ref=ref, fields={"uuid": str(uuids.uuid4()), "value": value}))
+    changes.append(Update(cls="pool", ref=pool, fields={field: ref}))
+    if not is_null(old) and call.store.row("secret", old) is not None:
+        changes.append(Delete(cls="secret", ref=old))
+    return changes
+
+
+# ---- the way to repositories
+
+
+@operation("pool.configure_repository_proxy")
+async def configure_repository_proxy(call: Call, self: str, url: str, username: str, password: str) -> None:
+    row = existing(call.store, "pool", self)
+    if not _is_proxy(url):
+        raise ApiError("INVALID_REPOSITORY_PROXY_URL", url)
+    if bool(username) != bool(password) or any("\n" in text for text in (username, password)):
+        raise ApiError("INVALID_REPOSITORY_PROXY_CREDENTIAL")
+    await call.transact(_proxy(call, self, row["repository_proxy_password"], url, username, password))
+
+
+@operation("pool.disable_repository_proxy")
+async def disable_repository_proxy(call: Call, self: str) -> None:
+    row = existing(call.store, "pool", self)
+    await call.transact(_proxy(call, self, row["repository_proxy_password"], "", "", ""))
+
+
+def _proxy(call: Call, pool: str, old: str, url: str, username: str, password: str) -> list[Change]:
+    fields = {"repository_proxy_url": url, "repository_proxy_username": username}
+    secret = _replaced_secret(call, pool, "repository_proxy_password", old, password)
+    return [Update(cls="pool", ref=pool, fields=fields), *secret]
+
+
+def _is_proxy(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port is not None
+    except ValueError:
+        return False
+
+
+@operation("pool.configure_update_sync")
+async def configure_update_sync(call: Call, self: str, update_sync_frequency: str, update_sync_day: int) -> None:
+    """Daily, or weekly on that day (0 is Sunday)."""
+    last = 6 if update_sync_frequency == "weekly" else 0
+    if not 0 <= update_sync_day <= last:
+        raise ApiError("INVALID_UPDATE_SYNC_DAY", update_sync_day)
+    await _set(call, self, update_sync_frequency=update_sync_frequency, update_sync_day=update_sync_day)
+
+
+@operation("pool.set_update_sync_enabled")
+async def set_update_sync_enabled(call: Call, self: str, value: bool) -> None:
+    if value:
+        if not existing(call.store, "pool", self)["repositories"]:
+            raise ApiError("NO_REPOSITORIES_CONFIGURED")
+        raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+    await _set(call, self, update_sync_enabled=False)
+
+
+@operation("pool.check_update_readiness")
+def check_update_readiness(call: Call, self: str, requires_reboot: bool) -> list[list[str]]:
+    """What keeps updates from being applied: an error description each."""
+    found = [["HA_IS_ENABLED"]] if existing(call.store, "pool", self)["ha_enabled"] else []
+    for ref, host in call.store.rows("host").items():
+        metrics = call.store.row("host_metrics", host["metrics"])
+        if metrics is None or not metrics["live"]:
+            found.append(["HOST_OFFLINE", ref])
+    return found
+
+
+# ---- guests
+
+
+GUEST_SETTINGS: Final[dict[str, frozenset[str] | None]] = {
+    "auto_update_enabled": frozenset({"true", "false"}),
+    "auto_update_url": None,
+}
+"""Keys of `guest_agent_config` and their values; None for any text."""
+
+
+@operation("pool.add_to_guest_agent_config")
+def add_to_guest_agent_config(call: Call, self: str, key: str, value: str) -> None:
+    existing(call.store, "pool", self)
+    values = GUEST_SETTINGS.get(key, frozenset())
+    if values is not None and value not in values:
+        raise ApiError("INVALID_VALUE", "guest_agent_config", f"{key} = {value}")
+    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+
+
+@operation("pool.remove_from_guest_agent_config")
+def remove_from_guest_agent_config(call: Call, self: str, key: str) -> None:
+    if key in existing(call.store, "pool", self)["guest_agent_config"]:
+        raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+
+
+# ---- what has gone, or never came
+
+
+@operation("pool.test_archive_target")
+def test_archive_target(call: Call, self: str, config: dict[str, str]) -> str:
+    raise ApiError("MESSAGE_REMOVED")
+
+
+def _without_balancing(message: str) -> None:
+    @operation(message)
+    def refuse(call: Call, *arguments: Any) -> None:
+        raise ApiError("WLB_NOT_INITIALIZED")
+
+
+for _name in (
+    "deconfigure_wlb",
+    "retrieve_wlb_configuration",
+    "retrieve_wlb_recommendations",
+    "send_wlb_configuration",
+):
+    _without_balancing(f"pool.{_name}")
