@@ -121,13 +121,14 @@ class PoolUnderTest:
 
 
 def addresses(worker: str, first: int) -> tuple[str, ...]:
-    """Options for a pool at addresses that no other worker of the test run has."""
+    """Options for a pool at addresses that no other worker has, nor (most likely) another run on this machine."""
+    run = 1 + os.getpid() % 250
     number = 20 + int(worker.removeprefix("gw") or 0) if worker.startswith("gw") else 0
     return (
         "--base-address",
-        f"127.0.{number}.{first}",
+        f"127.{run}.{number}.{first}",
         "--simulated-address",
-        f"127.0.{100 + number}.{first}",
+        f"127.{run}.{100 + number}.{first}",
     )
 
 
