@@ -61,6 +61,8 @@ def operation(message: Message) -> Operation:
     references = _references(message)
 
     def body(call: Call, *arguments: Any) -> None:
+        if message.forward:
+            raise ApiError("MESSAGE_METHOD_UNKNOWN", message.wire_name)  # the extension that does it is not installed
         if message.wire_name in FORWARDED:
             require_live(call.store, arguments[0])
         for index, cls in references:
@@ -72,8 +74,6 @@ def operation(message: Message) -> Operation:
             refusal = CHECKS[cls](call.store, arguments[index], wanted)
             if refusal is not None:
                 raise refusal
-        if message.forward:
-            raise ApiError("MESSAGE_METHOD_UNKNOWN", message.wire_name)  # the extension that does it is not installed
         raise ApiError("NOT_IMPLEMENTED", message.wire_name)
 
     return Operation(message.wire_name, body, None)

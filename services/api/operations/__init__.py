@@ -7,6 +7,7 @@ from typing import Final
 
 MODULES: Final = (
     "bond",
+    "caller",
     "data_sources",
     "event",
     "host",
@@ -40,6 +41,7 @@ MODULES: Final = (
     "vm_copies",
     "vm_group",
     "vm_lifecycle",
+    "vm_migrate",
     "vm_settings",
     "vm_snapshots",
     "vm_suspend",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 from services.api import clock
+from services.api.allowed import published
 from services.api.call import Call
 from services.api.decisions import memory
 from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
 from services.api.operation import Lock, operation
 from services.api.storage_hosts import is_live
-from shared.contracts.db import Update
+from shared.contracts.db import Change, Update
 from shared.errors import ApiError
 
 
@@ -30,7 +31,8 @@ async def disable(call: Call, host: str, auto_enable: bool) -> None:
     config = {key: value for key, value in row["other_config"].items() if key != DISABLED}
     if not auto_enable:
         config[DISABLED] = "true"
-    await call.transact([Update(cls="host", ref=host, fields={"enabled": False, "other_config": config})])
+    changes: list[Change] = [Update(cls="host", ref=host, fields={"enabled": False, "other_config": config})]
+    await call.transact([*changes, *published(call.store, "host", host, changes)])
 
 
 DISABLED = "host_auto_enable_off"

@@ -10,7 +10,7 @@ from typing import Final
 from cryptography import x509
 
 from services.api.call import Call
-from services.api.decisions.rows import existing
+from services.api.decisions.liveness import require_live
 from services.api.operation import operation
 from shared.errors import ApiError
 
@@ -63,7 +63,7 @@ def certificate_sync(call: Call) -> None:
 def install_server_certificate(
     call: Call, host: str, certificate: str, private_key: str, certificate_chain: str
 ) -> None:
-    existing(call.store, "host", host)
+    require_live(call.store, host)
     if "PRIVATE KEY-----" not in private_key:
         raise ApiError("SERVER_CERTIFICATE_KEY_INVALID")
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
