@@ -39,6 +39,7 @@ class Client:
         self.session = session
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._turn = asyncio.Lock()
+        self._sent = asyncio.Event()
 
     async def login(self, password: str) -> None:
         self.session = await self.bare("session.login_with_password", "root", password, "1.0", "tests")
@@ -65,12 +66,17 @@ class Client:
             raise Failure([found["error"]["message"], *found["error"]["data"]])
         return found["result"]
 
+    async def connected(self) -> None:
+        """Until its first request is on its way."""
+        await self._sent.wait()
+
     async def _exchange(self, body: bytes) -> bytes:
         if self._streams is None:
             self._streams = await asyncio.open_connection(self.address, self.port)
         reader, writer = self._streams
         head = f"POST /jsonrpc HTTP/1.1\r\nHost: {self.address}\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
+        self._sent.set()
         status, *headers = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         assert " 200 " in status, f"not an answer: {status}"
         length = next(line for line in headers if line.lower().startswith("content-length:"))

@@ -54,9 +54,8 @@ class Worker:
             except NoAnswer:
                 outcome = "no answer"
             took = time.monotonic() - begun
-            self.outcomes[f"{step.__name__}: {outcome}"] += 1
-            if took > self.slowest[1]:
-                self.slowest = (f"{step.__name__}: {outcome}", took)
+            self.outcomes[what := f"{step.__name__}: {outcome}"] += 1
+            self.slowest = max(self.slowest, (what, took), key=lambda found: found[1])
             if outcome not in ("ok", "VM_BAD_POWER_STATE"):
                 await asyncio.sleep(PAUSE_AFTER_REFUSAL)
 
@@ -100,6 +99,11 @@ class Load:
     def outcomes(self) -> Counter[str]:
         return sum((worker.outcomes for worker in self.workers), Counter())
 
+    @property
+    def steps(self) -> list[str]:
+        """What clients do."""
+        return sorted({outcome.partition(": ")[0] for outcome in self.outcomes()})
+
     async def more_starts(self, count: int, timeout: float = 60.0) -> None:
         """Until so many more VMs were started: the pool works."""
         wanted = self.started + count
@@ -111,7 +115,7 @@ class Load:
     async def assert_kept(self, client: Client) -> None:
         """Nothing that was promised is lost, nothing was said that nobody understands."""
         for worker in self.workers:
-            found = int(await client.call("VM.get_name_description", worker.vm) or 0)
+            found = int(await client.call("VM.get_name_description", worker.vm))
             assert worker.acknowledged <= found <= worker.sent, "an acknowledged write is lost"
         unclear = [details for worker in self.workers for details in worker.unclear]
         assert not unclear, f"{len(unclear)} answers show Python's insides: {unclear[:3]}"
@@ -122,6 +126,7 @@ async def machine(client: Client, name: str, sr: str) -> str:
     template = (await client.call("VM.get_by_name_label", "Tiny guest"))[0]
     vm = str(await client.call("VM.clone", template, name))
     await client.call("VM.provision", vm)
+    await client.call("VM.set_name_description", vm, "0")
     common: dict[str, Any] = {"VM": vm, "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}}
     disk = {"name_label": name, "SR": sr, "virtual_size": 8 << 20, "type": "user", "sharable": False}
     vdi = await client.call("VDI.create", {**disk, "read_only": False, "other_config": {}})
