@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from services.api.api import Api
@@ -25,7 +25,7 @@ from services.api.decisions import (
 )
 from services.api.decisions.rows import Rows
 from services.api.overlay import Overlay
-from shared.contracts.db import Change, Delta, RowDeleted, RowPresent, Update
+from shared.contracts.db import Change, Delta, RowPresent, Update
 from shared.errors import ApiError
 from shared.store import Store, Touched
 
@@ -64,9 +64,33 @@ _DEPENDENTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "VIF": (("VM", "VM"),),
     "VDI": (("VBD", "VBDs"), ("SR", "SR")),
     "PBD": (("SR", "SR"),),
-    "VM_guest_metrics": (),
 }
 """Class of a changed row -> (class, field) of the objects whose operations depend on it."""
+
+
+def _disks_of_sr(store: Store, pbd: Touched) -> Iterator[tuple[str, str]]:
+    sr = store.row("SR", pbd.row.fields["SR"])
+    return (("VDI", ref) for ref in (sr["VDIs"] if sr is not None else ()))
+
+
+def _of_driver(store: Store, driver: Touched) -> Iterator[tuple[str, str]]:
+    for ref, sr in store.rows("SR").items():
+        if sr["type"] == driver.row.fields["type"]:
+            yield "SR", ref
+            yield from (("VDI", vdi) for vdi in sr["VDIs"])
+
+
+def _whose(cls: str, field: str) -> Callable[[Store, Touched], Iterator[tuple[str, str]]]:
+    return lambda store, item: ((cls, ref) for ref, row in store.rows(cls).items() if row[field] == item.ref)
+
+
+_REMOTE_DEPENDENTS: Final[dict[str, Callable[[Store, Touched], Iterator[tuple[str, str]]]]] = {
+    "PBD": _disks_of_sr,
+    "SM": _of_driver,
+    "host_metrics": _whose("host", "metrics"),
+    "VM_guest_metrics": _whose("VM", "guest_metrics"),
+}
+"""The same where the changed row does not name them."""
 
 
 def published(store: Store, cls: str, ref: str, changes: Iterable[Change]) -> list[Change]:
@@ -83,16 +107,6 @@ def _update(cls: str, ref: str, allowed: list[str]) -> Change:
     return Update(cls=cls, ref=ref, fields={"allowed_operations": allowed})
 
 
-def _published_by(delta: Delta | None) -> set[tuple[str, str]]:
-    """Objects whose writer has said what they allow now."""
-    changes = () if delta is None else delta.changes
-    return {
-        (change.cls, change.ref)
-        for change in changes
-        if not isinstance(change, RowDeleted) and "allowed_operations" in change.fields
-    }
-
-
 class Publisher:
     """Follows the replica and corrects `allowed_operations` of what a commit may have affected. Coordinator only."""
 
@@ -104,16 +118,16 @@ class Publisher:
 
     def _on_commit(self, touched: list[Touched], delta: Delta | None) -> None:
         before = len(self._stale)
-        done = _published_by(delta)
         for item in touched:
-            if item.kind == "del":
-                continue
-            if item.cls in ALLOWED and (item.cls, item.ref) not in done:
+            # Also what its writer has published with it: that may have been decided before another's change arrived.
+            if item.cls in ALLOWED and item.kind != "del":
                 self._stale[item.cls, item.ref] = None
             for cls, name in _DEPENDENTS.get(item.cls, ()):
                 value = item.row.fields[name]
                 for ref in value if isinstance(value, list) else (value,):
                     self._stale[cls, ref] = None
+            if item.cls in _REMOTE_DEPENDENTS:
+                self._stale |= {key: None for key in _REMOTE_DEPENDENTS[item.cls](self._api.store, item)}
         if len(self._stale) > before:
             self._wake.set()
 

@@ -19,6 +19,7 @@ import msgspec
 import orjson
 
 from services.api import service as api_service
+from services.api.allowed import ALLOWED, published
 from services.api.api import Api
 from services.api.edge.dispatcher import Answer, Caller, Waiting
 from services.api.wire.jsonrpc import JSON
@@ -107,6 +108,7 @@ class Pool:
             for host in pool.hosts:
                 await host.up()
             await pool.until(lambda: all(row["enabled"] for row in pool.store.rows("host").values()))
+            await pool.settled()
         return pool
 
     def _write_seed(self) -> None:
@@ -256,9 +258,13 @@ class Pool:
                 await asyncio.sleep(0)  # its outcome may still be on its way to the database
 
     async def settled(self) -> None:
-        """Waits until `allowed_operations` are published: two commits of the publisher's turn are over."""
-        await asyncio.sleep(0.05)
+        """Waits until `allowed_operations` of all objects are published: nothing is written any more by itself."""
+
+        def all_published() -> bool:
+            return not any(published(self.store, cls, ref, ()) for cls in ALLOWED for ref in self.store.rows(cls))
+
         await self.api.database.transact([])
+        await self.until(all_published)
 
     # ---- clients
 

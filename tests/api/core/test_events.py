@@ -192,6 +192,7 @@ async def test_inject_tells_when_everything_before_has_been_seen(pool: Pool, cli
 
 async def test_a_change_of_a_relation_is_an_event_on_both_sides(pool: Pool, client: Client) -> None:
     vm, net = await pool.vm(client), pool.ref("network", "network")
+    await pool.settled()
     token = (await look(client, ["*"]))["token"]
     vif = await client.call("VIF.create", records.vif(vm, net))
     told = kinds(await look(client, ["vif", "vm", "network"], token))

@@ -114,6 +114,7 @@ async def cancelled_after(pool: Pool, client: Client, steps: int, method: str, *
             await client.call("task.cancel", task)
     await pool.until(lambda: pool.row("task", task)["status"] != "pending")
     await pool.idle()
+    assert pool.row("task", task)["error_info"] == []
     return str(pool.row("task", task)["status"])
 
 
