@@ -7,7 +7,7 @@ VENV_PYTHON := .venv/bin/python
 POOL := $(VENV_PYTHON) -m pool --dir $(POOL_DIR)
 CHECKED := shared services pool bench tests
 
-.PHONY: pool pool-down pool-clean pool-status test lint format bench test-compose help
+.PHONY: pool pool-down pool-clean pool-status test lint format bench docs test-compose help
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test           run all tests"
 	@echo "make lint           ruff and mypy"
 	@echo "make bench          measure"
+	@echo "make docs           write docs/coverage.md"
 	@echo "make test-compose   prove docker-compose.yml (root; installs Docker's engine)"
 
 pool:
@@ -46,6 +47,10 @@ format:
 bench:
 	@PYTHON=$(PYTHON) pool/install.sh --for test
 	@$(VENV_PYTHON) -m bench $(BENCH_OPTIONS)
+
+docs:
+	@PYTHON=$(PYTHON) pool/install.sh --for test
+	@$(VENV_PYTHON) -m tests.conformance.coverage
 
 test-compose:
 	@PYTHON=$(PYTHON) pool/install.sh --for compose

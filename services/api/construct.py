@@ -32,10 +32,10 @@ async def remove(call: Call, cls: str, ref: str, also: list[Change] | None = Non
     await call.transact([*(also or []), Delete(cls=cls, ref=ref)])
 
 
-def plain_class(cls: str, *, new: CheckNew | None = None, old: CheckOld | None = None) -> None:
-    """Registers `create` and `destroy`."""
+def plain_class(cls: str, *, new: CheckNew | None = None, old: CheckOld | None = None, built: bool = True) -> None:
+    """Registers `create` and `destroy`. `built` false: `new` always refuses."""
 
-    @operation(f"{cls}.create")
+    @operation(f"{cls}.create", built=built)
     async def create(call: Call, args: Mapping[str, Any]) -> str:
         fields = constructor_fields(cls, args)
         refusal = new(call, fields) if new is not None else None

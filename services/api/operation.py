@@ -54,21 +54,24 @@ Body = Callable[..., Awaitable[Any] | Any]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
+    """`built` false: it only refuses what could not succeed anyway, then says NOT_IMPLEMENTED."""
+
     message: str
     body: Body
     lock: Lock | None
+    built: bool = True
 
 
 OPERATIONS: dict[str, Operation] = {}
 
 
-def operation(message: str, lock: Lock | None = None) -> Callable[[Body], Body]:
-    """Registers the function that carries out a message, such as `VM.start`."""
+def operation(message: str, lock: Lock | None = None, *, built: bool = True) -> Callable[[Body], Body]:
+    """Registers the function that carries out a message, such as `VM.start`. `built`: see `Operation`."""
 
     def register(body: Body) -> Body:
         if message in OPERATIONS:
             raise ValueError(f"{message} is registered twice")
-        OPERATIONS[message] = Operation(message, body, lock)
+        OPERATIONS[message] = Operation(message, body, lock, built)
         return body
 
     return register

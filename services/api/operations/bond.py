@@ -8,7 +8,7 @@ from services.api.operation import operation
 from shared.errors import ApiError
 
 
-@operation("Bond.create")
+@operation("Bond.create", built=False)
 def create(call: Call, network: str, members: list[str], mac: str, mode: str, properties: dict[str, str]) -> str:
     if len(members) < 2:
         raise ApiError("PIF_BOND_NEEDS_MORE_MEMBERS")

@@ -29,5 +29,5 @@ def _number(value: float) -> str:
     return text if not text.lstrip("-").isdecimal() else f"{text}."
 
 
-plain_class("Caller", new=_new_caller)
-plain_class("Rate_limit", new=_new_limit)
+plain_class("Caller", new=_new_caller, built=False)
+plain_class("Rate_limit", new=_new_limit, built=False)

@@ -65,7 +65,7 @@ def set_ssl_legacy(call: Call, self: str, value: bool) -> None:
         raise ApiError("VALUE_NOT_SUPPORTED", "value", "true", "Legacy SSL support has been removed")
 
 
-@operation("host.set_hostname_live")
+@operation("host.set_hostname_live", built=False)
 def set_hostname_live(call: Call, host: str, hostname: str) -> None:
     existing(call.store, "host", host)
     if not hostname:
@@ -86,7 +86,7 @@ def disable_external_auth(call: Call, host: str, config: dict[str, str], *force:
 # ---- plug-ins and extensions: programs on the host, of which there are none
 
 
-@operation("host.call_plugin")
+@operation("host.call_plugin", built=False)
 def call_plugin(call: Call, host: str, plugin: str, fn: str, args: dict[str, str]) -> str:
     require_live(call.store, host)
     raise ApiError("XENAPI_MISSING_PLUGIN", plugin)
@@ -98,7 +98,7 @@ def has_extension(call: Call, host: str, name: str) -> bool:
     return False
 
 
-@operation("host.call_extension")
+@operation("host.call_extension", built=False)
 def call_extension(call: Call, host: str, request: str) -> str:
     require_live(call.store, host)
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)

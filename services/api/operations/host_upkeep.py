@@ -35,7 +35,7 @@ def evacuate(call: Call, host: str, *options: Any) -> None:
 
 
 def _allowed_first(name: str) -> None:
-    @operation(f"host.{name}")
+    @operation(f"host.{name}", built=False)
     def refuse(call: Call, host: str) -> None:
         refusal = CHECKS["host"](call.store, host, name)
         if refusal is not None:
@@ -47,7 +47,7 @@ for _name in ("shutdown", "reboot"):
     _allowed_first(_name)
 
 
-@operation("host.power_on")
+@operation("host.power_on", built=False)
 def power_on(call: Call, host: str) -> None:
     """A plug-in wakes hosts; none is there."""
     refusal = CHECKS["host"](call.store, host, "power_on")
@@ -78,13 +78,13 @@ def declare_dead(call: Call, host: str) -> None:
             call.on_success += vm_state.halted(call.store, vm)
 
 
-@operation("host.destroy")
+@operation("host.destroy", built=False)
 def destroy(call: Call, self: str) -> None:
     _require_dead(call, self)
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
-@operation("host.enable_local_storage_caching")
+@operation("host.enable_local_storage_caching", built=False)
 def enable_local_storage_caching(call: Call, host: str, sr: str) -> None:
     require_live(call.store, host)
     if existing(call.store, "host", host)["enabled"]:
@@ -92,7 +92,7 @@ def enable_local_storage_caching(call: Call, host: str, sr: str) -> None:
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
-@operation("pool.enable_local_storage_caching")
+@operation("pool.enable_local_storage_caching", built=False)
 def enable_pool_caching(call: Call, self: str) -> None:
     """Each host has to be disabled for that."""
     existing(call.store, "pool", self)

@@ -18,7 +18,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.pem")
 
 
 def _install(message: str) -> None:
-    @operation(message)
+    @operation(message, built=False)
     def install(call: Call, name: str, cert: str) -> None:
         try:
             x509.load_pem_x509_certificate(cert.encode())
@@ -59,7 +59,7 @@ def certificate_sync(call: Call) -> None:
     """All hosts have all installed certificates: there are none."""
 
 
-@operation("host.install_server_certificate")
+@operation("host.install_server_certificate", built=False)
 def install_server_certificate(
     call: Call, host: str, certificate: str, private_key: str, certificate_chain: str
 ) -> None:

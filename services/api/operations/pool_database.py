@@ -19,7 +19,7 @@ def recover_slaves(call: Call) -> list[str]:
     return []
 
 
-@operation("pool.enable_redo_log")
+@operation("pool.enable_redo_log", built=False)
 def enable_redo_log(call: Call, sr: str) -> None:
     if call.store.row("SR", sr) is None:
         raise ApiError("CANNOT_ENABLE_REDO_LOG", "there is no such SR")

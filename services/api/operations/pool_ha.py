@@ -12,7 +12,7 @@ from shared.contracts.db import Update
 from shared.errors import ApiError
 
 
-@operation("pool.enable_ha")
+@operation("pool.enable_ha", built=False)
 def enable_ha(call: Call, heartbeat_srs: list[str], configuration: dict[str, str]) -> None:
     if call.api.pool()["ha_enabled"]:
         raise ApiError("HA_IS_ENABLED")
@@ -30,12 +30,12 @@ def _require_ha(call: Call) -> None:
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
-@operation("pool.disable_ha")
+@operation("pool.disable_ha", built=False)
 def disable_ha(call: Call) -> None:
     _require_ha(call)
 
 
-@operation("host.emergency_ha_disable")
+@operation("host.emergency_ha_disable", built=False)
 def emergency_ha_disable(call: Call, soft: bool) -> None:
     _require_ha(call)
 

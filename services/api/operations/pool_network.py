@@ -8,7 +8,7 @@ from services.api.operation import operation
 from shared.errors import ApiError
 
 
-@operation("pool.create_VLAN")
+@operation("pool.create_VLAN", built=False)
 def create_vlan(call: Call, device: str, network: str, vlan: int) -> list[str]:
     """`device`: of the physical interface, on every host."""
     if not any(pif["device"] == device and pif["physical"] for pif in call.store.rows("PIF").values()):

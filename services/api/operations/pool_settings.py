@@ -47,7 +47,7 @@ def disable_client_certificate_auth(call: Call, self: str) -> None:
     existing(call.store, "pool", self)
 
 
-@operation("pool.set_custom_uefi_certificates")
+@operation("pool.set_custom_uefi_certificates", built=False)
 def set_custom_uefi_certificates(call: Call, self: str, value: str) -> None:
     existing(call.store, "pool", self)
     raise ApiError("OPERATION_NOT_ALLOWED", "Custom UEFI certificates are not allowed here.")
@@ -94,7 +94,7 @@ def _positive(name: str, value: int) -> None:
 DIRECTORIES: Final = ("AD", "PAM")
 
 
-@operation("pool.enable_external_auth")
+@operation("pool.enable_external_auth", built=False)
 def enable_external_auth(call: Call, pool: str, config: dict[str, str], service_name: str, auth_type: str) -> None:
     existing(call.store, "pool", pool)
     if auth_type not in DIRECTORIES:
@@ -212,7 +212,7 @@ GUEST_SETTINGS: Final[dict[str, frozenset[str] | None]] = {
 """Keys of `guest_agent_config` and their values; None for any text."""
 
 
-@operation("pool.add_to_guest_agent_config")
+@operation("pool.add_to_guest_agent_config", built=False)
 def add_to_guest_agent_config(call: Call, self: str, key: str, value: str) -> None:
     existing(call.store, "pool", self)
     values = GUEST_SETTINGS.get(key, frozenset())
@@ -236,7 +236,7 @@ def test_archive_target(call: Call, self: str, config: dict[str, str]) -> str:
 
 
 def _without_balancing(message: str) -> None:
-    @operation(message)
+    @operation(message, built=False)
     def refuse(call: Call, *arguments: Any) -> None:
         raise ApiError("WLB_NOT_INITIALIZED")
 

@@ -10,7 +10,7 @@ from shared.errors import ApiError
 
 
 def _needs_open_vswitch(message: str) -> None:
-    @operation(message)
+    @operation(message, built=False)
     def refuse(call: Call, *arguments: Any) -> str:
         raise ApiError("OPENVSWITCH_NOT_ACTIVE")
 

@@ -122,14 +122,14 @@ async def remove_repository(call: Call, self: str, value: str) -> None:
         await _use(call, self, [ref for ref in before if ref != value])
 
 
-@operation("pool.sync_updates")
+@operation("pool.sync_updates", built=False)
 def sync_updates(call: Call, self: str, *options: Any) -> str:
     if not existing(call.store, "pool", self)["repositories"]:
         raise ApiError("NO_REPOSITORY_ENABLED")
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
-@operation("host.apply_updates")
+@operation("host.apply_updates", built=False)
 def apply_updates(call: Call, self: str, hash: str) -> list[list[str]]:
     existing(call.store, "host", self)
     if not call.api.pool()["repositories"]:

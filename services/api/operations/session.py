@@ -14,18 +14,18 @@ async def login_with_password(call: Call, uname: str, pwd: str, version: str, or
     return await sessions.login(call.api, call.caller, uname, pwd, originator or call.caller.originator)
 
 
-@operation("session.slave_login")
+@operation("session.slave_login", built=False)
 def slave_login(call: Call, host: str, psecret: str) -> str:
     """Hosts talk over the bus: there is no secret that would be right."""
     raise ApiError("SESSION_AUTHENTICATION_FAILED", host, "hosts of this pool do not log in")
 
 
-@operation("session.slave_local_login")
+@operation("session.slave_local_login", built=False)
 def slave_local_login(call: Call, psecret: str) -> str:
     raise ApiError("SESSION_AUTHENTICATION_FAILED", "localhost", "hosts of this pool do not log in")
 
 
-@operation("session.slave_local_login_with_password")
+@operation("session.slave_local_login_with_password", built=False)
 async def slave_local_login_with_password(call: Call, uname: str, pwd: str) -> str:
     """A session of this host alone, which is not built yet."""
     await call.api.authenticator.check(uname, pwd)

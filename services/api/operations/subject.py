@@ -19,7 +19,7 @@ def _directory_off(call: Call, fields: Mapping[str, Any]) -> ApiError | None:
     return ApiError("AUTH_IS_DISABLED")
 
 
-plain_class("subject", new=_directory_off)
+plain_class("subject", new=_directory_off, built=False)
 
 
 @operation("subject.get_permissions_name_label")
@@ -28,7 +28,7 @@ def get_permissions_name_label(call: Call, self: str) -> list[str]:
 
 
 def _off(message: str) -> None:
-    @operation(message)
+    @operation(message, built=False)
     def refuse(call: Call, *arguments: Any) -> None:
         raise ApiError("AUTH_IS_DISABLED")
 

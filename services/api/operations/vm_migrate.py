@@ -14,7 +14,7 @@ DESTINATION: Final = ("host", "SM", "xenops", "session_id", "master")
 
 
 def _refused(message: str) -> None:
-    @operation(message)
+    @operation(message, built=False)
     def refuse(call: Call, vm: str, dest: dict[str, str], *more: Any) -> None:
         existing(call.store, "VM", vm)
         for key in DESTINATION:

@@ -77,7 +77,7 @@ def maximise_memory(call: Call, self: str, total: int, approximate: bool) -> int
     return memory.largest(existing(call.store, "VM", self), total, approximate=approximate)
 
 
-@operation("VM.add_to_VCPUs_params_live")
+@operation("VM.add_to_VCPUs_params_live", built=False)
 def add_to_vcpus_params_live(call: Call, self: str, key: str, value: str) -> None:
     row = existing(call.store, "VM", self)
     if row["power_state"] != "Running":
@@ -163,7 +163,7 @@ async def set_groups(call: Call, self: str, value: list[str]) -> None:
     await _update(call, self, {"groups": value})
 
 
-@operation("VM.set_suspend_VDI")
+@operation("VM.set_suspend_VDI", built=False)
 async def set_suspend_vdi(call: Call, self: str, value: str) -> None:
     """Another disk with the same memory image, after disaster recovery. Comparing the two is not built yet."""
     row = existing(call.store, "VM", self)
@@ -229,7 +229,7 @@ def set_memory_target_live(call: Call, self: str, target: int) -> None:
 def _checked(message: str, op: str) -> None:
     """Messages that nothing carries out, with the original neither."""
 
-    @operation(message)
+    @operation(message, built=False)
     def refuse(call: Call, vm: str, *arguments: Any) -> None:
         refusal = CHECKS["VM"](call.store, vm, op)
         if refusal is not None:

@@ -18,12 +18,12 @@ def _save(call: Call, vm: str, op: str) -> None:
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
-@operation("VM.suspend")
+@operation("VM.suspend", built=False)
 def suspend(call: Call, vm: str) -> None:
     _save(call, vm, "suspend")
 
 
-@operation("VM.checkpoint")
+@operation("VM.checkpoint", built=False)
 def checkpoint(call: Call, vm: str, new_name: str) -> str:
     _save(call, vm, "checkpoint")
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)

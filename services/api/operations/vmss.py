@@ -69,7 +69,7 @@ async def set_last_run_time(call: Call, self: str, value: str) -> None:
     await _set(call, self, "last_run_time", value)
 
 
-@operation("VMSS.snapshot_now")
+@operation("VMSS.snapshot_now", built=False)
 def snapshot_now(call: Call, vmss: str) -> str:
     existing(call.store, "VMSS", vmss)
     raise ApiError("XENAPI_MISSING_PLUGIN", "vmss")

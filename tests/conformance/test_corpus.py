@@ -1,0 +1,63 @@
+"""What the original answers, request by request: a fast part of the corpus, which must not pass less than it did.
+
+`python -m tests.conformance` measures all of it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance import corpus
+from tests.support.pool import PoolUnderTest, addresses
+
+pytestmark = [
+    pytest.mark.conformance,
+    pytest.mark.pool,
+    pytest.mark.skipif(not corpus.FOLDER.exists(), reason=f"the corpus is not on this machine ({corpus.FOLDER})"),
+]
+
+FAST = (
+    *("appliance/*", "auth/*", "blob/*", "bond/*", "class/*", "group/*", "host/*", "message/*", "misc/*"),
+    *("network/*", "pool/*", "role/*", "secret/*", "session/*", "subject/*", "task/*"),
+    *("event/token/*", "event/object/*", "event/snapshot/*", "event/counts/*"),
+    *("vm/create/*", "vm/set/*", "vm/snapshot/*", "vm/clone/*", "vm/memory-cpu/*"),
+    *("wire/calls/*", "wire/methods/*", "wire/encodings/*", "wire/json-*", "wire/handlers/*", "wire/xml/*"),
+)
+"""Cases that take little time, together about 40 s."""
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[corpus.Outcome]:
+    options = ("--bare", "--hosts", "1", "--backend", "simulator", *addresses(worker_id, 121))
+    pool = PoolUnderTest(tmp_path_factory.mktemp("bare") / "p", *options)
+    pool.up()
+    try:
+        yield corpus.replay(pool.url, pool.password, FAST)
+    finally:
+        pool.down()
+
+
+def fast(cases: list[str]) -> set[str]:
+    return {case for case in cases if any(fnmatch.fnmatchcase(case, pattern) for pattern in FAST)}
+
+
+def test_every_case_that_passed_still_passes(outcome: corpus.Outcome) -> None:
+    lost = fast(corpus.committed()) - outcome.passed
+    assert not lost, f"no longer as the original:\n{corpus.details(outcome, lost)}\n{sorted(lost)}"
+
+
+def test_no_deviation_is_listed_for_a_case_that_passes(outcome: corpus.Outcome) -> None:
+    assert outcome.of("stale") == set()
+
+
+def test_the_list_of_passing_cases_is_in_order_and_without_repetitions() -> None:
+    assert corpus.committed() == sorted(set(corpus.committed()))
+
+
+def test_deviations_say_why() -> None:
+    text = Path(corpus.DEVIATIONS).read_text()
+    assert text.count("[[deviation]]") == text.count("\nreason = ") == text.count("\ncase = ")
