@@ -144,7 +144,8 @@ class Service:
                 await self.bus.stop_consuming(queue, host=host)
         for callback in reversed(self._on_stop):
             try:
-                await asyncio.wait_for(callback(), STOP_TIMEOUT)
+                async with asyncio.timeout(STOP_TIMEOUT):
+                    await callback()
             except Exception:
                 log.exception("stopping: a clean-up step failed")
         tasks = list(self._tasks)

@@ -57,6 +57,20 @@ def test_the_product_never_reads_the_reference() -> None:
     assert strange == []
 
 
+def test_nothing_waits_with_wait_for() -> None:
+    """Up to Python 3.11 it swallows a cancellation that comes together with the result: then the work goes on, and
+    whoever cancelled it waits for ever. `asyncio.timeout` does not.
+    """
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for folder in ("services", "shared", "pool")
+        for path in sources(folder)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) == "asyncio.wait_for"
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_can_be_started_by_name(service: str) -> None:
     main = ROOT / "services" / service / "__main__.py"

@@ -127,7 +127,8 @@ class VmHost:
     async def close(self, timeout: float) -> None:
         """Lets operations end within `timeout` seconds, then lets go of the VMs, which go on."""
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
         except TimeoutError:
             log.info("host %s: operations go on in the next process of the service", self.uuid)
         for task in list(self._tasks):

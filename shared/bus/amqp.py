@@ -314,7 +314,8 @@ class _Session:
         task = self._tasks.pop(consumer, None)
         if task is not None:
             with contextlib.suppress(ChannelClosed, TimeoutError):
-                await asyncio.wait_for(consumer.drain(), CLOSE_PATIENCE)
+                async with asyncio.timeout(CLOSE_PATIENCE):
+                    await consumer.drain()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 

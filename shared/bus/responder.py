@@ -129,7 +129,8 @@ class Responder:
     async def close(self) -> None:
         """Lets running handlers finish, then hands back what has not: callers send it again or learn it is unknown."""
         try:
-            await asyncio.wait_for(self._idle.wait(), self._timing.drain)
+            async with asyncio.timeout(self._timing.drain):
+                await self._idle.wait()
         except TimeoutError:
             log.warning("%d calls are still running; they are cancelled", len(self._running))
         await self._stop_all()

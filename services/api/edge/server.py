@@ -98,7 +98,8 @@ class Edge:
             connection.abort()
         for server in self._servers:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(server.wait_closed(), timeout)
+                async with asyncio.timeout(timeout):
+                    await server.wait_closed()
         for path in self._sockets:
             path.unlink(missing_ok=True)
 

@@ -47,7 +47,8 @@ class XenApi:
             return
         try:
             method = "session.local_logout" if local else "session.logout"
-            await asyncio.wait_for(self._call(method, [session]), LOGOUT_TIMEOUT)
+            async with asyncio.timeout(LOGOUT_TIMEOUT):
+                await self._call(method, [session])
         except (ApiError, TimeoutError) as error:
             log.warning("cannot log out: %s", error)
 

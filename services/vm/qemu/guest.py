@@ -89,7 +89,8 @@ class Guest:
                 "INTERNAL_ERROR", f"{command}: no connection to the QEMU process of VM {self.domain.vm.uuid}"
             )
         try:
-            return await asyncio.wait_for(self._client.execute(command), COMMAND_TIMEOUT)
+            async with asyncio.timeout(COMMAND_TIMEOUT):
+                return await self._client.execute(command)
         except TimeoutError:
             raise ApiError("INTERNAL_ERROR", f"QEMU did not answer {command} in {COMMAND_TIMEOUT:.0f} s") from None
         except QMPError as error:
@@ -103,7 +104,8 @@ class Guest:
         self._powerdown.clear()
         await self.execute("system_powerdown")
         try:
-            await asyncio.wait_for(self._powerdown.wait(), ACKNOWLEDGE_TIMEOUT)
+            async with asyncio.timeout(ACKNOWLEDGE_TIMEOUT):
+                await self._powerdown.wait()
         except TimeoutError:
             raise ApiError("VM_FAILED_SHUTDOWN_ACKNOWLEDGMENT", self.domain.vm.ref) from None
 
@@ -119,7 +121,8 @@ class Guest:
         grace = 0.0
         if self._client is not None:
             try:
-                await asyncio.wait_for(self._client.execute("quit"), QUIT_TIMEOUT)
+                async with asyncio.timeout(QUIT_TIMEOUT):
+                    await self._client.execute("quit")
                 grace = FLUSH_TIME
             except (QMPError, TimeoutError) as error:
                 log.info("domain %d does not take `quit` and is killed: %r", self.domain.domid, error)
@@ -159,7 +162,8 @@ class Guest:
 
     async def _look(self, client: QMPClient) -> None:
         """What was missed while there was no connection."""
-        answer: Any = await asyncio.wait_for(client.execute("query-status"), COMMAND_TIMEOUT)
+        async with asyncio.timeout(COMMAND_TIMEOUT):
+            answer: Any = await client.execute("query-status")
         status = answer["status"]
         if status == "shutdown":
             self._stop(REASONS.get(event_log.last_shutdown_reason(self.paths.events), StopReason.SHUTDOWN))
@@ -175,7 +179,8 @@ class Guest:
             client.events.event_filter = lambda _: False  # it would keep all of them for ever
             client.register_listener(_Listener(self._event))
             try:
-                await asyncio.wait_for(client.connect(str(self.paths.qmp)), CONNECT_TIMEOUT)
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await client.connect(str(self.paths.qmp))
                 await self._look(client)
                 self._client = client
                 self._connected.set()

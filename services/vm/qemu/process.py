@@ -82,11 +82,13 @@ async def end(identity: Identity, timeout: float, *, grace: float = 0.0) -> bool
         handle.on_exit(ended.set)
         if grace:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), grace)
+                async with asyncio.timeout(grace):
+                    await ended.wait()
         if not ended.is_set():
             handle.kill()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await ended.wait()
         return ended.is_set()
     finally:
         handle.close()
