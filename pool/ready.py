@@ -48,9 +48,10 @@ class _UnixTransport(_Transport):
 
     def make_connection(self, host: Any) -> http.client.HTTPConnection:
         connection = super().make_connection(host)
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(CALL_TIMEOUT)
-        connection.sock.connect(str(self._path))
+        if connection.sock is None:
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(CALL_TIMEOUT)
+            connection.sock.connect(str(self._path))
         return connection
 
 
