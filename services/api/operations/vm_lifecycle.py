@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid as uuids
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from services.api import vm_state
@@ -15,14 +17,19 @@ from services.api.decisions import vm_messages, vm_records
 from services.api.decisions.rows import existing, is_null
 from services.api.forwarding import vm_spec
 from services.api.operation import Lock, operation
+from shared.bus.interface import BusError, HostOffline
 from shared.contracts import vm as contract
 from shared.contracts.alerts import Alert
 from shared.contracts.db import Change, MapDrop, MapPut, Update
 from shared.errors import ApiError
 from shared.store import NULL, Store
 
+log = logging.getLogger("api.vm")
+
 CLEAN_TIMEOUT = 1200.0
 """Seconds a guest gets to shut down (`vm-lifecycle` 1.6)."""
+
+UNDO_TIMEOUT = 60.0
 
 
 # ---- start
@@ -67,8 +74,29 @@ async def _start(call: Call, vm: str, paused: bool, force: bool) -> None:
     """Runs the VM on the host that was reserved for it."""
     host = str(call.store.get("VM", vm, "scheduled_to_be_resident_on"))
     request = contract.VmStart(vm=vm_spec(call.store, vm), paused=paused, force=force)
-    await _on_host(call, vm, host, contract.START, request)
+    undo = partial(_stop_again, call, vm, host)
+    call.undo.append(undo)
+    try:
+        await _on_host(call, vm, host, contract.START, request)
+    except ApiError as error:
+        if not isinstance(error, BusError) and error.code != "TASK_CANCELLED":
+            call.undo.remove(undo)  # the host says that it does not run
+        raise
     _alert(call, vm, "VM_STARTED", host=existing(call.store, "host", host))
+
+
+async def _stop_again(call: Call, vm: str, host: str) -> None:
+    """A start that was cancelled, or got no answer, may have come about. What a host that is gone has, shows when it is
+    back.
+    """
+    request = contract.VmShutdown(vm=call.api.uuid_of("VM", vm))
+    try:
+        await call.api.bus.call(contract.SHUTDOWN, request, host=call.api.uuid_of("host", host), timeout=UNDO_TIMEOUT)
+    except HostOffline as error:
+        log.warning("VM %s may run on a host that is gone: %s", request.vm, error)
+    except ApiError as error:
+        if error.code != "VM_BAD_POWER_STATE":
+            raise
 
 
 @operation("VM.start", Lock("VM", "start", reserve=_reserve_any))
