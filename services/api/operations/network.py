@@ -16,6 +16,7 @@ from shared.errors import ApiError
 from shared.store import Store
 
 USUAL_MTU: Final = 1500
+LEAST_MTU: Final = 68
 LARGEST_MTU: Final = 65535
 LONGEST_NAME: Final = 15
 """Characters of a bridge's name, as the kernel allows."""
@@ -33,10 +34,10 @@ def free_bridge(store: Store) -> str:
 async def create(call: Call, args: Mapping[str, Any]) -> str:
     """A private network; its bridge is made on a host when the first VIF needs it."""
     fields = constructor_fields("network", args)
-    if fields["MTU"] > LARGEST_MTU:
-        raise ApiError("INVALID_VALUE", "MTU", fields["MTU"])
     if fields["MTU"] <= 0:
         fields["MTU"] = USUAL_MTU
+    if not LEAST_MTU <= fields["MTU"] <= LARGEST_MTU:
+        raise ApiError("INVALID_VALUE", "MTU", fields["MTU"])
     if len(fields["bridge"]) > LONGEST_NAME or fields["bridge"].startswith(OURS):
         raise ApiError("INVALID_VALUE", "bridge", fields["bridge"])
     ref = new_ref()
