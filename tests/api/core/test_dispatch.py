@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from services.api import operations
+from services.api.operation import OPERATIONS
+from services.api.unwritten import CHECKED
 from shared.contracts.api import XENAPI, XenApiCall
 from shared.contracts.db import Create
 from shared.datamodel import model
@@ -78,16 +81,24 @@ async def test_a_removed_message_says_so_after_session_and_arity(client: Client)
     assert (await client.refusal(removed.wire_name, *params, "extra"))[0] == "MESSAGE_PARAMETER_COUNT_MISMATCH"
 
 
+def unwritten() -> str:
+    """A message about one VM that nobody has built yet."""
+    for name, message in model.messages.items():
+        about_a_vm = [str(param.type) for param in message.params] == ["VM ref"]
+        for_clients = message.has_async and not message.removed and not message.pool_internal
+        if about_a_vm and for_clients and name not in {**OPERATIONS, **CHECKED}:
+            return name
+    pytest.skip("everything is built")
+
+
 async def test_what_is_not_written_yet_says_not_implemented(pool: Pool, client: Client) -> None:
-    vm = await pool.vm(client)
-    assert await client.refusal("VM.recover", vm, vm, False) == ["NOT_IMPLEMENTED", "VM.recover"]
+    assert await client.refusal(unwritten(), await pool.vm(client)) == ["NOT_IMPLEMENTED", unwritten()]
 
 
 async def test_an_asynchronous_call_of_what_is_not_written_fails_in_its_task(pool: Pool, client: Client) -> None:
-    vm = await pool.vm(client)
-    task = await client.call("Async.VM.recover", vm, vm, False)
+    task = await client.call(f"Async.{unwritten()}", await pool.vm(client))
     await pool.until(lambda: pool.row("task", task)["status"] == "failure")
-    assert pool.row("task", task)["error_info"] == ["NOT_IMPLEMENTED", "VM.recover"]
+    assert pool.row("task", task)["error_info"] == ["NOT_IMPLEMENTED", unwritten()]
 
 
 async def test_a_message_without_asynchronous_form_is_a_fault(client: Client) -> None:
@@ -190,9 +201,6 @@ async def test_another_users_task_cannot_be_cancelled(pool: Pool, client: Client
 
 
 def test_every_operation_is_registered_under_a_name_of_the_model() -> None:
-    from services.api import operations
-    from services.api.operation import OPERATIONS
-
     operations.load()
     assert [name for name in OPERATIONS if name not in model.messages] == []
     locks = [(name, op.lock) for name, op in OPERATIONS.items() if op.lock is not None]
