@@ -6,9 +6,10 @@ import http.client
 import json
 import socket
 import ssl
+import time
 import urllib.request
 import xmlrpc.client
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -166,6 +167,13 @@ class Events:
         events: list[dict[str, Any]] = batch["events"]
         return events
 
+    def until(self, done: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+        """Looks again each time something happened."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert time.monotonic() < deadline, f"not {what} within {seconds:g} s"
+            self.next(5.0)
+
 
 class PowerStates:
     """A VM's power states as `event.from` tells them."""
@@ -185,13 +193,10 @@ class PowerStates:
 def finished(api: Any, task: str, seconds: float = 60.0) -> dict[str, Any]:
     """The task's record once it is not pending any more; the task is destroyed."""
     events = Events(api, f"task/{task}", from_the_beginning=True)
-    for _ in range(int(seconds / 5) + 1):
-        row: dict[str, Any] = api.task.get_record(task)
-        if row["status"] != "pending":
-            api.task.destroy(task)
-            return row
-        events.next(5.0)
-    raise AssertionError(f"the task is still pending: {row}")
+    events.until(lambda: api.task.get_status(task) != "pending", f"the end of task {task}", seconds)
+    row: dict[str, Any] = api.task.get_record(task)
+    api.task.destroy(task)
+    return row
 
 
 def read_console(session: Any, vm: str, until: str, timeout: float = 90.0) -> str:

@@ -61,10 +61,9 @@ def test_a_cancelled_shutdown_leaves_the_vm_running(session: Any) -> None:
         api.VM.add_to_other_config(vm, "sim:ignores-shutdown", "true")
         api.VM.start(vm, False, False)
         task = api.Async.VM.clean_shutdown(vm)
-        operations = client.Events(api, f"vm/{vm}", from_the_beginning=True)
-        while task not in api.VM.get_current_operations(vm):
-            operations.next(5.0)
-        assert api.VM.get_current_operations(vm) == {task: "clean_shutdown"}
+        events = client.Events(api, f"vm/{vm}", from_the_beginning=True)
+        begun = {task: "clean_shutdown"}
+        events.until(lambda: api.VM.get_current_operations(vm) == begun, "the operation's beginning")
         api.task.cancel(task)
         assert client.finished(api, task)["status"] == "cancelled"
         assert api.VM.get_current_operations(vm) == {}
