@@ -20,6 +20,8 @@ _MEMBER = re.compile(rb'"\s*:')
 _STRING_OR_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|/\*.*?\*/', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LARGEST = 2**64
+DEEPEST = 200
+"""Objects and arrays inside each other; no parameter of the API needs more than a few."""
 
 
 class JsonCall:
@@ -77,11 +79,14 @@ def parse(body: bytes) -> JsonCall:
     return _call(request)
 
 
-def _members(value: Any) -> int:
+def _members(value: Any, levels: int = DEEPEST) -> int:
+    """Members of all objects in it. Raises `Malformed` for more than `levels` objects and arrays inside each other."""
+    if levels == 0:
+        raise Malformed("it is too deeply nested")
     if type(value) is dict:
-        return len(value) + sum(_members(x) for x in value.values() if type(x) in (dict, list))
+        return len(value) + sum(_members(x, levels - 1) for x in value.values() if type(x) in (dict, list))
     if type(value) is list:
-        return sum(_members(x) for x in value if type(x) in (dict, list))
+        return sum(_members(x, levels - 1) for x in value if type(x) in (dict, list))
     return 0
 
 
@@ -115,6 +120,7 @@ def _call_of_odd_text(body: bytes) -> JsonCall:
         text = _STRING_OR_COMMENT.sub(lambda found: found[1] or " ", text)
     try:
         request = json.loads(text, object_pairs_hook=_first_wins, parse_int=_number, parse_constant=_refuse)
+        _members(request)
         call = _call(request)
         orjson.dumps([call.method, call.id])
         bad = next((x for x in _texts(call.params) if _SURROGATE.search(x)), None)
