@@ -22,7 +22,7 @@ from shared import trace
 from shared.bus import envelope
 from shared.bus.context import CallContext, current
 from shared.bus.contract import Absent, Method, Reply, Request
-from shared.bus.interface import BusError, DeadlineExceeded, HostOffline, ResultUnknown
+from shared.bus.interface import BusError, DeadlineExceeded, HostOffline, ResultUnknown, Unsendable
 from shared.bus.timing import Timing, backoff
 from shared.bus.transport import Transport
 from shared.errors import internal_error
@@ -266,7 +266,7 @@ class Caller:
                 )
             )
         except envelope.EnvelopeError as error:
-            raise internal_error(f"the request of {call.method.key} {error}") from error
+            raise Unsendable(f"the request of {call.method.key} {error}") from error
         if call.resent:
             self._counters["retransmits"] += 1
         call.sent = True

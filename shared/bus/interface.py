@@ -44,6 +44,13 @@ class StaleTerm(BusError):
         super().__init__("INTERNAL_ERROR", f"request of term {term} refused: the pool is at term {current}")
 
 
+class Unsendable(ApiError):
+    """The request cannot be put into a message (a number of more than 64 bits, too long): trying again is no use."""
+
+    def __init__(self, why: object) -> None:
+        super().__init__("INTERNAL_ERROR", why)
+
+
 class Subscription(Protocol):
     async def cancel(self) -> None: ...
 

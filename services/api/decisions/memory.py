@@ -29,6 +29,9 @@ QEMU_PER_VCPU_MIB: Final = 2
 VIDEO_MIB: Final = 4
 """Of a VM whose platform does not say `videoram`; only HVM domains have a display."""
 
+MOST: Final = 2**63 - 1
+"""What a field can hold; clients may ask for that many virtual CPUs."""
+
 HVM_LIKE: Final = frozenset({"hvm", "pvh", "pv_in_pvh"})
 
 
@@ -42,8 +45,8 @@ def overhead(vm: Record) -> int:
     video = 0
     if vm["domain_type"] in ("hvm", "unspecified"):
         text = vm["platform"].get("videoram", "")
-        video = int(text) if text.isdecimal() else VIDEO_MIB
-    return (QEMU_PROCESS_MIB + video + QEMU_PER_VCPU_MIB * vcpus) * MIB
+        video = int(text) if text.isdecimal() and len(text) < 10 else VIDEO_MIB
+    return min(MOST, (QEMU_PROCESS_MIB + video + QEMU_PER_VCPU_MIB * vcpus) * MIB)
 
 
 def xen_overhead(vm: Record) -> int:

@@ -96,7 +96,8 @@ def _direct(boot: DirectBoot) -> Iterator[str]:
 def _firmware(vm: VmSpec) -> Iterator[str]:
     yield from ("-boot", "strict=on,menu=off")
     megabytes = vm.platform.get("videoram", "")
-    memory = {"vgamem_mb": int(megabytes)} if megabytes.isdigit() and int(megabytes) else {}
+    sensible = megabytes.isdecimal() and len(megabytes) < 10 and int(megabytes) > 0
+    memory = {"vgamem_mb": int(megabytes)} if sensible else {}
     yield from ("-device", _json(driver=VGA[vm.platform.get("vga", "")], **memory))
     if vm.platform.get("usb", "true") != "false" and vm.platform.get("usb_tablet", "true") != "false":
         yield from ("-device", _json(driver="qemu-xhci", id="usb"), "-device", _json(driver="usb-tablet"))
