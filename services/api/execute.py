@@ -21,7 +21,7 @@ from services.api.host_errors import with_refs
 from services.api.operation import Operation
 from shared import trace
 from shared.bus.context import CallContext, current
-from shared.bus.interface import BusError
+from shared.bus.interface import BusError, Unsendable
 from shared.contracts.alerts import ALERT
 from shared.contracts.db import Change, Create
 from shared.errors import ApiError, DatabaseConflict, internal_error
@@ -164,9 +164,21 @@ class Executor:
         while call.undo:
             step = call.undo.pop()
             try:
-                await step()
+                await self._undo_step(call, step)
             except Exception as problem:  # the rest has to be undone all the same
                 log.error("%s failed and could not be undone", call.wire, exc_info=problem, extra={"task": call.task})
+
+    async def _undo_step(self, call: Call, step: Callable[[], Awaitable[None]]) -> None:
+        """A service that is away now, perhaps the very reason of the failure, gets the time to come back."""
+        for number in range(ATTEMPTS):
+            try:
+                await step()
+                return
+            except BusError as problem:
+                if self._closing or number == ATTEMPTS - 1:
+                    raise
+                log.warning("%s is not undone yet: %s", call.wire, problem, extra={"task": call.task})
+            await asyncio.sleep(min(0.1 * 2**number, 5.0))
 
     async def _find_out(self, call: Call) -> None:
         """After this the replica shows everything that this call's unanswered writes came to: the database takes
@@ -206,6 +218,7 @@ class Executor:
                 return
             except ApiError as problem:
                 worth_it = isinstance(problem, BusError) or problem.code in ("INTERNAL_ERROR", "DB_CONFLICT")
+                worth_it = worth_it and not isinstance(problem, Unsendable)
                 if not worth_it or self._closing or number == ATTEMPTS - 1:
                     log.error("the outcome of %s is not written: %s", call.wire, problem, extra={"task": call.task})
                     raise
