@@ -181,7 +181,7 @@ def test_no_body_breaks_the_parser(body: bytes) -> None:
         wire.parse(body)
 
 
-@pytest.mark.parametrize("open_, close", [(b"[", b"]"), (b'{"a":[', b"]}"), (b'/**/{"a":', b"}")])
+@pytest.mark.parametrize(("open_", "close"), [(b"[", b"]"), (b'{"a":[', b"]}"), (b'/**/{"a":', b"}")])
 @pytest.mark.parametrize("depth", [250, 600, 900, 1000, 5000])
 def test_a_body_that_is_too_deeply_nested_is_refused(open_: bytes, close: bytes, depth: int) -> None:
     with pytest.raises(Malformed):
