@@ -80,9 +80,12 @@ def operation(message: Message) -> Operation:
 
 
 def _references(message: Message) -> list[tuple[int, str]]:
-    """Its parameters that name objects: position and class. The first must be there, others may be null."""
+    """Its parameters that name objects: position and class. The first must be there, others may be null.
+
+    A session among them is another pool's.
+    """
     return [
         (index, param.type.cls)
         for index, param in enumerate(message.params)
-        if isinstance(param.type, RefType) and model.classes[param.type.cls].in_database
+        if isinstance(param.type, RefType) and param.type.cls != "session" and model.classes[param.type.cls].in_database
     ]
