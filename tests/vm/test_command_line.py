@@ -191,7 +191,10 @@ def test_a_kernel_of_the_guest_folder_may_be_booted(guests: Path, name: str) -> 
     assert boot == DirectBoot(guests / "v1" / "vmlinuz", None, "a")
 
 
-@pytest.mark.parametrize("name", ["", "../secret", "/etc/passwd", "out", "v1", "absent", "{folder}/../secret"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "../secret", "/etc/passwd", "out", "v1", "absent", "{folder}/../secret", "a\0b", "x" * 300, "x/" * 3000],
+)
 @pytest.mark.parametrize("field", ["pv_kernel", "pv_ramdisk"])
 def test_no_other_file_of_the_host_may_be_booted(guests: Path, name: str, field: str) -> None:
     if field == "pv_ramdisk" and not name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,8 @@ def _allowed(field: str, name: str, folder: Path) -> Path:
 
     if not name:
         raise refuse("the VM boots directly and names no kernel")
+    if "\0" in name:
+        raise refuse("it is no file name")
     given = Path(name)
     for upstream in UPSTREAM_FOLDERS:
         if given.is_relative_to(upstream):
@@ -44,6 +47,6 @@ def _allowed(field: str, name: str, folder: Path) -> Path:
     path = (folder / given).resolve()
     if not path.is_relative_to(folder.resolve()):
         raise refuse(f"only files in {folder} may be booted")
-    if not path.is_file():
+    if not os.path.isfile(path):  # also for a name that is too long, at which `Path.is_file` fails
         raise refuse(f"there is no such file in {folder}")
     return path

@@ -13,6 +13,7 @@ A VM's `other_config` tells what its guest does, for tests and demonstrations:
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ _BY_ITSELF = {
     "sim:guest-crash-after": StopReason.CRASH,
     "sim:process-dies-after": StopReason.DIED,
 }
+
+
+_SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 
 
 @dataclass(eq=False)
@@ -88,6 +92,9 @@ class SimulatorBackend:
 
     def check(self, vm: VmSpec) -> None:
         checks.check(vm)
+        for key in _BY_ITSELF.keys() & vm.other_config.keys():
+            if not _SECONDS.fullmatch(vm.other_config[key]):
+                raise ApiError("INVALID_VALUE", f"other_config:{key}", vm.other_config[key])
 
     async def create(self, domain: Domain) -> Built:
         failure = domain.vm.other_config.get("sim:fails-to-start")
