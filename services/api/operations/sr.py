@@ -69,7 +69,7 @@ async def create(
     )
     home = call.api.uuid_of("host", host)
     await call.api.bus.call(contract.SR_CREATE, request, host=home)
-    hosts = [ref for ref in call.store.rows("host") if is_live(call.store, ref)] if shared else [host]
+    others = [ref for ref in call.store.rows("host") if ref != host and is_live(call.store, ref)] if shared else []
     changes: list[Change] = [
         Create(
             cls="SR",
@@ -77,9 +77,9 @@ async def create(
             fields={"uuid": uuid, **_row(name_label, name_description, type, content_type, shared, sm_config)},
         )
     ]
-    for one in hosts:
+    for one in (host, *others):
         where = call.api.uuid_of("host", one)
-        call.undo.append(partial(_detach, call, uuid, where))
+        call.undo.append(partial(_detach if one != host else _unmake, call, uuid, where))
         attach = contract.SrAttach(sr=uuid, type=type, device_config=device_config, ref=sr)
         stat = await call.api.bus.call(contract.SR_ATTACH, attach, host=where)
         fields = {"host": one, "SR": sr, "device_config": device_config, "currently_attached": True}
@@ -90,6 +90,16 @@ async def create(
 
 async def _detach(call: Call, sr: str, host: str) -> None:
     await call.api.bus.call(contract.SR_DETACH, contract.SrRef(sr=sr), host=host)
+
+
+async def _unmake(call: Call, sr: str, host: str) -> None:
+    """The medium is as before; one that had disks is only let go of."""
+    try:
+        await call.api.bus.call(contract.SR_DESTROY, contract.SrRef(sr=sr), host=host)
+    except ApiError as error:
+        if error.code != "SR_NOT_EMPTY":
+            raise
+        await _detach(call, sr, host)
 
 
 @operation("SR.introduce")

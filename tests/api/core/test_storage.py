@@ -283,10 +283,11 @@ async def test_an_sr_is_made_on_all_live_hosts_and_destroyed(pool: Pool, client:
 
 async def test_an_sr_that_a_host_cannot_attach_is_not_made(pool: Pool, client: Client) -> None:
     pool.hosts[1].fail("storage.sr_attach", ApiError("SR_BACKEND_FAILURE_1", "", "", ""))
-    before = set(pool.store.rows("SR"))
+    before, media = set(pool.store.rows("SR")), set(pool.disks.srs)
     arguments = [pool.host_ref(0), {}, 0, "mine", "", "fake", "user", True, {}]
     assert (await client.refusal("SR.create", *arguments))[0] == "SR_BACKEND_FAILURE_1"
     assert set(pool.store.rows("SR")) == before
+    assert set(pool.disks.srs) == media
     assert pool.hosts[0].attached == pool.hosts[1].attached
     assert leftovers(pool) == {}
 
