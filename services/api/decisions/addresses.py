@@ -16,4 +16,4 @@ def is_cidr(text: str, version: int) -> bool:
     """Whether it is an address with the length of its network's prefix, such as `10.0.0.5/24`."""
     address, _, prefix = text.partition("/")
     longest = 128 if version == 6 else 32
-    return prefix.isdecimal() and int(prefix) <= longest and is_address(address, version)
+    return prefix.isdecimal() and len(prefix) < 4 and int(prefix) <= longest and is_address(address, version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,7 @@ from lxml import etree
 from shared.errors import ApiError
 
 DISK_TYPES: Final = ("system", "user", "ephemeral", "suspend", "crashdump")
+_SIZE: Final = re.compile(r"\d{1,18}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def disks(text: str) -> list[Disk]:
 
 def _disk(element: etree._Element, text: str) -> Disk:
     size, kind = element.get("size", ""), element.get("type", "system")
-    if not size.isdecimal() or kind not in DISK_TYPES or not element.get("device"):
+    if not _SIZE.fullmatch(size) or kind not in DISK_TYPES or not element.get("device"):
         raise ApiError("INVALID_VALUE", "disks", text)
     return Disk(
         device=element.get("device", ""),

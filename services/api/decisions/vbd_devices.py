@@ -13,9 +13,9 @@ AUTODETECT: Final = "autodetect"
 HIGHEST: Final = 254
 """Of the numbers that `VM.get_allowed_VBD_devices` offers; a control domain has one more."""
 
-_NUMBER: Final = re.compile(r"-?\d+")
-_DISK: Final = re.compile(r"(?:xvd|sd|hd)([a-z]+)(\d*)")
-_PAIR: Final = re.compile(r"d(\d+)(?:p(\d+))?")
+_NUMBER: Final = re.compile(r"-?\d{1,18}", re.ASCII)
+_DISK: Final = re.compile(r"(?:xvd|sd|hd)([a-z]{1,8})(\d{0,9})", re.ASCII)
+_PAIR: Final = re.compile(r"d(\d{1,18})(?:p(\d{1,9}))?", re.ASCII)
 _FLOPPY: Final = re.compile(r"fd([ab])")
 
 

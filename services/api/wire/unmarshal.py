@@ -58,7 +58,12 @@ def integer(text: str) -> int:
     if found is None:
         raise ValueError(f"{text!r} is not an integer")
     sign, prefix, digits = found.groups()
-    number = int(digits.replace("_", ""), _BASES[prefix.lower()] if prefix else 10)
+    if len(digits) > 1000:
+        raise ValueError("a number of that many digits does not fit into 64 bits")
+    try:
+        number = int(digits.replace("_", ""), _BASES[prefix.lower()] if prefix else 10)
+    except ValueError:
+        raise ValueError(f"{text!r} is not an integer") from None
     if number >= 2**64:
         raise ValueError(f"{text!r} does not fit into 64 bits")
     number = -number if sign == "-" else number
@@ -69,13 +74,20 @@ def integer(text: str) -> int:
     return number
 
 
+def _decimal(plain: str, text: str) -> float:
+    try:
+        return float(plain)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number") from None
+
+
 def floating(text: str) -> float:
     """A float from text, `nan` and `inf` included. ValueError for anything with blanks behind it, as the original."""
     plain = text.replace("_", "")
     if not plain or plain[-1].isspace() or not plain.isascii():
         raise ValueError(f"{text!r} is not a number")
     if plain.lstrip(" \t\n+-")[:2].lower() != "0x":
-        return float(plain)
+        return _decimal(plain, text)
     try:
         return float.fromhex(plain)
     except OverflowError:
