@@ -14,7 +14,7 @@ from shared.errors import ApiError
 HIGHEST: Final = 15
 """Of the numbers that `VM.get_allowed_VIF_devices` offers."""
 
-_NUMBER: Final = re.compile(r"\d+")
+_NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
 _MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
 GIVEN: Final = (
