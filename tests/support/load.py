@@ -143,18 +143,43 @@ async def default_sr(client: Client) -> str:
 
 @asynccontextmanager
 async def clean(pool: PoolUnderTest) -> AsyncIterator[Client]:
-    """A session, in a pool whose VMs and disks are all removed at the end."""
+    """A session, in a pool that is left as it was found: all VMs and disks go, and what else is new."""
     client = Client(pool.hosts["host1"], pool.plan.http_port)
     await client.login(pool.password)
+    before = {cls: set(await client.call(f"{cls}.get_all")) for cls in REMOVE}
     try:
         yield client
     finally:
-        await remove_all(client)
+        client.close()  # what the test did may have broken the connection
+        await remove_machines(client)
+        for cls, remove in REMOVE.items():
+            for ref in set(await client.call(f"{cls}.get_all")) - before[cls]:
+                await remove(client, ref)
         await client.call("session.logout")
         client.close()
 
 
-async def remove_all(client: Client) -> None:
+async def _remove_task(client: Client, task: str) -> None:
+    if await client.call("task.get_status", task) == "pending":
+        await client.call("task.set_status", task, "success")
+    await client.call("task.destroy", task)
+
+
+async def _remove_sr(client: Client, sr: str) -> None:
+    for pbd in await client.call("SR.get_PBDs", sr):
+        await client.call("PBD.unplug", pbd)
+    await client.call("SR.forget", sr)
+
+
+async def _remove_network(client: Client, network: str) -> None:
+    await client.call("network.destroy", network)
+
+
+REMOVE = {"task": _remove_task, "SR": _remove_sr, "network": _remove_network}
+"""How other things that tests make are taken away."""
+
+
+async def remove_machines(client: Client) -> None:
     for vm, row in (await client.call("VM.get_all_records")).items():
         if (row["is_a_template"] and "default_template" in row["other_config"]) or row["is_control_domain"]:
             continue

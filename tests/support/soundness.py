@@ -68,7 +68,7 @@ def faults(found: Tables, hosts: Mapping[str, HostView]) -> Iterator[str]:
                 yield f"{cls} {row.get('name_label') or ref} is locked: {row['current_operations']}"
     for row in found["task"].values():
         if row["status"] == "pending":
-            yield f"task {row['name_label']} is pending"
+            yield f"task {row['name_label'][:80]} is pending"
     for row in found["host"].values():
         if not row["enabled"] or not found["host_metrics"][row["metrics"]]["live"]:
             yield f"host {row['name_label']} is not live and enabled"
