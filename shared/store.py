@@ -57,13 +57,14 @@ class Table:
 class Touched:
     """What a delta did to one row, on either side of a relation. `kind`: add | mod | del.
 
-    `row`: its state afterwards; for `del` the last one.
+    `row`: its state afterwards; for `del` the last one. `before`: generation of its last change before this one.
     """
 
     cls: str
     ref: str
     kind: str
     row: Row
+    before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,18 +275,18 @@ class Store:
             for _ in range(TOMBSTONES // 2):
                 table.tombstones.popleft()
         table.touched = generation
-        touched[cls, ref] = Touched(cls, ref, "del", row)
+        touched[cls, ref] = Touched(cls, ref, "del", row, row.modified)
 
     def _touch(self, cls: str, ref: Any, generation: int, touched: dict[tuple[str, str], Touched]) -> None:
         table = self.tables.get(cls)
         row = table.rows.get(ref) if table is not None else None
         if table is None or row is None:
             return
+        if (cls, ref) not in touched:
+            touched[cls, ref] = Touched(cls, ref, "mod", row, row.modified)
         row.modified = table.touched = generation
         if row.fragments:
             row.fragments = {}
-        if (cls, ref) not in touched:
-            touched[cls, ref] = Touched(cls, ref, "mod", row)
 
     def _rename(self, table: Table, ref: str, old: str | None, new: str | None) -> None:
         if old is not None and (same := table.by_name.get(old)) is not None:

@@ -23,7 +23,7 @@ from services.db.redo_log import LogRecord, RedoLogError, encode
 from services.db.transaction import inverse, persistent_part, resolve
 from shared.contracts.db import Committed, Delta, RowChange, Transact
 from shared.errors import internal_error
-from shared.store import Store
+from shared.store import Store, Touched
 
 log = logging.getLogger("db.commit")
 
@@ -46,6 +46,7 @@ class Log(Protocol):
 class _Pending:
     delta: Delta
     undo: list[RowChange]
+    touched: list[Touched]
     record: bytes
     durable: bool
     request: str
@@ -131,10 +132,10 @@ class Committer:
         )
         body = encode(orjson.dumps(record, default=msgspec.to_builtins))
         undo = inverse(store, changes)
-        store.apply(delta)
+        touched = store.apply(delta)
         if durable:
             self._last_durable = delta.generation
-        return _Pending(delta, undo, body, durable, request_id, asyncio.get_running_loop().create_future())
+        return _Pending(delta, undo, touched, body, durable, request_id, asyncio.get_running_loop().create_future())
 
     async def wait_durable(self, generation: int) -> None:
         """Until every commit up to `generation` is durable. Raises INTERNAL_ERROR if some of them were taken back."""
@@ -214,6 +215,7 @@ class Committer:
             store.apply(
                 Delta(term=store.term, generation=store.generation, previous=store.generation, changes=pending.undo)
             )
+            _as_before(store, pending.touched)
             self._running.pop(pending.request, None)
             if not pending.done.done():
                 pending.done.set_exception(internal_error(f"not saved, nothing changed: {error}"))
@@ -221,3 +223,11 @@ class Committer:
         # Followers that saw it in a snapshot, and those that did not, must both notice: the next delta fits neither.
         store.generation += 1
         self.durable = store.generation
+
+
+def _as_before(store: Store, touched: list[Touched]) -> None:
+    """Rows that are what they were also were changed when they were: followers decide on that, and never saw more."""
+    for item in touched:
+        row = store.find(item.cls, item.ref)
+        if row is not None and item.kind != "add":
+            row.created, row.modified = item.row.created, item.before

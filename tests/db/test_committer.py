@@ -13,7 +13,7 @@ from services.db import checkpoint
 from services.db.committer import Committer
 from services.db.redo_log import FileRedoLog, RedoLogError
 from services.db.service import restore
-from shared.contracts.db import Delta, MapPut, Transact, Update
+from shared.contracts.db import Change, Delete, Delta, MapPut, Touch, Transact, Unchanged, Update
 from shared.errors import ApiError
 from shared.store import Store
 from tests.db import rows
@@ -139,6 +139,25 @@ async def test_a_log_that_cannot_be_written_refuses_and_takes_back(db: Running) 
     assert db.committer.healthy
     assert db.store.get("network", made.ref, "name_label") == "at last"
     assert db.published[-1].previous > generation, "followers must notice that something was taken back"
+
+
+async def test_what_was_taken_back_is_no_conflict_for_those_who_never_saw_it(db: Running) -> None:
+    made, gone = rows.network("before"), rows.network("goes")
+    await db.transact(made, gone)
+    facts = [Unchanged(cls="network", ref=ref, generation=db.published[-1].generation) for ref in (made.ref, gone.ref)]
+    db.gate.broken = "disk full"
+    lost: list[Change] = [
+        Update(cls="network", ref=made.ref, fields={"name_label": "after"}),
+        Touch(cls="network", ref=made.ref),
+        Delete(cls="network", ref=gone.ref),
+    ]
+    for change in lost:
+        with pytest.raises(ApiError, match="disk full"):
+            await db.transact(change)
+    db.gate.broken = ""
+    found = Update(cls="network", ref=made.ref, fields={"name_label": "at last"})
+    await db.committer.transact(Transact(changes=[found], preconditions=list(facts)))
+    assert db.store.get("network", made.ref, "name_label") == "at last"
 
 
 async def test_a_repeated_request_is_applied_once_even_after_a_restart(db: Running, tmp_path: Path) -> None:
