@@ -74,6 +74,8 @@ async def test_a_full_disk_under_the_redo_log(cramped_pool: PoolUnderTest) -> No
         for method, *params in (
             ("VM.start", halted, False, False),
             ("VM.hard_shutdown", running),
+            ("VM.clone", halted, "copy"),
+            ("VM.destroy", halted),
             ("network.create", {"name_label": "n", "name_description": "", "MTU": 1500, "other_config": {}}),
         ):
             assert (await refused(client, method, *params))[0] == "INTERNAL_ERROR", method
