@@ -11,6 +11,7 @@ from typing import Any, Final
 from services.api import clock
 from services.api.api import Api
 from services.api.edge.dispatcher import Caller
+from services.api.identity import Identity, identify
 from shared.contracts.db import Change, Create, Delete, Update
 from shared.datamodel.schema import Message
 from shared.errors import ApiError, internal_error
@@ -50,30 +51,33 @@ def check(api: Api, message: Message, session: str) -> Mapping[str, Any]:
 
 
 async def login(api: Api, caller: Caller, user: str, password: str, originator: str) -> str:
-    """A new session of the local superuser; its reference is the credential.
+    """A new session of whoever that is; its reference is the credential. Raises what `identify` raises."""
+    return await open_session(api, caller, await identify(api, caller, user, password), originator)
 
-    Raises HOST_IS_SLAVE on a member, before looking at the password; SESSION_AUTHENTICATION_FAILED [user, reason].
-    """
-    if not caller.trusted:
-        if not api.is_coordinator:
-            raise ApiError("HOST_IS_SLAVE", api.coordinator_address)
-        await api.authenticator.check(user, password)
-    elif not api.is_coordinator:
-        raise ApiError("HOST_IS_SLAVE", api.coordinator_address)
+
+async def open_session(api: Api, caller: Caller, identity: Identity, originator: str = "") -> str:
+    """Makes the row. Nothing of the reference comes from the client, so nobody can choose or guess it."""
     ref = f"OpaqueRef:{uuid.uuid4()}"
     fields = {
-        "this_host": api.host_ref,
+        "this_host": identity.host or api.store.ref_of_uuid("host", caller.host) or api.host_ref,
         "this_user": NULL,
         "last_active": clock.now(),
         "validation_time": clock.now(),
-        "pool": False,
-        "is_local_superuser": True,
-        "auth_user_name": user,
+        "pool": identity.pool,
+        "is_local_superuser": identity.is_local_superuser,
+        "subject": identity.subject,
+        "auth_user_sid": identity.auth_user_sid,
+        "auth_user_name": identity.user_name,
+        "rbac_permissions": list(identity.rbac_permissions),
         "originator": originator,
+        "client_certificate": identity.client_certificate,
     }
     await api.database.transact([Create(cls="session", ref=ref, fields=fields)])
     api.clients.note(caller.user_agent)
-    log.info("login", extra={"user": user, "originator": originator, "from": caller.address, "as": track_id(ref)})
+    log.info(
+        "login",
+        extra={"user": identity.user_name, "originator": originator, "from": caller.address, "as": track_id(ref)},
+    )
     return ref
 
 

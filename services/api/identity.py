@@ -1,0 +1,45 @@
+"""Who a caller is: what a session is made from (`wire-protocol` 6.1).
+
+Whoever finds that out, be it a password, a certificate or a directory, describes it as an `Identity`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.api.api import Api
+from services.api.edge.dispatcher import Caller
+from shared.errors import ApiError
+from shared.store import NULL
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a session row says of its user.
+
+    `host`: reference, "" for the one that answers. `is_local_superuser`: no role is asked for. `pool`: it is a host of
+    the pool. `subject`, `auth_user_sid`: of the directory. `rbac_permissions`: all it may do, worked out at login.
+    `client_certificate`: it proved itself with one.
+    """
+
+    user_name: str
+    host: str = ""
+    is_local_superuser: bool = False
+    pool: bool = False
+    client_certificate: bool = False
+    subject: str = NULL
+    auth_user_sid: str = ""
+    rbac_permissions: tuple[str, ...] = ()
+
+
+async def identify(api: Api, caller: Caller, user: str, password: str) -> Identity:
+    """Who logs in with that password.
+
+    The Unix socket is proof enough. Raises HOST_IS_SLAVE on a member, before looking at the password;
+    SESSION_AUTHENTICATION_FAILED [user, reason].
+    """
+    if caller.trusted:
+        return Identity(user_name=user, is_local_superuser=True)
+    if not api.is_coordinator:
+        raise ApiError("HOST_IS_SLAVE", api.coordinator_address)
+    await api.authenticator.check(user, password)
+    return Identity(user_name=user, is_local_superuser=True)
