@@ -55,7 +55,7 @@ class Handler:
 
     @property
     def permission(self) -> str:
-        return f"http/{self.name}"
+        return f"http/{self.name}".lower()
 
 
 _DATA = Missing("Import and export are not there yet.")
