@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
 
 from services.api import roles, sessions
 from services.api.api import Api
 from services.api.decisions.rows import is_null
 from services.api.edge.dispatcher import Basic, Caller, Credential, HttpRefusal, PoolSecret, Session, Trusted
-from services.api.edge.handlers import HANDLERS
 from shared.contracts import vm as contract
 from shared.errors import ApiError
-
-_ROLES: Final = {row.permission: row.role for row in HANDLERS}
 
 
 class Access:
@@ -28,8 +24,7 @@ class Access:
         """Raises SESSION_INVALID, SESSION_AUTHENTICATION_FAILED, RBAC_PERMISSION_DENIED, HOST_IS_SLAVE."""
         match credential:
             case Session(ref):
-                row = sessions.find(self._api, ref)
-                roles.require(row, permission, (_ROLES.get(permission, roles.POOL_ADMIN),))
+                roles.require(self._api, ref, permission)
                 yield ref
             case PoolSecret():
                 raise ApiError("SESSION_AUTHENTICATION_FAILED", "", "hosts of this pool do not log in over HTTP")
@@ -39,6 +34,7 @@ class Access:
                 originator = f"{caller.user_agent} using Basic auth"
                 ref = await sessions.login(self._api, caller, user, password, originator)
                 try:
+                    roles.require(self._api, ref, permission)
                     yield ref
                 finally:
                     await sessions.logout(self._api, ref)

@@ -20,11 +20,15 @@ from shared import trace
 from shared.bus.context import CallContext, current
 from shared.contracts.api import XENAPI, XenApiCall
 from shared.datamodel import model
+from shared.datamodel.roles import message_permission
 from shared.datamodel.schema import MISSING, Message
 from shared.datamodel.types import STRING, VOID, RefType, SetType, Type
 from shared.errors import ApiError, internal_error
 
 TASK_REF: Final = RefType("task")
+
+EXTENSION: Final = model.messages["host.call_extension"]
+"""What a method that nobody knows is taken for: a program that was added to the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,11 @@ class XenApi:
         session = ""
         if message.session:
             session = params.text(0)
-            row = sessions.check(self._api, message, session)
+            sessions.check(self._api, message, session)
             if message.removed:
                 raise ApiError("MESSAGE_REMOVED")
             if not target.asynchronous:
-                roles.check(row, message)
+                roles.check(self._api, session, message, arguments)
         if target.asynchronous and not message.has_async:
             raise ApiError("Fault", f"No async mode for this operation (rpc: {message.wire_name})")
         if target.read is not None and not target.asynchronous:
@@ -147,7 +151,9 @@ class XenApi:
 
     def _unknown(self, method: str, params: RawParams) -> Answer:
         if len(params):
-            sessions.find(self._api, params.text(0))
+            session = params.text(0)
+            sessions.check(self._api, EXTENSION, session)
+            roles.require(self._api, session, message_permission(EXTENSION))
         raise ApiError("MESSAGE_METHOD_UNKNOWN", sync_name(method))
 
     def _to_coordinator(self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec) -> Outcome:

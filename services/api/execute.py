@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from services.api import locking, roles, sessions, tasks
+from services.api import locking, roles, tasks
 from services.api.call import Call
 from services.api.host_errors import with_refs
 from services.api.operation import Operation
@@ -106,7 +106,7 @@ class Executor:
 
     async def _begin(self, call: Call, operation: Operation, arguments: tuple[Any, ...]) -> Any:
         if call.asynchronous:
-            roles.check(sessions.find(call.api, call.session), call.message)
+            roles.check(call.api, call.session, call.message, arguments)
         if operation.lock is not None:
             await locking.acquire(call, operation.lock, arguments)
         outcome = operation.body(call, *arguments)

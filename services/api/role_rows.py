@@ -49,11 +49,12 @@ HOST_CONSOLES: Final = {
 """What the console paths ask for besides, when the console is a host's."""
 
 
+@cache
 def holders() -> dict[str, Roles]:
     """Every permission with the roles that have it."""
     messages = permissions(message for message in model.messages.values() if message.roles)
     extra = {name: messages.pop(name) for name in EXTRA_PERMISSIONS}
-    paths = {row.permission.lower(): _roles(row) for row in HANDLERS if _has_permission(row)}
+    paths = {row.permission: _roles(row) for row in HANDLERS if _has_permission(row)}
     return {**messages, **paths, **HOST_CONSOLES, **extra}
 
 

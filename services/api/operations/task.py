@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.api import clock, locking, roles, sessions
+from services.api import clock, locking, roles
 from services.api.call import Call, new_ref
 from services.api.operation import operation
 from shared.contracts.db import Change, Create, Delete, MapDrop, MapPut, Update
-from shared.errors import ApiError
 from shared.store import NULL
 
 PENDING = ("pending", "cancelling")
@@ -18,14 +17,7 @@ DESTROYED = "task"
 
 def _own(call: Call, task: str) -> None:
     """Raises HANDLE_INVALID; RBAC_PERMISSION_DENIED unless the task is the caller's or its role covers all."""
-    row = call.store.row("task", task)
-    if row is None:
-        raise ApiError("HANDLE_INVALID", "task", task)
-    mine = sessions.find(call.api, call.session)
-    theirs = call.store.row("session", row["session"])
-    if theirs is not None and theirs["auth_user_sid"] == mine["auth_user_sid"]:
-        return
-    roles.require(mine, "task.destroy/any", ("pool-admin", "pool-operator"))
+    roles.require_own_task(call.api, call.session, task)
 
 
 @operation("task.create")
