@@ -18,7 +18,7 @@ help:
 	@echo "make test           run all tests"
 	@echo "make lint           ruff and mypy"
 	@echo "make bench          measure"
-	@echo "make docs           write docs/coverage.md"
+	@echo "make docs           write docs/coverage.md and the API reference, docs/api/index.html"
 	@echo "make test-compose   prove docker-compose.yml (root; installs Docker's engine)"
 
 pool:
@@ -51,6 +51,7 @@ bench:
 docs:
 	@PYTHON=$(PYTHON) pool/install.sh --for test
 	@$(VENV_PYTHON) -m tests.conformance.coverage
+	@$(VENV_PYTHON) -m services.api.reference docs/api
 
 test-compose:
 	@PYTHON=$(PYTHON) pool/install.sh --for compose

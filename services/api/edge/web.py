@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import Config
@@ -22,8 +22,11 @@ from uvicorn.server import ServerState
 from services.api.edge.connection import Exchange
 from services.api.edge.dispatcher import HttpRefusal
 from services.api.edge.handlers import HANDLERS, Handler, Missing
+from services.api.reference.site import Site
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_PAGE_HEADERS = {"content-security-policy": "default-src 'self'", "cache-control": "max-age=3600"}
 
 
 class Health(msgspec.Struct, frozen=True):
@@ -84,8 +87,10 @@ def _application(facts: Facts, site: Path | None) -> FastAPI:
     app = FastAPI(
         title="XenAPI host: HTTP",
         description="XenAPI calls go by XML-RPC to `/` or by JSON-RPC to `/jsonrpc`; the rest of the paths are here.",
+        docs_url=None,
         redoc_url=None,
     )
+    reference = Site()
 
     @app.get("/health", summary="Whether the host's API is ready", response_class=JSONResponse)
     async def health(request: Request) -> JSONResponse:
@@ -96,6 +101,17 @@ def _application(facts: Facts, site: Path | None) -> FastAPI:
     @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
     async def metrics(request: Request) -> PlainTextResponse:
         return PlainTextResponse(await facts.metrics(request.state.host), media_type=METRICS_TYPE)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> RedirectResponse:
+        return RedirectResponse("/docs/index.html")
+
+    @app.get("/docs/{path:path}", summary="The XenAPI reference, to read", response_class=Response)
+    async def reference_page(path: str) -> Response:
+        page = reference.page(path or "index.html")
+        if page is None:
+            return PlainTextResponse("There is no such page.", 404)
+        return Response(page.content, media_type=page.media_type, headers=_PAGE_HEADERS)
 
     if site is not None:
         app.mount("/", StaticFiles(directory=site, html=True))

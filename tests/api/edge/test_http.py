@@ -246,7 +246,16 @@ async def test_the_handler_table_is_documented(edge: Running) -> None:
     assert paths["/export"]["get"]["operationId"] == "get_export"
     assert "501" in paths["/export"]["get"]["responses"]
     assert paths["/jsonrpc"]["post"]["operationId"] == "post_jsonrpc"
-    assert (await (await edge.client()).ask(GET.format("/docs", ""))).status == 200
+
+
+async def test_the_reference_is_served_to_browsers(edge: Running) -> None:
+    moved = await (await edge.client()).ask(GET.format("/docs", ""))
+    assert (moved.status, moved.headers["location"]) == (307, "/docs/index.html")
+    page = await (await edge.client()).ask(GET.format("/docs/class-VM.html", ""))
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert b'id="message-start"' in page.body
+    assert (await (await edge.client()).ask(GET.format("/docs/../../site.py", ""))).status == 404
+    assert (await (await edge.client()).ask(GET.format("/docs/nothing", ""))).status == 404
 
 
 async def test_web_pages_are_served_over_tls_only(start: Start, tmp_path: Path) -> None:
