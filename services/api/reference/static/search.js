@@ -56,14 +56,16 @@ function choose(step) {
   items[chosen].scrollIntoView({ block: "nearest" });
 }
 
-box.addEventListener("input", async () => {
+async function search() {
   const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
   const all = await load();
   if (words.length === 0) return show([]);
   const found = all.map((entry) => ({ entry, rank: rank(entry, words) })).filter((each) => each.rank !== null);
   found.sort((a, b) => a.rank - b.rank);
   show(found.slice(0, LIMIT));
-});
+}
+
+box.addEventListener("input", search);
 
 box.addEventListener("keydown", (event) => {
   if (event.key === "ArrowDown") { event.preventDefault(); choose(1); }
@@ -79,3 +81,10 @@ document.addEventListener("keydown", (event) => {
 document.addEventListener("click", (event) => {
   if (!event.target.closest(".search")) list.hidden = true;
 });
+
+// index.html?q=VM.start
+const asked = new URLSearchParams(location.search).get("q");
+if (asked) {
+  box.value = asked;
+  search();
+}
