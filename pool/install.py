@@ -25,6 +25,9 @@ VENV = ROOT / ".venv"
 STAMP = VENV / ".installed"
 CACHE = ROOT / ".cache"
 POLICY = Path("/usr/sbin/policy-rc.d")
+CLIENTS = ROOT / "tests" / "clients"
+NODE_MODULES = CACHE / "clients" / "node_modules"
+"""Clients of other languages that the tests run: what `package-lock.json` names."""
 TAIL = 15
 """Lines of a failed program's output that are shown."""
 
@@ -55,6 +58,8 @@ PACKAGES = (
         "hosts are simulated, or cannot start VMs",
     ),
     Package("qemu-utils", ("qemu-img",), frozenset({"pool", "test"}), "real disks cannot be made"),
+    Package("nodejs", ("node",), frozenset({"test"}), "clients in JavaScript are not tested"),
+    Package("npm", ("npm",), frozenset({"test"}), "clients in JavaScript are not tested"),
     Package("docker.io", ("dockerd",), frozenset({"compose"})),
     Package("docker-compose", ("docker-compose",), frozenset({"compose"})),
     Package("debootstrap", ("debootstrap", "/usr/sbin/debootstrap"), frozenset({"compose"})),
@@ -77,6 +82,8 @@ def main() -> None:
         with _alone():
             debian_packages(purpose)
             virtual_environment()
+            if purpose == "test":
+                node_modules()
     except InstallError as error:
         sys.exit(f"install: {error}")
     except OSError as error:
@@ -244,6 +251,33 @@ def _alone() -> Iterator[None]:
             say("install: waiting for another one in this folder")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+# ---- clients in JavaScript
+
+
+def node_modules() -> None:
+    """Makes `NODE_MODULES` agree with the lock file. Where that cannot be, those tests are left out."""
+    npm = shutil.which("npm")
+    if npm is None:
+        return
+    folder = NODE_MODULES.parent
+    wanted = hashlib.sha256((CLIENTS / "package-lock.json").read_bytes()).hexdigest() + "\n"
+    stamp = folder / ".installed"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    say("install: npm packages of tests/clients/package-lock.json")
+    folder.mkdir(exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copyfile(CLIENTS / name, folder / name)
+    command = [npm, "ci", "--prefix", str(folder), "--ignore-scripts", "--no-audit", "--no-fund"]
+    status, output = _run(command, ())
+    if status:
+        shutil.rmtree(NODE_MODULES, ignore_errors=True)
+        say(f"install: npm could not install them (status {status}), so their tests are left out. Its words:")
+        say(_tail(output))
+        return
+    stamp.write_text(wanted)
 
 
 if __name__ == "__main__":
