@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.api import events as hub
+from services.api.events import next_queue
 from shared.contracts.db import Change, Create, Delete, Update
 from tests.api.core import records
 from tests.api.harness import Client, Pool, error_of
@@ -320,7 +320,7 @@ async def test_unregister_takes_back_exactly_what_was_registered(pool: Pool, cli
 async def test_a_slow_client_of_next_hears_that_events_were_lost(
     pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "NEXT_QUEUE", 5)
+    monkeypatch.setattr(next_queue, "QUEUE", 2000)
     await client.call("event.register", ["network"])
     for number in range(7):
         await pool.write(network(f"n{number}"))
