@@ -60,6 +60,8 @@ PACKAGES = (
     Package("qemu-utils", ("qemu-img",), frozenset({"pool", "test"}), "real disks cannot be made"),
     Package("nodejs", ("node",), frozenset({"test"}), "clients in JavaScript are not tested"),
     Package("npm", ("npm",), frozenset({"test"}), "clients in JavaScript are not tested"),
+    Package("slapd", ("slapd", "/usr/sbin/slapd"), frozenset({"test"}), "directories are not tested"),
+    Package("ldap-utils", ("ldapmodify",), frozenset({"test"}), "directories are not tested"),
     Package("docker.io", ("dockerd",), frozenset({"compose"})),
     Package("docker-compose", ("docker-compose",), frozenset({"compose"})),
     Package("debootstrap", ("debootstrap", "/usr/sbin/debootstrap"), frozenset({"compose"})),
@@ -122,6 +124,8 @@ def debian_packages(purpose: str) -> None:
         say(str(error))
     if "rabbitmq-server" in names:
         _keep_down("rabbitmq-server", *(() if had_erlang else ("epmd.socket", "epmd")))
+    if "slapd" in names:
+        _keep_down("slapd")
 
 
 def _present(package: Package) -> bool:
@@ -172,7 +176,9 @@ def _no_service_starts() -> Iterator[None]:
 
 
 def _keep_down(*services: str) -> None:
-    """The pool runs a node of its own: what the package would start, now or at the next boot, is of no use."""
+    """The pool and the tests run what they need themselves: what the package would start, now or at the next boot, is of
+    no use.
+    """
     if shutil.which("systemctl") is not None:  # where systemd does not run, this settles the next boot only
         now = ["--now"] if Path("/run/systemd/system").is_dir() else []
         subprocess.run(["systemctl", "disable", *now, *services], capture_output=True, check=False)
