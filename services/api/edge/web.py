@@ -72,7 +72,7 @@ class Web:
             if self._site is None:
                 raise HttpRefusal(404)
         loop = asyncio.get_running_loop()
-        exchange.hand_over(HttpToolsProtocol(self._config, self._state, {"host": exchange.caller.host}, loop))
+        exchange.hand_over(_Conversation(self._config, self._state, {"host": exchange.caller.host}, loop))
 
     async def close(self) -> None:
         for connection in list(self._state.connections):
@@ -81,6 +81,13 @@ class Web:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Conversation(HttpToolsProtocol):
+    """Answers also those who close their side once they have asked, which only plain connections can tell apart."""
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        return self.transport.get_extra_info("sslcontext") is None
 
 
 def _application(facts: Facts, site: Path | None) -> FastAPI:
