@@ -22,6 +22,8 @@ from services.api.decisions import (
     vdi_operations,
     vif_operations,
     vm_operations,
+    vtpms,
+    vusb_operations,
 )
 from services.api.decisions.rows import Rows
 from services.api.overlay import Overlay
@@ -44,6 +46,8 @@ CHECKS: Final[dict[str, Check]] = {
     "network": network_operations.check,
     "pool": pool_operations.check,
     "VM_appliance": appliance_operations.check,
+    "VUSB": vusb_operations.check,
+    "VTPM": vtpms.check,
 }
 
 ALLOWED: Final[dict[str, Allowed]] = {
@@ -56,12 +60,17 @@ ALLOWED: Final[dict[str, Allowed]] = {
     "network": network_operations.allowed_operations,
     "pool": pool_operations.allowed_operations,
     "VM_appliance": appliance_operations.allowed_operations,
+    "VUSB": vusb_operations.allowed_operations,
+    "VTPM": vtpms.allowed_operations,
 }
 
 _DEPENDENTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
-    "VM": (("VBD", "VBDs"), ("VIF", "VIFs"), ("VM_appliance", "appliance")),
+    "VM": (("VBD", "VBDs"), ("VIF", "VIFs"), ("VUSB", "VUSBs"), ("VTPM", "VTPMs"), ("VM_appliance", "appliance")),
     "VBD": (("VM", "VM"), ("VDI", "VDI")),
     "VIF": (("VM", "VM"),),
+    "VGPU": (("VM", "VM"),),
+    "VUSB": (("VM", "VM"),),
+    "VTPM": (("VM", "VM"),),
     "VDI": (("VBD", "VBDs"), ("SR", "SR")),
     "PBD": (("SR", "SR"),),
 }

@@ -3,7 +3,7 @@
 `assert_can_boot_here` names the first thing that is missing; `choose_host` weighs the hosts where nothing is.
 What is the same for all hosts (parameters, SRs, networks) is asked once per VM, so a choice among many hosts is cheap.
 
-Not decided here yet: CPU levelling, IOMMU, vGPUs, USB, SR-IOV functions, anti-affinity groups, workload balancing.
+Not decided here yet: CPU levelling, IOMMU, SR-IOV functions, anti-affinity groups, workload balancing.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Final
 
 from services.api.decisions import memory as memory_use
+from services.api.decisions import passed_devices
 from services.api.decisions.host_operations import is_live
 from services.api.decisions.memory import HVM_LIKE, MemoryIndex
 from services.api.decisions.rows import Record, Rows, existing, is_null, is_true, the_pool
@@ -155,6 +156,8 @@ def _refused(needs: Needs, host: str, row: Record, live: Live | None) -> ApiErro
             vm["hardware_platform_version"],
         )
     if error := _unreachable(needs, host):
+        return error
+    if error := passed_devices.elsewhere(needs.rows, vm, needs.ref, host):
         return error
     if vm["domain_type"] in HVM_LIKE and not any("hvm" in capability for capability in row["capabilities"]):
         return ApiError("VM_HVM_REQUIRED", needs.ref)

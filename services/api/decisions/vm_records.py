@@ -6,19 +6,17 @@ New references and uuids come from the caller (`fresh` makes a uuid), so the res
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final
 
-from services.api.decisions import bios, boot, memory
+from services.api.decisions import bios, boot, memory, vtpms
 from services.api.decisions.device_metrics import with_metrics
+from services.api.decisions.fresh import Fresh, ref_of
 from services.api.decisions.rows import NULL, Record, Rows, existing, is_null
 from services.api.decisions.vif_records import mac_from_seed
 from shared.contracts.db import Change, Create, Row
 from shared.datamodel import model
 from shared.errors import ApiError
-
-Fresh = Callable[[], str]
-"""Makes a new uuid."""
 
 EPOCH: Final = "19700101T00:00:00Z"
 
@@ -101,6 +99,7 @@ VIF_COPIED: Final = (
     "ipv6_allowed",
     "trunks",
 )
+VGPU_COPIED: Final = ("GPU_group", "device", "other_config", "type", "compatibility_metadata")
 GUEST_METRICS_COPIED: Final = (
     "os_version",
     "netbios_name",
@@ -115,10 +114,6 @@ GUEST_METRICS_COPIED: Final = (
     "PV_drivers_detected",
     "services",
 )
-
-
-def ref_of(uuid: str) -> str:
-    return f"OpaqueRef:{uuid}"
 
 
 def default_domain_type(hvm_boot_policy: str) -> str:
@@ -259,6 +254,10 @@ def _devices(
     for ref in source["VIFs"]:
         vif = _cloned_vif(existing(rows, "VIF", ref), vm, fresh(), seed, halted)
         changes += with_metrics("VIF", vif, fresh(), EPOCH)
+    for ref in source["VGPUs"]:
+        changes.append(_cloned_vgpu(existing(rows, "VGPU", ref), vm, fresh()))
+    for ref in source["VTPMs"]:
+        changes += vtpms.copied(rows, ref, vm, fresh)
     return changes
 
 
@@ -297,6 +296,11 @@ def _cloned_vif(vif: Record, vm: str, uuid: str, seed: str, halted: bool) -> Cre
         "currently_attached": not halted and vif["currently_attached"],
     }
     return Create(cls="VIF", ref=ref_of(uuid), fields=fields)
+
+
+def _cloned_vgpu(vgpu: Record, vm: str, uuid: str) -> Create:
+    fields: Row = {**{name: vgpu[name] for name in VGPU_COPIED}, "uuid": uuid, "VM": vm}
+    return Create(cls="VGPU", ref=ref_of(uuid), fields=fields)
 
 
 def prepared_for_start(vm: Record) -> Row:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Final
 
-from services.api.decisions import vm_records
+from services.api.decisions import vm_records, vtpms
 from services.api.decisions.device_metrics import removed
+from services.api.decisions.fresh import Fresh
 from services.api.decisions.rows import Record, Rows, existing, is_null
-from services.api.decisions.vm_records import Fresh
 from shared.contracts.db import Change, Create, Delete, Row, Update
 from shared.datamodel import model
 from shared.datamodel.types import STRING, MapType
@@ -126,7 +126,9 @@ def reverted(rows: Rows, snapshot: str, vm: str, disks: Mapping[str, str], fresh
         changes += removed(rows, "VBD", vbd)
     for vif in row["VIFs"]:
         changes += removed(rows, "VIF", vif)
-    changes += [Delete(cls="VUSB", ref=ref) for ref in row["VUSBs"]]
+    changes += [Delete(cls=cls, ref=ref) for cls in ("VUSB", "VGPU") for ref in row[cls + "s"]]
+    for vtpm in row["VTPMs"]:
+        changes += vtpms.removed(rows, vtpm)
     changes += vm_records.devices(rows, source, vm, disks, fresh)
     changes += _repointed(rows, disks)
     fields = {

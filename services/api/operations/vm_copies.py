@@ -10,7 +10,7 @@ from services.api import clock
 from services.api.allowed import published
 from services.api.call import Call, new_ref
 from services.api.decisions import provision as provisioning
-from services.api.decisions import vm_records
+from services.api.decisions import vm_records, vtpms
 from services.api.decisions.device_metrics import removed
 from services.api.decisions.rows import existing, is_null
 from services.api.implicit import constructor_fields
@@ -135,7 +135,9 @@ async def destroy(call: Call, self: str) -> None:
         gone += removed(call.store, "VBD", ref)
     for ref in row["VIFs"]:
         gone += removed(call.store, "VIF", ref)
-    for cls in ("VTPM", "VUSB", "VGPU"):
+    for vtpm in row["VTPMs"]:
+        gone += vtpms.removed(call.store, vtpm)
+    for cls in ("VUSB", "VGPU"):
         gone += [Delete(cls=cls, ref=ref) for ref in row[cls + "s"] if call.store.row(cls, ref) is not None]
     gone += [Delete(cls="console", ref=ref) for ref in row["consoles"]]
     gone += [Delete(cls=cls, ref=row[name]) for cls, name in _METRICS if not is_null(row[name])]

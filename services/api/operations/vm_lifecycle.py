@@ -12,8 +12,8 @@ from typing import Any
 from services.api import vm_state
 from services.api.allowed import CHECKS
 from services.api.call import Call
+from services.api.decisions import passed_devices, vm_messages, vm_records
 from services.api.decisions import placement as placing
-from services.api.decisions import vm_messages, vm_records
 from services.api.decisions.rows import existing, is_null
 from services.api.forwarding import vm_spec
 from services.api.operation import Lock, operation
@@ -50,6 +50,9 @@ def _reserve_given(call: Call, store: Store, arguments: tuple[Any, ...]) -> Sequ
 def _reserve(call: Call, store: Store, vm: str, host: str) -> list[Change]:
     """The VM counts on the host from here on, its devices are spoken for, the host knows that something is started."""
     row = existing(store, "VM", vm)
+    refusal = passed_devices.not_built(row, call.message.wire_name)
+    if refusal is not None:
+        raise refusal
     devices = [("VBD", ref) for ref in row["VBDs"]] + [("VIF", ref) for ref in row["VIFs"]]
     for cls, ref in devices:
         refusal = CHECKS[cls](store, ref, "attach")
@@ -187,6 +190,9 @@ async def shutdown(call: Call, vm: str) -> None:
 
 
 async def _reboot(call: Call, vm: str, clean: bool) -> None:
+    refusal = passed_devices.not_built(existing(call.store, "VM", vm), call.message.wire_name)
+    if refusal is not None:
+        raise refusal
     request = contract.VmReboot(vm=vm_spec(call.store, vm), clean=clean, timeout=CLEAN_TIMEOUT)
     await _in_place(call, vm, contract.REBOOT, request, "VM_REBOOTED", forcibly=not clean)
 

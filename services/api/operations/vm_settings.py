@@ -10,7 +10,7 @@ from typing import Any
 from services.api.allowed import CHECKS, published
 from services.api.call import Call
 from services.api.decisions import bios, memory
-from services.api.decisions.rows import existing, is_null
+from services.api.decisions.rows import existing
 from services.api.decisions.vm_operations import bad_power_state
 from services.api.operation import Lock, operation
 from shared.contracts.db import Change, MapDrop, MapPut, Update
@@ -211,14 +211,6 @@ def assert_agile(call: Call, self: str) -> None:
         raise ApiError("VM_HAS_VUSBS", self)
     if row["attached_PCIs"]:
         raise ApiError("VM_HAS_PCI_ATTACHED", self)
-
-
-@operation("VM.get_SRs_required_for_recovery")
-def get_srs_required_for_recovery(call: Call, self: str, session_to: str) -> list[str]:
-    """SRs of its disks."""
-    vbds = (existing(call.store, "VBD", ref) for ref in existing(call.store, "VM", self)["VBDs"])
-    disks = (call.store.row("VDI", vbd["VDI"]) for vbd in vbds if vbd["type"] != "CD" and not is_null(vbd["VDI"]))
-    return list(dict.fromkeys(str(disk["SR"]) for disk in disks if disk is not None))
 
 
 @operation("VM.set_memory_target_live", Lock("VM", "changing_memory_live"))

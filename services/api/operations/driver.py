@@ -1,0 +1,45 @@
+"""Messages of classes Host_driver and Driver_variant. Variants are chosen by a tool on the host that none has."""
+
+from __future__ import annotations
+
+from services.api.call import Call
+from services.api.decisions.liveness import require_live
+from services.api.decisions.rows import Rows, existing
+from services.api.operation import operation
+from shared.errors import ApiError
+
+
+def _require_hardware(rows: Rows, variant: str) -> None:
+    """Raises HOST_DRIVER_NO_HARDWARE [variant]."""
+    if not existing(rows, "Driver_variant", variant)["hardware_present"]:
+        raise ApiError("HOST_DRIVER_NO_HARDWARE", variant)
+
+
+@operation("Host_driver.select", built=False)
+def select(call: Call, self: str, variant: str) -> None:
+    row = existing(call.store, "Host_driver", self)
+    require_live(call.store, row["host"])
+    if variant not in row["variants"]:
+        raise ApiError("INVALID_VALUE", "variant", variant)
+    _require_hardware(call.store, variant)
+    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+
+
+@operation("Driver_variant.select", built=False)
+def select_variant(call: Call, self: str) -> None:
+    driver = existing(call.store, "Host_driver", existing(call.store, "Driver_variant", self)["driver"])
+    require_live(call.store, driver["host"])
+    _require_hardware(call.store, self)
+    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+
+
+@operation("Host_driver.deselect", built=False)
+def deselect(call: Call, self: str) -> None:
+    require_live(call.store, existing(call.store, "Host_driver", self)["host"])
+    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+
+
+@operation("Host_driver.rescan", built=False)
+def rescan(call: Call, host: str) -> None:
+    require_live(call.store, host)
+    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
