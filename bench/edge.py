@@ -25,6 +25,7 @@ from bench.result import Result
 from services.api.edge.dispatcher import Answer, Caller, Outcome
 from services.api.edge.endpoint import Endpoint, Kind
 from services.api.edge.server import Edge
+from services.api.edge.tls import Certificates
 from services.api.edge.web import Health
 from services.api.wire import xmlrpc
 from services.api.wire.codec import Codec
@@ -76,7 +77,7 @@ async def run_edge(tell: Connection) -> None:
             consoles=nobody,
             facts=Nothing(),
             bus=nobody,
-            certificates=Path(folder),
+            certificates=Certificates(Path(folder)),
             is_coordinator=lambda host: True,
         )
         [opened] = await edge.listen(HOST, [Endpoint(HOST.uuid, Kind.PLAIN, HOST.address)])

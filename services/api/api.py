@@ -12,6 +12,7 @@ import msgspec
 from services.api.authentication import Authenticator
 from services.api.disks_in_motion import DisksInMotion
 from services.api.known_clients import KnownClients
+from services.api.timings import Timings
 from services.api.vm_state import SeenStates
 from shared.bus.interface import Bus
 from shared.config import HostConfig
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`role`: coordinator | member. `coordinator`: its address, for HOST_IS_SLAVE before the database is reached.
+    """`manage_host`: whether the machine itself may be changed: its clock, name, SSH server, power. `plugins`,
+    `extensions`: folders of programs (`docs/host-side.md`), which are killed after `program_timeout` seconds.
+
+    `role`: coordinator | member. `coordinator`: its address, for HOST_IS_SLAVE before the database is reached.
 
     `auth`: file | pam. `web_dir`: static files, "" for none. A port of 0 is not listened on.
     """
@@ -43,6 +47,10 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     auth: str = "file"
     pam_service: str = "xapi"
     web_dir: str = ""
+    manage_host: bool = False
+    plugins: str = "/etc/xapi.d/plugins"
+    extensions: str = "/etc/xapi.d/extensions"
+    program_timeout: float = 3600.0
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +76,7 @@ class Api:
     clients: KnownClients = field(default_factory=KnownClients)
     vm_states: SeenStates = field(default_factory=SeenStates)
     disks: DisksInMotion = field(default_factory=DisksInMotion)
+    timings: Timings = field(default_factory=Timings)
 
     @property
     def store(self) -> Store:

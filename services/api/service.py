@@ -24,6 +24,7 @@ from services.api.edge.web import Health
 from services.api.events import EventHub
 from services.api.execute import Executor
 from services.api.host_connect import HostConnect
+from services.api.host_side.service import HostSide
 from services.api.operations import message
 from services.api.placement import Placement
 from services.api.row_waiters import RowWaiters
@@ -71,6 +72,7 @@ class Core:
 
     api: Api
     dispatcher: XenApi
+    host_side: HostSide
 
 
 async def setup(service: Service) -> None:
@@ -82,13 +84,15 @@ async def setup(service: Service) -> None:
         consoles=ConsoleAccess(api),
         facts=_Facts(service, api),
         bus=service.bus,
-        certificates=service.state_dir / "certificates",
+        certificates=core.host_side.certificates,
         is_coordinator=lambda host: api.is_coordinator,
         site=Path(options.web_dir) if options.web_dir else None,
     )
     service.registry.register(edge.statistics)
     for host in service.hosts:
-        await edge.listen(host, _endpoints(options, host))
+        await edge.listen(host, _endpoints(options, host), https_only=_https_only(api, host))
+    core.host_side.doors = edge
+    service.spawn(core.host_side.catch_up(), "host side")
     service.on_stop(edge.close)
 
 
@@ -113,6 +117,8 @@ async def start(service: Service) -> Core:
     dispatcher = XenApi(api, api.hub, executor, service.config.trace_ratio)
     _count(service, api)
     service.spawn(replica.run(), "replica")
+    host_side = HostSide(service, api)
+    await host_side.serve()
     for host in service.hosts:
         await service.serve(XENAPI, _bus_calls(dispatcher, host), host=host.uuid)
     await replica.wait_ready()
@@ -120,7 +126,7 @@ async def start(service: Service) -> Core:
         api.database.term = api.store.term
         await _coordinate(service, api)
     service.on_stop(executor.close)
-    return Core(api, dispatcher)
+    return Core(api, dispatcher, host_side)
 
 
 def _endpoints(options: Options, host: HostConfig) -> list[Endpoint]:
@@ -132,6 +138,11 @@ def _endpoints(options: Options, host: HostConfig) -> list[Endpoint]:
     if options.unix_socket:
         found.append(Endpoint(host.uuid, Kind.UNIX, path=options.unix_socket))
     return found
+
+
+def _https_only(api: Api, host: HostConfig) -> bool:
+    row = api.store.row("host", api.store.ref_of_uuid("host", host.uuid) or "")
+    return row is not None and bool(row["https_only"])
 
 
 def _count(service: Service, api: Api) -> None:

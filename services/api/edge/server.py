@@ -40,7 +40,7 @@ class Edge:
         consoles: Consoles,
         facts: Facts,
         bus: Bus,
-        certificates: Path,
+        certificates: Certificates,
         is_coordinator: Callable[[str], bool],
         site: Path | None = None,
         https_only: bool = True,
@@ -50,7 +50,7 @@ class Edge:
         self.statistics = Statistics()
         self.dispatcher = dispatcher
         self.connections: set[Connection] = set()
-        self.certificates = Certificates(certificates)
+        self.certificates = certificates
         self._authenticator = authenticator
         self._consoles = consoles
         self._bus = bus
@@ -58,17 +58,25 @@ class Edge:
         self._is_coordinator = is_coordinator
         self._routers = {coordinator: Router(coordinator=coordinator) for coordinator in (True, False)}
         self._servers: list[asyncio.AbstractServer] = []
+        self._plain: dict[str, dict[Endpoint, asyncio.AbstractServer | None]] = {}
+        """Host to its ports for plain HTTP; None while they are closed."""
         self._sockets: list[Path] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def listen(self, host: HostConfig, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-        """Serves the endpoints of that host; gives them back with the ports that were chosen for 0.
+    async def listen(
+        self, host: HostConfig, endpoints: Sequence[Endpoint], *, https_only: bool = False
+    ) -> list[Endpoint]:
+        """Serves the endpoints of that host; gives them back with the ports that were chosen for 0. With `https_only`
+        those for plain HTTP stay closed for now.
 
         Raises `ListenError`, or `ConfigError` for a certificate that cannot be used.
         """
         _allow_open_files(self.limits.connections)
         opened = []
         for endpoint in endpoints:
+            if endpoint.kind is Kind.PLAIN and https_only:
+                self._plain.setdefault(host.uuid, {})[endpoint] = None
+                continue
             context = self.certificates.context(host) if endpoint.kind is Kind.TLS else None
             server = await listen(endpoint, lambda at=endpoint: Connection(self, at), context)  # type: ignore[misc]
             self._servers.append(server)
@@ -77,9 +85,28 @@ class Edge:
             else:
                 port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
                 endpoint = Endpoint(endpoint.host, endpoint.kind, endpoint.address, port)
+            if endpoint.kind is Kind.PLAIN:
+                self._plain.setdefault(host.uuid, {})[endpoint] = server
             log.info("%s listens for %s on %s", host.name, endpoint.kind.value, endpoint.path or _address(endpoint))
             opened.append(endpoint)
         return opened
+
+    async def https_only(self, host: str, value: bool) -> None:
+        """Closes that host's ports for plain HTTP, or opens them again; calls in progress are answered. Raises
+        `ListenError`.
+        """
+        for endpoint, server in self._plain.get(host, {}).items():
+            if value and server is not None:
+                self._plain[host][endpoint] = None
+                self._servers.remove(server)
+                server.close()
+                for connection in list(self.connections):
+                    if connection.endpoint.host == host and connection.endpoint.kind is Kind.PLAIN:
+                        connection.stop()
+            elif not value and server is None:
+                opened = await listen(endpoint, lambda at=endpoint: Connection(self, at), None)  # type: ignore[misc]
+                self._plain[host][endpoint] = opened
+                self._servers.append(opened)
 
     async def close(self, timeout: float = 5.0) -> None:
         """Stops listening, lets calls in progress finish for `timeout` seconds, then ends everything."""

@@ -1,6 +1,8 @@
-"""Certificates: one RSA key of the process and one self-signed certificate per host, made at first start.
+"""The certificates that hosts show: to clients, and (server name `pool`) to each other.
 
-RSA, because old clients (the stunnel of the xe program) know TLS 1.2 with ECDHE-RSA on secp384r1 and nothing else.
+At first start they are self-signed, with one RSA key of the process. RSA, because old clients (the stunnel of the xe
+program) know TLS 1.2 with ECDHE-RSA on secp384r1 and nothing else. Contexts are made once and loaded again when a
+certificate changes: connections go on, the next ones see the new certificate.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ import datetime
 import ipaddress
 import os
 import ssl
+from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 
 from cryptography import x509
@@ -16,74 +20,149 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
+from services.api.edge.client_trust import ClientTrust
 from shared.config import ConfigError, HostConfig
 
 KEY_BITS = 2048
 LIFETIME = datetime.timedelta(days=3650)
+POOL_NAME = "pool"
+"""The server name by which the pool's hosts ask for the certificate that they know."""
+
+_BEGIN_KEY = b"PRIVATE KEY-----"
+_END_KEY = b"-----END PRIVATE KEY-----\n"
+
+
+class Shown(Enum):
+    """To whom a certificate is shown. The value ends its file's name."""
+
+    CLIENTS = ".pem"
+    HOSTS = ".pool.pem"
 
 
 class Certificates:
-    """Keeps `key.pem` and `<host uuid>.pem` in `folder`. What is there is used; what is missing is made."""
+    """Keeps `key.pem`, `<host uuid>.pem` and `<host uuid>.pool.pem` in `folder`. What is there is used; what is missing
+    is made. A file that begins with a key has its own.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._contexts: dict[str, dict[Shown, ssl.SSLContext]] = {}
+        self._trust: ClientTrust | None = None
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def context(self, host: HostConfig) -> ssl.SSLContext:
         """What a TLS listener of that host needs. Raises `ConfigError` for files that cannot be used."""
-        key, certificate = self._key(), self._path(host)
-        if not certificate.exists():
-            _write(certificate, _self_signed(host, key))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_cert_chain(certificate, self._folder / "key.pem")
-        except (ssl.SSLError, OSError) as error:
-            raise ConfigError(
-                f"cannot use the certificate {certificate} with {self._folder / 'key.pem'}: {error}"
-            ) from None
-        return context
+        if host.uuid not in self._contexts:
+            made = {shown: ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for shown in Shown}
+            for shown, context in made.items():
+                context.minimum_version = ssl.TLSVersion.TLSv1_2
+                self._load(context, self._there(host, shown))
 
-    def pem(self, host: HostConfig) -> str:
-        """The certificate, as `host.get_server_certificate` gives it."""
-        return self._path(host).read_text()
+            def choose(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+                if name == POOL_NAME:
+                    connection.context = made[Shown.HOSTS]
+
+            made[Shown.CLIENTS].sni_callback = choose
+            if self._trust is not None:
+                self._trust.apply(made[Shown.CLIENTS])
+            self._contexts[host.uuid] = made
+        return self._contexts[host.uuid][Shown.CLIENTS]
+
+    def trust(self, trust: ClientTrust | None) -> None:
+        """Which certificates of clients count, from the next connection on; None: they are not asked for.
+
+        Raises `ConfigError`; then all is as before.
+        """
+        if trust is not None:
+            trust.apply(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        self._trust = trust
+        self._contexts.clear()  # an authority cannot be taken from a context again
+
+    def pem(self, host: HostConfig, shown: Shown = Shown.CLIENTS) -> str:
+        """The certificate and its chain, without a key."""
+        return _without_key(self._there(host, shown).read_bytes()).decode()
 
     def fingerprint(self, host: HostConfig, algorithm: str) -> str:
         """In lower-case hex. `algorithm`: sha-256 | sha-1."""
         digest: hashes.HashAlgorithm = hashes.SHA256() if algorithm == "sha-256" else hashes.SHA1()
-        return x509.load_pem_x509_certificate(self._path(host).read_bytes()).fingerprint(digest).hex()
+        return x509.load_pem_x509_certificate(self.pem(host).encode()).fingerprint(digest).hex()
 
-    def _path(self, host: HostConfig) -> Path:
-        return self._folder / f"{host.uuid}.pem"
+    def install(self, host: HostConfig, certificate: str, private_key: str, chain: str) -> None:
+        """Shows these to clients from the next connection on. Blocking. Raises `ConfigError`; then all is as before."""
+        key = _rsa_key(private_key.encode(), "the private key")
+        parts = (part.strip() + "\n" for part in (certificate, chain) if part.strip())
+        self._replace(host, Shown.CLIENTS, _key_pem(key) + "".join(parts).encode())
+
+    def self_sign(self, host: HostConfig, shown: Shown) -> None:
+        """Makes a new certificate with a new key. Blocking: seconds on a slow machine."""
+        key = rsa.generate_private_key(65537, KEY_BITS)
+        self._replace(host, shown, _key_pem(key) + _self_signed(host, key, shown))
+
+    def _replace(self, host: HostConfig, shown: Shown, content: bytes) -> None:
+        """Tried out before it is used."""
+        trial = self._path(host, shown).with_suffix(".trial")
+        _write(trial, content)
+        try:
+            self._load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), trial)
+            trial.replace(self._path(host, shown))
+        finally:
+            trial.unlink(missing_ok=True)
+        if host.uuid in self._contexts:
+            self._load(self._contexts[host.uuid][shown], self._path(host, shown))
+
+    def _load(self, context: ssl.SSLContext, path: Path) -> None:
+        own = _BEGIN_KEY in path.read_bytes()
+        key = path if own else self._folder / "key.pem"
+        try:
+            context.load_cert_chain(path, key)
+        except (ssl.SSLError, OSError) as error:
+            raise ConfigError(f"cannot use the certificate {path} with {key}: {error}") from None
+
+    def _there(self, host: HostConfig, shown: Shown) -> Path:
+        path = self._path(host, shown)
+        if not path.exists():
+            _write(path, _self_signed(host, self._key(), shown))
+        return path
+
+    def _path(self, host: HostConfig, shown: Shown) -> Path:
+        return self._folder / f"{host.uuid}{shown.value}"
 
     def _key(self) -> rsa.RSAPrivateKey:
         path = self._folder / "key.pem"
         if not path.exists():
             made = rsa.generate_private_key(65537, KEY_BITS)
-            _write(
-                path,
-                made.private_bytes(
-                    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-                ),
-            )
+            _write(path, _key_pem(made))
             return made
-        try:
-            key = serialization.load_pem_private_key(path.read_bytes(), None)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"{path} is not a private key: {error}") from None
-        if not isinstance(key, rsa.RSAPrivateKey):
-            raise ConfigError(f"{path} is not an RSA key")
-        return key
+        return _rsa_key(path.read_bytes(), str(path))
 
 
-def _self_signed(host: HostConfig, key: rsa.RSAPrivateKey) -> bytes:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host.address or host.name)])
-    now = datetime.datetime.now(datetime.UTC)
-    alternatives: list[x509.GeneralName] = [x509.DNSName(host.name)] if host.name.isascii() and host.name else []
+def _rsa_key(pem: bytes, what: str) -> rsa.RSAPrivateKey:
     try:
-        alternatives.append(x509.IPAddress(ipaddress.ip_address(host.address)))
-    except ValueError:
-        alternatives.append(x509.DNSName(host.address))
+        key = serialization.load_pem_private_key(pem, None)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{what} cannot be read: {error}") from None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise ConfigError(f"{what} is not an RSA key")
+    return key
+
+
+def _key_pem(key: rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _without_key(content: bytes) -> bytes:
+    head, end, rest = content.partition(_END_KEY)
+    return rest if end else head
+
+
+def _self_signed(host: HostConfig, key: rsa.RSAPrivateKey, shown: Shown) -> bytes:
+    """For clients it names the host's address, for hosts the host's uuid."""
+    common = host.address or host.name if shown is Shown.CLIENTS else host.uuid
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+    now = datetime.datetime.now(datetime.UTC)
+    alternatives = list(_names(host)) if shown is Shown.CLIENTS else [x509.DNSName(host.uuid)]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -97,6 +176,15 @@ def _self_signed(host: HostConfig, key: rsa.RSAPrivateKey) -> bytes:
         .sign(key, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _names(host: HostConfig) -> Iterator[x509.GeneralName]:
+    if host.name.isascii() and host.name:
+        yield x509.DNSName(host.name)
+    try:
+        yield x509.IPAddress(ipaddress.ip_address(host.address))
+    except ValueError:
+        yield x509.DNSName(host.address)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -11,6 +11,7 @@ import uvloop
 
 from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.server import Edge
+from services.api.edge.tls import Certificates
 from shared.config import HostConfig
 from tests.api.edge.fakes import Client, FakeAuthenticator, FakeBus, FakeConsoles, FakeDispatcher, FakeFacts, unverified
 
@@ -34,7 +35,7 @@ class Running:
             consoles=self.consoles,
             facts=self.facts,
             bus=self.bus,  # type: ignore[arg-type]
-            certificates=folder / "tls",
+            certificates=Certificates(folder / "tls"),
             is_coordinator=lambda host: self.coordinator,
             **options,
         )
