@@ -4,19 +4,25 @@ The database process and every replica hold one `Store` each and apply the same 
 
 A stored reference (`VBD.VM`) maintains a list on the other side (`VM.VBDs`): the list object of a row is the index
 itself, kept even while the row it belongs to does not exist, so the order in which rows arrive does not matter.
+
+A state of a row never changes: what changes a row gives it a new map of fields and new lists. Whoever holds
+`Row.fields` keeps one state, across any wait.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any, Final
 
+from shared.columns import Columns
 from shared.contracts.db import Delta, RowChange, RowCreated, RowDeleted, RowModified, SnapshotRow
 from shared.datamodel import model
 from shared.datamodel.schema import Class
 from shared.errors import ApiError
+from shared.frozen import EMPTY_LIST, FrozenList
 
 NULL: Final = "OpaqueRef:NULL"
 TOMBSTONES: Final = 512
@@ -27,7 +33,7 @@ HISTORY: Final = 65536
 
 
 class Row:
-    """`fields`: every field of the class, derived ones included; never changed in place by readers.
+    """`fields`: every field of the class, derived ones included, in the model's order. Replaced on change, as a whole.
 
     `created`, `modified`: generations. `fragments`: encodings of this very state, for whoever reads it; dropped on
     change.
@@ -93,12 +99,7 @@ def _links() -> dict[str, _Links]:
 
 LINKS: Final = _links()
 
-_CONTAINERS = (list, dict)
-
-
-def _own(value: Any) -> Any:
-    """A container of a change belongs to whoever made the change."""
-    return value.copy() if isinstance(value, _CONTAINERS) else value
+COLUMNS: Final = {name: Columns(cls, LINKS[name].derived) for name, cls in model.classes.items()}
 
 
 class Store:
@@ -111,7 +112,10 @@ class Store:
         self.term = 0
         self.by_uuid: dict[str, tuple[str, str]] = {}
         self.by_ref: dict[str, str] = {}
-        self._referrers: dict[tuple[str, str], dict[str, list[str]]] = {}
+        self._referrers: dict[tuple[str, str], dict[str, FrozenList]] = {}
+        """Of a derived field (class, name): the list of each row that has any, whether the row exists or not."""
+        self._arriving: dict[tuple[str, str], dict[str, list[str]]] = {}
+        """The same while rows are loaded, in the opposite order."""
         self._history: deque[tuple[int, str, str]] = deque(maxlen=HISTORY)
 
     # ---- reading
@@ -170,11 +174,33 @@ class Store:
 
     def load(self, rows: Iterable[SnapshotRow], generation: int, term: int) -> None:
         """Fills an empty store."""
+        self.add(rows)
+        self.complete(generation, term)
+
+    def add(self, rows: Iterable[SnapshotRow]) -> None:
+        """Fills an empty store, part by part; `complete` follows the last one."""
         for item in rows:
             if item.cls not in self.tables:
                 continue
-            row = self._insert(item.cls, item.ref, item.fields, item.created)
+            ref = intern(item.ref)
+            row = self._insert(item.cls, ref, item.fields, item.created)
             row.modified = item.modified
+            for name, target in LINKS[item.cls].one_many.items():
+                to = row.fields[name]
+                if to and to != NULL and target[0] in self.tables:
+                    self._arriving.setdefault(target, {}).setdefault(to, []).append(ref)
+
+    def complete(self, generation: int, term: int) -> None:
+        """All rows are there."""
+        for (cls, name), lists in self._arriving.items():
+            rows = self.tables[cls].rows
+            kept = self._referrers.setdefault((cls, name), {})
+            for to, refs in lists.items():
+                refs.reverse()
+                kept[to] = FrozenList(refs)
+                if to in rows:
+                    rows[to].fields[name] = kept[to]
+        self._arriving.clear()
         self.generation, self.term = generation, term
         for table in self.tables.values():
             table.touched = max((row.modified for row in table.rows.values()), default=0)
@@ -194,12 +220,14 @@ class Store:
         cls, ref = change.cls, change.ref
         table = self.tables[cls]
         if isinstance(change, RowCreated):
+            ref = intern(ref)
             row = self._insert(cls, ref, change.fields, generation)
             table.touched = generation
             touched[cls, ref] = Touched(cls, ref, "add", row)
             links = LINKS[cls]
-            for name, (to_cls, _) in links.one_many.items():
-                self._touch(to_cls, row.fields[name], generation, touched)
+            for name, target in links.one_many.items():
+                self._link(target, row.fields[name], ref)
+                self._touch(target[0], row.fields[name], generation, touched)
             for name, target in links.many_many.items():
                 for other in row.fields[name]:
                     self._propagate(target, other, ref, True, generation, touched)
@@ -208,13 +236,13 @@ class Store:
         else:
             self._modify(change, generation, touched)
 
-    def _insert(self, cls: str, ref: str, values: Mapping[str, Any], generation: int) -> Row:
-        table, links = self.tables[cls], LINKS[cls]
-        fields: dict[str, Any] = {}
-        for name, declared in table.cls.fields.items():
-            fields[name] = _own(values[name]) if name in values else declared.initial()
-        for name in links.derived:
-            fields[name] = self._referrers.setdefault((cls, name), {}).setdefault(ref, [])
+    def _insert(self, cls: str, ref: str, values: dict[str, Any], generation: int) -> Row:
+        """A new row and its indexes; whoever calls links it to others."""
+        table = self.tables[cls]
+        fields = COLUMNS[cls].row(values)
+        for name in LINKS[cls].derived:
+            if (lists := self._referrers.get((cls, name))) is not None and ref in lists:
+                fields[name] = lists[ref]
         row = Row(fields, generation, generation)
         table.rows[ref] = row
         self.by_ref[ref] = cls
@@ -222,8 +250,6 @@ class Store:
             self.by_uuid[uuid] = (cls, ref)
         if "name_label" in fields:
             table.by_name.setdefault(fields["name_label"], {})[ref] = None
-        for name, target in links.one_many.items():
-            self._link(target, fields[name], ref)
         return row
 
     def _modify(self, change: RowModified, generation: int, touched: dict[tuple[str, str], Touched]) -> None:
@@ -232,9 +258,9 @@ class Store:
         row = table.rows.get(ref)
         if row is None:
             return
-        links = LINKS[cls]
-        for name, value in change.fields.items():
-            old = row.fields[name]
+        links, columns = LINKS[cls], COLUMNS[cls]
+        for name, given in change.fields.items():
+            old, value = row.fields[name], columns.value(name, given)
             if name in links.one_many:
                 target = links.one_many[name]
                 self._unlink(target, old, ref)
@@ -248,7 +274,7 @@ class Store:
             elif name == "uuid":
                 self.by_uuid.pop(old, None)
                 self.by_uuid[value] = (cls, ref)
-            row.fields[name] = _own(value)
+            row.fields = {**row.fields, name: value}
         self._touch(cls, ref, generation, touched)
 
     def _delete(self, cls: str, ref: str, generation: int, touched: dict[tuple[str, str], Touched]) -> None:
@@ -265,11 +291,7 @@ class Store:
             self._unlink(target, row.fields[name], ref)
             self._touch(target[0], row.fields[name], generation, touched)
         for name, target in links.many_many.items():
-            self._propagate_set(target, row.fields[name], [], ref, generation, touched)
-        for name in links.derived:
-            if not row.fields[name]:
-                self._referrers[cls, name].pop(ref, None)
-            row.fields[name] = list(row.fields[name])  # the index may go on changing; this last state does not
+            self._propagate_set(target, row.fields[name], EMPTY_LIST, ref, generation, touched)
         table.tombstones.append((row.created, generation, ref))
         if len(table.tombstones) >= TOMBSTONES:
             for _ in range(TOMBSTONES // 2):
@@ -298,20 +320,30 @@ class Store:
 
     def _link(self, target: tuple[str, str], to: str, ref: str) -> None:
         if to and to != NULL and target[0] in self.tables:
-            self._referrers.setdefault(target, {}).setdefault(to, []).insert(0, ref)
+            lists = self._referrers.setdefault(target, {})
+            self._refer(target, to, FrozenList((ref, *lists.get(to, ()))))
 
     def _unlink(self, target: tuple[str, str], to: str, ref: str) -> None:
-        index = self._referrers.get(target, {})
-        if to in index and ref in index[to]:
-            index[to].remove(ref)
-            if not index[to] and to not in self.tables[target[0]].rows:
-                del index[to]
+        members = self._referrers.get(target, {}).get(to, EMPTY_LIST)
+        if ref in members:
+            self._refer(target, to, FrozenList([member for member in members if member != ref]))
+
+    def _refer(self, target: tuple[str, str], to: str, members: FrozenList) -> None:
+        """Gives a row, or the one that may come under that reference, a new list of those that refer to it."""
+        cls, name = target
+        if members:
+            self._referrers[target][to] = members
+        else:
+            del self._referrers[target][to]
+        row = self.tables[cls].rows.get(to)
+        if row is not None:
+            row.fields = {**row.fields, name: members or EMPTY_LIST}
 
     def _propagate_set(
         self,
         target: tuple[str, str],
-        old: list[str],
-        new: list[str],
+        old: Sequence[str],
+        new: Sequence[str],
         ref: str,
         generation: int,
         touched: dict[tuple[str, str], Touched],
@@ -338,7 +370,7 @@ class Store:
         if row is None or (ref in row.fields[name]) == present:
             return
         members = [member for member in row.fields[name] if member != ref]
-        row.fields[name] = [ref, *members] if present else members
+        row.fields = {**row.fields, name: FrozenList([ref, *members] if present else members)}
         self._touch(cls, other, generation, touched)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shared.contracts.db import Delta, RowChange, RowCreated, RowDeleted, RowModified
+from shared.datamodel import model
 from shared.store import NULL, TOMBSTONES, Store, Touched
 
 
@@ -127,6 +129,44 @@ def test_a_change_drops_the_encodings_of_the_row() -> None:
     apply(store, vbd("x", "a"))
     assert store.find("VM", "a").fragments == {}  # type: ignore[union-attr]
     assert store.find("VM", "b").fragments == {"xml": b"old"}  # type: ignore[union-attr]
+
+
+def test_who_holds_the_fields_of_a_row_keeps_that_state() -> None:
+    store = Store()
+    apply(store, vm("a", tags=["one"]), vbd("x", "a"))
+    held = store.rows("VM")["a"]
+    before = dict(held)
+    apply(store, RowModified(cls="VM", ref="a", fields={"tags": ["two"], "name_label": "w"}), vbd("y", "a"))
+    assert held == before
+    held = store.rows("VM")["a"]
+    assert held != before
+    apply(store, RowDeleted(cls="VBD", ref="x"), RowDeleted(cls="VM", ref="a"))
+    assert held["VBDs"] == ["y", "x"]
+
+
+def test_rows_hold_equal_values_once_and_nobody_can_change_them() -> None:
+    store = Store()
+    apply(store, vm("a", tags=["one"], platform={"nx": "true"}), vm("b", tags=["one"], platform={"nx": "true"}))
+    first, second = store.rows("VM")["a"], store.rows("VM")["b"]
+    for name in ("tags", "platform", "VBDs", "current_operations"):
+        assert first[name] is second[name]
+    with pytest.raises(TypeError):
+        first["tags"].append("two")
+    with pytest.raises(TypeError):
+        first["VBDs"].insert(0, "x")
+    with pytest.raises(TypeError):
+        first["platform"].update(nx="false")
+    with pytest.raises(TypeError):
+        first["current_operations"].setdefault("task", "start")
+    assert (copy.deepcopy(first["tags"]), {**first["platform"]}) == (["one"], {"nx": "true"})
+    copy.copy(first["tags"]).append("two")
+
+
+def test_the_fields_of_a_row_are_in_the_models_order_whatever_was_given() -> None:
+    store = Store()
+    apply(store, RowCreated(cls="VM", ref="a", fields={"tags": [], "uuid": "u", "nothing": 1, "VBDs": ["x"]}))
+    apply(store, RowModified(cls="VM", ref="a", fields={"name_label": "w"}), vbd("x", "a"))
+    assert list(store.rows("VM")["a"]) == list(model.classes["VM"].fields)
 
 
 REFS = st.sampled_from([f"r{number}" for number in range(6)])
