@@ -75,6 +75,7 @@ async def run_edge(tell: Connection) -> None:
             dispatcher=Constant(),
             authenticator=nobody,
             consoles=nobody,
+            handlers=nobody,
             facts=Nothing(),
             bus=nobody,
             certificates=Certificates(Path(folder)),

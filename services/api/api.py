@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from services.api.authentication import Authenticator
+from services.api.blob_files import BlobFiles
 from services.api.disks_in_motion import DisksInMotion
 from services.api.known_clients import KnownClients
 from services.api.timings import Timings
@@ -67,6 +68,7 @@ class Api:
     executor: Executor = field(init=False)
     placement: Placement = field(init=False)
     waiters: RowWaiters = field(init=False)
+    blobs: BlobFiles = field(init=False)
     turns: Turns = field(default_factory=Turns)
     """Of the locks on an object: conflicts are for writers in other processes."""
     running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)

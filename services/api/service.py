@@ -16,6 +16,8 @@ from services.api.access import Access, ConsoleAccess
 from services.api.allowed import Publisher
 from services.api.api import Api, Options
 from services.api.authentication import authenticator
+from services.api.blob_files import BlobFiles
+from services.api.blob_keeper import BlobKeeper
 from services.api.dispatch import XenApi
 from services.api.edge.dispatcher import Answer, Caller, Waiting
 from services.api.edge.endpoint import Endpoint, Kind
@@ -23,6 +25,7 @@ from services.api.edge.server import Edge
 from services.api.edge.web import Health
 from services.api.events import EventHub
 from services.api.execute import Executor
+from services.api.handlers.serving import HandlerTable
 from services.api.host_connect import HostConnect
 from services.api.host_side.service import HostSide
 from services.api.operations import message
@@ -78,10 +81,14 @@ class Core:
 async def setup(service: Service) -> None:
     core = await start(service)
     api, options = core.api, core.api.options
+    access = Access(api)
+    handlers = HandlerTable(api, access)
+    await handlers.begin()
     edge = Edge(
         dispatcher=core.dispatcher,
-        authenticator=Access(api),
+        authenticator=access,
         consoles=ConsoleAccess(api),
+        handlers=handlers,
         facts=_Facts(service, api),
         bus=service.bus,
         certificates=core.host_side.certificates,
@@ -113,6 +120,7 @@ async def start(service: Service) -> Core:
     api.hub = EventHub(api)
     api.placement = Placement(api)
     api.waiters = RowWaiters(replica)
+    api.blobs = BlobFiles(service.state_dir / "blobs")
     executor = api.executor = Executor()
     dispatcher = XenApi(api, api.hub, executor, service.config.trace_ratio)
     _count(service, api)
@@ -164,6 +172,8 @@ async def _coordinate(service: Service, api: Api) -> None:
     publisher = Publisher(api)
     vm_events = VmEvents(api)
     hosts = HostConnect(api, vm_events)
+    blobs = BlobKeeper(api)
+    await blobs.begin()
     await vm_events.subscribe()
     await hosts.subscribe()
     progress = _ProgressWriter(api)
@@ -172,6 +182,7 @@ async def _coordinate(service: Service, api: Api) -> None:
     service.spawn(vm_events.run(), "VM events")
     service.spawn(progress.run(), "task progress")
     service.spawn(sweep(api), "sweep")
+    service.spawn(blobs.run(), "blob files")
     service.on_stop(hosts.close)
 
 

@@ -191,6 +191,9 @@ class Pool:
     def core(self) -> api_service.Core:
         return self._apis[0][1]
 
+    def core_of(self, host: int) -> api_service.Core:
+        return self._apis[host][1]
+
     @property
     def api(self) -> Api:
         return self.core.api

@@ -18,6 +18,7 @@ from services.api.edge.dispatcher import Answer, Caller, Dispatcher, HttpRefusal
 from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.handlers import METHODS, Handler, Router, Runs
 from services.api.edge.statistics import Statistics
+from services.api.edge.stream import ClientGone, Stream
 from services.api.wire import jsonrpc, xmlrpc
 from services.api.wire.codec import Call, Codec
 from services.api.wire.raw import Malformed, RawParams
@@ -39,6 +40,15 @@ class Exchange:
         self.caller = caller
         self.body = body
         self._connection = connection
+        self._stream: Stream | None = None
+
+    @property
+    def stream(self) -> Stream:
+        """The rest of the request's body and the reply to it, for what is too large to be held."""
+        if self._stream is None:
+            limits = self._connection.limits
+            self._stream = Stream(self, limits.stream, limits.linger)
+        return self._stream
 
     @property
     def secure(self) -> bool:
@@ -103,7 +113,7 @@ class Connection(asyncio.Protocol):
         self._head: http.Head
         self._row: Handler
         self._caller: Caller
-        limits = owner.limits
+        self.limits = limits = owner.limits
         self._header_limit = {
             Kind.PLAIN: limits.header_plain,
             Kind.TLS: limits.header_tls,
@@ -203,7 +213,7 @@ class Connection(asyncio.Protocol):
                 self.fail(500, f"The HTTP headers could not be parsed: {error}.")
                 return False
             except HttpRefusal as refusal:
-                self.fail(refusal.status, refusal.text)
+                self._refuse(refusal)
                 return False
         del buffer[: end + len(http.END)]
         return True
@@ -308,7 +318,7 @@ class Connection(asyncio.Protocol):
 
     def _answer_failure(self, call: Call, error: Exception) -> None:
         if isinstance(error, HttpRefusal):
-            self.fail(error.status, error.text)
+            self._refuse(error)
             return
         if isinstance(error, ApiError):
             description = error.description
@@ -352,28 +362,50 @@ class Connection(asyncio.Protocol):
     # ---- everything else
 
     async def _exchange(self, exchange: Exchange) -> None:
+        failure: Exception | None = None
         try:
             await self._owner.serve(exchange)
-        except HttpRefusal as refusal:
-            self.fail(refusal.status, refusal.text, realm=exchange.row.name)
-        except ApiError as error:
-            status = _STATUS.get(error.code, 500)
-            text = "" if status == 401 else pages.api_error(error.description)
-            self.fail(status, text, realm=exchange.row.name)
+        except ClientGone as gone:
+            log.info("%s: %s", exchange.row.name, gone)
+            exchange.stream.abort()
         except Exception as error:
-            log.exception("%s failed", exchange.row.name)
-            self.fail(500, f"{type(error).__name__}: {error}")
-        if self._state is _State.BUSY:
-            self.fail(500, f"{exchange.row.name} gave no answer.")
+            failure = error
+            if not isinstance(error, HttpRefusal | ApiError):
+                log.exception("%s failed", exchange.row.name)
+        stream = exchange.stream
+        if stream.taken:
+            if failure is not None and stream.started:
+                stream.abort()
+            else:
+                await stream.end(self._failure(failure, exchange.row.name) if failure is not None else b"")
+        elif self._state is _State.BUSY:
+            self._refuse(failure or HttpRefusal(500, f"{exchange.row.name} gave no answer."), exchange.row.name)
+
+    def _failure(self, error: Exception, realm: str) -> bytes:
+        """The whole reply that tells of an error. `realm`: of a 401."""
+        refusal = _as_refusal(error)
+        self._owner.statistics.pages[refusal.status] += 1
+        head = getattr(self, "_head", None)
+        http10 = head is not None and head.http10
+        if refusal.location:
+            return pages.redirect(refusal.location)
+        if refusal.bare:
+            return pages.refusal(refusal.status, http10=refusal.http10)
+        realm = (refusal.realm or realm) if refusal.status == 401 else ""
+        return pages.error(refusal.status, refusal.text, http10=http10, realm=realm)
 
     def take_over(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader = asyncio.StreamReader(limit=HIGH_WATER, loop=self._loop)
         protocol = _Taken(reader, self)
         writer = asyncio.StreamWriter(self._transport, protocol, reader, self._loop)
-        self._pass_on(protocol)
+        gone = self._transport.is_closing()
+        if gone:
+            self._state = _State.GONE
+        else:
+            self._pass_on(protocol)
         if self._buffer:
             reader.feed_data(bytes(self._buffer))
-        if self._eof:
+        if self._eof or gone:
             reader.feed_eof()
         return reader, writer
 
@@ -393,18 +425,16 @@ class Connection(asyncio.Protocol):
 
     # ---- ends
 
-    def fail(self, status: int, text: str = "", *, realm: str = "") -> None:
+    def fail(self, status: int, text: str = "") -> None:
+        """Sends an error page and closes."""
+        self._refuse(HttpRefusal(status, text))
+
+    def _refuse(self, error: Exception, realm: str = "") -> None:
         """Sends an error and closes; in a while if the client may still be sending, as closing at once would reset."""
         if self._state in (_State.CLOSING, _State.GONE) or self._transport.is_closing():
             return
-        self._owner.statistics.pages[status] += 1
-        head = getattr(self, "_head", None)
-        http10 = head is not None and head.http10
-        if status == 400 and not text:
-            self._transport.write(pages.refusal(status, http10=http10))
-        else:
-            self._transport.write(pages.error(status, text, http10=http10, realm=realm if status == 401 else ""))
-        all_read = self._state is not _State.HEAD and not self._buffer and (self._row.body or not self._head.length)
+        self._transport.write(self._failure(error, realm))
+        all_read = self._state is not _State.HEAD and not self._buffer and (self._row.body or self._head.bodiless)
         self._stop_watching()
         self._state = _State.CLOSING
         if all_read or self._eof:
@@ -461,6 +491,16 @@ class _Taken(asyncio.StreamReaderProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._connection.connection_lost(exc)
+
+
+def _as_refusal(error: Exception) -> HttpRefusal:
+    """What went wrong, in HTTP's terms."""
+    if isinstance(error, HttpRefusal):
+        return error
+    if isinstance(error, ApiError):
+        status = _STATUS.get(error.code, 500)
+        return HttpRefusal(status, "" if status == 401 else pages.api_error(error.description))
+    return HttpRefusal(500, f"{type(error).__name__}: {error}")
 
 
 _STATUS = {

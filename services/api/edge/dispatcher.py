@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from services.api.wire.codec import Codec
 from services.api.wire.raw import RawParams
+from shared.errors import ApiError, internal_error
+
+if TYPE_CHECKING:
+    from services.api.edge.connection import Exchange
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -67,12 +71,31 @@ Outcome = Answer | Waiting | Coroutine[Any, Any, Answer]
 
 
 class HttpRefusal(Exception):
-    """An answer in HTTP's own terms. `text`: for people, on the page that goes with an error."""
+    """An answer in HTTP's own terms. `text`: for people, on the page that goes with an error. `bare`: no page at all.
 
-    def __init__(self, status: int, text: str = "") -> None:
+    `http10`: the reply says so whatever the client speaks. `location`: where a 302 sends it. `realm`: of a 401, when
+    it is not the handler's name. `error`: how a task that came with the request fails.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        text: str = "",
+        *,
+        bare: bool = False,
+        http10: bool = False,
+        location: str = "",
+        realm: str = "",
+        error: ApiError | None = None,
+    ) -> None:
         self.status = status
         self.text = text
-        super().__init__(status, text)
+        self.bare = bare
+        self.http10 = http10
+        self.location = location
+        self.realm = realm
+        self.error = error or internal_error(text or f"HTTP {status}")
+        super().__init__(status, text or location)
 
 
 class Dispatcher(Protocol):
@@ -113,6 +136,33 @@ class Authenticator(Protocol):
 
         Raises SESSION_INVALID or SESSION_AUTHENTICATION_FAILED (answered 401) or RBAC_PERMISSION_DENIED (403).
         """
+        ...
+
+
+class Handlers(Protocol):
+    """What serves the rows of the handler table that are neither calls, nor pages, nor consoles.
+
+    A task that the client brought (`task_id`) is always told how the request has ended, redirects and refused logins
+    excepted.
+    """
+
+    async def serve(self, exchange: Exchange, session: str) -> None:
+        """Serves a request for a session ("": root over the Unix socket, or a row that anybody may use).
+
+        Raises `HttpRefusal` or `ApiError` (401, 403, else 500): a page before the reply has begun, later a reset.
+        """
+        ...
+
+    def refuse(self, exchange: Exchange) -> None:
+        """What a row that is not built yet has to say against the arguments. Raises as `serve` does."""
+        ...
+
+    async def failed(self, exchange: Exchange, session: str, error: HttpRefusal | ApiError) -> None:
+        """The request was refused by what the table says."""
+        ...
+
+    async def forbidden(self, exchange: Exchange, credential: Credential, error: ApiError) -> None:
+        """Whoever asks may not use this row."""
         ...
 
 

@@ -11,7 +11,8 @@ class Limits(msgspec.Struct, frozen=True):
     """`header_*`: bytes of a request's head; browsers need more than the original's 1024, and pages are on TLS only.
 
     Seconds: `first_read` between reads of a connection's first request, `first_total` for all of it, `stall` between
-    reads of a later one, `linger` for a client to read an error before the connection goes.
+    reads of a later one, `linger` for a client to read an error before the connection goes, `stream` between two bytes
+    of a handler's body or reply.
     """
 
     header_plain: int = 1024
@@ -21,6 +22,7 @@ class Limits(msgspec.Struct, frozen=True):
     first_total: float = 60.0
     stall: float = 60.0
     linger: float = 2.0
+    stream: float = 600.0
     connections: int = 12_000
 
 

@@ -22,6 +22,7 @@ class Runs(Enum):
     CONSOLE = "a console's bytes, both ways"
     CONSOLE_WEBSOCKET = "a console's bytes in websocket frames"
     WEB = "pages"
+    HANDLER = "a handler of its own (`services.api.handlers`)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Handler:
     `role`: the lowest that may use it; "" needs no login at all; "local root" is the Unix socket only.
     `client_cert`: the role of that name may too. `required`: groups of arguments, one of each must be there (else 400).
     `optional`: the others. `coordinator`: not there at all on members. `body`: bytes read before it runs, at most.
+    `task`: it makes itself a task, named after it, unless the client brought one. `chunked`: the status that refuses
+    a chunked body.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Handler:
     coordinator: bool = False
     client_cert: bool = False
     body: int = 0
+    task: bool = False
+    chunked: int = 500
 
     @property
     def permission(self) -> str:
@@ -63,7 +68,6 @@ _RRD = Missing("Performance data is not served over HTTP yet.")
 _UPDATES = Missing("Updates and repositories are not there yet.")
 _PROXY = Missing("Local services are not proxied yet.")
 _UPKEEP = Missing("Backup, logs and reports are not there yet.")
-_BLOBS = Missing("Blobs are not there yet.")
 _REPLACED = Missing("Hosts replicate the database over the message bus.")
 
 _RRDS = {
@@ -108,7 +112,7 @@ HANDLERS: Final[tuple[Handler, ...]] = (
     Handler("get_root", "GET", "/", Runs.WEB, "The host's web pages."),
     Handler("get_health", "GET", "/health", Runs.WEB, "Whether the host's API is ready."),
     Handler("get_metrics", "GET", "/metrics", Runs.WEB, "Counters for Prometheus."),
-    Handler("get_docs", "GET", "/docs", Runs.WEB, "This table, to read."),
+    Handler("get_docs", "GET", "/docs", Runs.WEB, "The XenAPI reference, to read."),
     Handler("get_openapi", "GET", "/openapi.json", Runs.WEB, "This table, for programs."),
     # ---- consoles
     Handler("connect_console", "CONNECT", "/console", Runs.CONSOLE, "A VM's console.", "vm-operator",
@@ -131,8 +135,8 @@ HANDLERS: Final[tuple[Handler, ...]] = (
             ("include_dom0", "include_vhd_parents", "export_snapshots", "excluded_device_types")),
     Handler("get_export_raw_vdi", "GET", "/export_raw_vdi", _DATA, "A disk's content.", "vm-admin", (("vdi",),),
             ("format", "base")),
-    Handler("get_blob", "GET", "/blob", _BLOBS, "A blob; without login if it is public.", "", _REF),
-    Handler("put_blob", "PUT", "/blob", _BLOBS, "A blob's new content.", "vm-power-admin", _REF),
+    Handler("get_blob", "GET", "/blob", Runs.HANDLER, "A blob; without login if it is public.", "", _REF),
+    Handler("put_blob", "PUT", "/blob", Runs.HANDLER, "A blob's new content.", "vm-power-admin", _REF),
     Handler("put_messages", "PUT", "/messages", Missing("Messages come over the message bus."),
             "Messages from another pool.", "vm-power-admin", (("cls",), ("uuid",))),
     # ---- performance data

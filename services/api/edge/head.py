@@ -43,6 +43,13 @@ class Head:
         self.chunked = "transfer-encoding" in headers
         self.keep_alive = not http10 and headers.get("connection", "").lower() != "close"
 
+    @property
+    def bodiless(self) -> bool:
+        """Whether nothing follows the head. Without a length, a body that is put or posted ends with the connection."""
+        if self.length is None:
+            return self.method not in ("PUT", "POST") and not self.chunked
+        return not self.length
+
     def query(self) -> dict[str, str]:
         """The arguments; the first of duplicates."""
         return first_of(self.query_pairs())

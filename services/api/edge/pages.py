@@ -80,6 +80,16 @@ def refusal(status: int, *, http10: bool = False) -> bytes:
     return _reply(status, _closing(), http10)
 
 
+def redirect(url: str) -> bytes:
+    """Another host has to serve this."""
+    return _reply(302, [*_closing(), f"Location: {_one_line(url)}"], False)
+
+
+def head(status: int, headers: Sequence[tuple[str, str]], *, http10: bool = False) -> bytes:
+    """The head of a handler's own reply."""
+    return _reply(status, [f"{name}: {_one_line(value)}" for name, value in headers], http10)
+
+
 def api_error(description: Sequence[str]) -> str:
     """An API error on a page: `CODE: [ p1; p2 ]`."""
     return f"{description[0]}: [ {'; '.join(description[1:])} ]"

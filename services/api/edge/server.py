@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import logging
 import resource
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
 from services.api.edge import cli, console
 from services.api.edge.connection import Connection, Exchange
 from services.api.edge.credentials import credential
-from services.api.edge.dispatcher import Authenticator, Consoles, Dispatcher, HttpRefusal
+from services.api.edge.dispatcher import Authenticator, Consoles, Credential, Dispatcher, Handlers, HttpRefusal
 from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.handlers import Handler, Missing, Router, Runs
 from services.api.edge.listeners import listen
@@ -22,6 +22,7 @@ from services.api.edge.tls import Certificates
 from services.api.edge.web import Facts, Web
 from shared.bus.interface import Bus
 from shared.config import HostConfig
+from shared.errors import ApiError, internal_error
 
 log = logging.getLogger("edge")
 
@@ -38,6 +39,7 @@ class Edge:
         dispatcher: Dispatcher,
         authenticator: Authenticator,
         consoles: Consoles,
+        handlers: Handlers,
         facts: Facts,
         bus: Bus,
         certificates: Certificates,
@@ -53,6 +55,7 @@ class Edge:
         self.certificates = certificates
         self._authenticator = authenticator
         self._consoles = consoles
+        self._handlers = handlers
         self._bus = bus
         self._web = Web(facts, site=site, https_only=https_only)
         self._is_coordinator = is_coordinator
@@ -149,34 +152,62 @@ class Edge:
             self.statistics.commands += 1
             await cli.serve(exchange, self._bus)
         elif not row.role:
-            _check_arguments(exchange)
             await self._run(exchange, "")
         else:
             await self._serve_restricted(exchange, row)
 
     async def _serve_restricted(self, exchange: Exchange, row: Handler) -> None:
-        found = credential(exchange.head, trusted=exchange.caller.trusted)
+        caller = exchange.caller
+        found = credential(exchange.head, trusted=caller.trusted, certificate=caller.certificate)
         if found is None or (row.role == "local root" and not exchange.caller.trusted):
             raise HttpRefusal(401)
-        async with self._authenticator.session(exchange.caller, found, row.permission) as session:
-            _check_arguments(exchange)
+        async with self._session(exchange, found) as session:
             await self._run(exchange, session)
+
+    @contextlib.asynccontextmanager
+    async def _session(self, exchange: Exchange, found: Credential) -> AsyncIterator[str]:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                entered = self._authenticator.session(exchange.caller, found, exchange.row.permission)
+                session = await stack.enter_async_context(entered)
+            except ApiError as error:
+                if error.code == "RBAC_PERMISSION_DENIED":
+                    await self._handlers.forbidden(exchange, found, error)
+                raise
+            yield session
 
     async def _run(self, exchange: Exchange, session: str) -> None:
         runs = exchange.row.runs
-        if isinstance(runs, Missing):
-            raise HttpRefusal(501, runs.reason)
-        self.statistics.consoles += 1
         if runs is Runs.CONSOLE:
+            self.statistics.consoles += 1
             await console.serve(exchange, self._consoles, session)
         elif runs is Runs.CONSOLE_WEBSOCKET:
+            self.statistics.consoles += 1
             await console.serve_websocket(exchange, self._consoles, session)
+        else:
+            try:
+                self._check(exchange)
+            except (HttpRefusal, ApiError) as error:
+                await self._handlers.failed(exchange, session, error)
+                raise
+            await self._handlers.serve(exchange, session)
+
+    def _check(self, exchange: Exchange) -> None:
+        """What the table says against the request. Raises `HttpRefusal` or `ApiError`."""
+        row, query = exchange.row, exchange.head.query()
+        for group in row.required:
+            if all(name not in query for name in group):
+                error = internal_error(f"{row.name} needs the argument {' or '.join(group)}")
+                raise HttpRefusal(400, bare=True, error=error)
+        if exchange.head.chunked:
+            raise HttpRefusal(row.chunked, "Chunked bodies are not supported here.", error=_CHUNKED.get(row.chunked))
+        if isinstance(row.runs, Missing):
+            self._handlers.refuse(exchange)
+            raise HttpRefusal(501, row.runs.reason, error=ApiError("NOT_IMPLEMENTED", row.permission))
 
 
-def _check_arguments(exchange: Exchange) -> None:
-    query = exchange.head.query()
-    if any(all(name not in query for name in group) for group in exchange.row.required):
-        raise HttpRefusal(400)
+_CHUNKED = dict.fromkeys((403, 404), ApiError("IMPORT_ERROR_CANNOT_HANDLE_CHUNKED"))
+"""The error for a task: those two statuses are those of imports."""
 
 
 def _address(endpoint: Endpoint) -> str:

@@ -13,7 +13,16 @@ from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.server import Edge
 from services.api.edge.tls import Certificates
 from shared.config import HostConfig
-from tests.api.edge.fakes import Client, FakeAuthenticator, FakeBus, FakeConsoles, FakeDispatcher, FakeFacts, unverified
+from tests.api.edge.fakes import (
+    Client,
+    FakeAuthenticator,
+    FakeBus,
+    FakeConsoles,
+    FakeDispatcher,
+    FakeFacts,
+    FakeHandlers,
+    unverified,
+)
 
 HOST = HostConfig(uuid="host-1", name="host1", address="127.0.0.1")
 
@@ -25,6 +34,7 @@ class Running:
         self.dispatcher = FakeDispatcher()
         self.authenticator = FakeAuthenticator()
         self.consoles = FakeConsoles()
+        self.handlers = FakeHandlers()
         self.facts = FakeFacts()
         self.bus = FakeBus()
         self.socket = folder / "xapi"
@@ -33,6 +43,7 @@ class Running:
             dispatcher=self.dispatcher,
             authenticator=self.authenticator,
             consoles=self.consoles,
+            handlers=self.handlers,
             facts=self.facts,
             bus=self.bus,  # type: ignore[arg-type]
             certificates=Certificates(folder / "tls"),

@@ -8,9 +8,10 @@ import contextlib
 import re
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from services.api.edge.connection import Exchange
 from services.api.edge.dispatcher import (
     Answer,
     Basic,
@@ -106,6 +107,30 @@ class FakeAuthenticator:
             yield "OpaqueRef:session"
         finally:
             self.ended += 1
+
+
+class FakeHandlers:
+    """`body`: what a handler does with a request; as it is, it answers 200 with nothing."""
+
+    def __init__(self) -> None:
+        self.body: Callable[[Exchange, str], Awaitable[None]] = self._nothing
+        self.refused: list[HttpRefusal | ApiError] = []
+        self.forbade: list[ApiError] = []
+
+    async def _nothing(self, exchange: Exchange, session: str) -> None:
+        await exchange.stream.start([("content-length", "0"), ("connection", "close")])
+
+    async def serve(self, exchange: Exchange, session: str) -> None:
+        await self.body(exchange, session)
+
+    def refuse(self, exchange: Exchange) -> None:
+        pass
+
+    async def failed(self, exchange: Exchange, session: str, error: HttpRefusal | ApiError) -> None:
+        self.refused.append(error)
+
+    async def forbidden(self, exchange: Exchange, credential: Credential, error: ApiError) -> None:
+        self.forbade.append(error)
 
 
 class FakeConsoles:

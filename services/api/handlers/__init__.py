@@ -1,0 +1,17 @@
+"""What the HTTP handlers do that are neither calls nor pages nor consoles: one module per noun.
+
+A module registers its functions by `handler.handler`, under the names of their rows in `services.api.edge.handlers`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+MODULES: Final = ("blob",)
+
+
+def load() -> None:
+    """Registers every handler."""
+    for name in MODULES:
+        import_module(f"services.api.handlers.{name}")
