@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -45,6 +46,8 @@ class Replica:
         self._syncing = True
         self._announced = 0
         """Generation the database was at when it was last asked."""
+        self._heard = time.monotonic()
+        """When the database said something for the last time."""
         self._wanted = asyncio.Event()
         self._ready = asyncio.Event()
 
@@ -57,6 +60,11 @@ class Replica:
     @property
     def ready(self) -> bool:
         return self._ready.is_set()
+
+    @property
+    def silence(self) -> float:
+        """Seconds since anything was heard of the database, which is asked every few seconds."""
+        return time.monotonic() - self._heard
 
     async def wait_ready(self) -> None:
         """Until the first snapshot is in."""
@@ -87,6 +95,7 @@ class Replica:
             status = await self._bus.call(DB_STATUS, Empty())
         except ApiError:
             return  # it is away; whoever needs it waits for it
+        self._heard = time.monotonic()
         store = self.store
         if status.term != store.term:
             self.resync(f"the database is at term {status.term}, not {store.term}")
@@ -104,6 +113,7 @@ class Replica:
         self._wanted.set()
 
     def _on_delta(self, delta: Delta, _: str) -> None:
+        self._heard = time.monotonic()
         if self._syncing:
             self._early.append(delta)
         else:
@@ -148,6 +158,7 @@ class Replica:
                     delay = min(delay * 2, 2.0)
         finally:
             telling.cancel()
+        self._heard = time.monotonic()
         old, self.store = self.store, fresh
         self.resyncs += 1
         touched = _difference(old, fresh)

@@ -8,7 +8,17 @@ from contextlib import asynccontextmanager
 from services.api import roles, sessions
 from services.api.api import Api
 from services.api.decisions.rows import is_null
-from services.api.edge.dispatcher import Basic, Caller, Credential, HttpRefusal, PoolSecret, Session, Trusted
+from services.api.edge.dispatcher import (
+    Basic,
+    Caller,
+    Certificate,
+    Credential,
+    HttpRefusal,
+    PoolSecret,
+    Session,
+    Trusted,
+)
+from services.api.identity import certified, is_certified
 from shared.contracts import vm as contract
 from shared.errors import ApiError
 
@@ -22,22 +32,32 @@ class Access:
     @asynccontextmanager
     async def session(self, caller: Caller, credential: Credential, permission: str) -> AsyncIterator[str]:
         """Raises SESSION_INVALID, SESSION_AUTHENTICATION_FAILED, RBAC_PERMISSION_DENIED, HOST_IS_SLAVE."""
+        api = self._api
         match credential:
             case Session(ref):
-                roles.require(self._api, ref, permission)
+                roles.require(api, ref, permission)
                 yield ref
-            case PoolSecret():
-                raise ApiError("SESSION_AUTHENTICATION_FAILED", "", "hosts of this pool do not log in over HTTP")
+                return
             case Trusted():
                 yield ""
+                return
+            case PoolSecret(secret):
+                sessions.check_pool_secret(api, caller, secret, "localhost")
+                host = api.store.ref_of_uuid("host", caller.host) or api.host_ref
+                own = await sessions.open_pool_session(api, caller, host)
             case Basic(user, password):
                 originator = f"{caller.user_agent} using Basic auth"
-                ref = await sessions.login(self._api, caller, user, password, originator)
-                try:
-                    roles.require(self._api, ref, permission)
-                    yield ref
-                finally:
-                    await sessions.logout(self._api, ref)
+                own = await sessions.login(api, caller, user, password, originator)
+            case Certificate():
+                if not is_certified(api, caller):
+                    raise ApiError("SESSION_AUTHENTICATION_FAILED", "", "Client certificates do not count any more.")
+                originator = f"{caller.user_agent} using a certificate"
+                own = await sessions.open_session(api, caller, certified(""), originator)
+        try:
+            roles.require(api, own, permission)
+            yield own
+        finally:
+            await sessions.logout(api, own)
 
 
 class ConsoleAccess:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from services.api.authentication import Authenticator
+from services.api.authentication import Authenticator, PoolSecrets
 from services.api.blob_files import BlobFiles
 from services.api.disks_in_motion import DisksInMotion
+from services.api.failed_logins import FailedLogins
 from services.api.known_clients import KnownClients
+from services.api.local_sessions import LocalSessions
 from services.api.timings import Timings
 from services.api.vm_state import SeenStates
 from shared.bus.interface import Bus
@@ -36,7 +38,10 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `role`: coordinator | member. `coordinator`: its address, for HOST_IS_SLAVE before the database is reached.
 
-    `auth`: file | pam. `web_dir`: static files, "" for none. A port of 0 is not listened on.
+    `auth`: file | pam. `pool_secret_file`: "" for none, then no other host can log in. `web_dir`: static files, ""
+    for none. A port of 0 is not listened on. `internal_address`: the host's on its internal management network, "" for
+    none. `proxies`: networks, separated by commas, whose connections may begin with who the client is (PROXY v1).
+    `client_authorities`: PEM file of the CAs that may sign clients' certificates.
     """
 
     role: str = "coordinator"
@@ -47,11 +52,15 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password_file: str = ""
     auth: str = "file"
     pam_service: str = "xapi"
+    pool_secret_file: str = ""
     web_dir: str = ""
     manage_host: bool = False
     plugins: str = "/etc/xapi.d/plugins"
     extensions: str = "/etc/xapi.d/extensions"
     program_timeout: float = 3600.0
+    internal_address: str = ""
+    proxies: str = "127.0.0.0/8, ::1"
+    client_authorities: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +85,9 @@ class Api:
     sessions_used: dict[str, float] = field(default_factory=dict)
     """Session to the Unix time of its last call, since that was last written down."""
     clients: KnownClients = field(default_factory=KnownClients)
+    pool_secrets: PoolSecrets = field(default_factory=lambda: PoolSecrets(None))
+    local_sessions: LocalSessions = field(default_factory=LocalSessions)
+    failed_logins: FailedLogins = field(default_factory=FailedLogins)
     vm_states: SeenStates = field(default_factory=SeenStates)
     disks: DisksInMotion = field(default_factory=DisksInMotion)
     timings: Timings = field(default_factory=Timings)

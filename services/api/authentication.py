@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from shared import passwords
+from shared import passwords, pool_secret
 from shared.errors import ApiError, internal_error
 
 log = logging.getLogger("api.authentication")
@@ -107,6 +107,31 @@ class Pam:
 
     async def change(self, user: str, password: str) -> None:
         raise ApiError("CHANGE_PASSWORD_REJECTED", "passwords of system accounts are changed on the host")
+
+
+class PoolSecrets:
+    """The pool's secrets, read again whenever their file has changed."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] = (0, 0)
+        self._secrets: list[str] = []
+
+    def accepts(self, given: str) -> bool:
+        """False without a file. Raises INTERNAL_ERROR for one that cannot be used."""
+        return pool_secret.matches(given, self._current())
+
+    def _current(self) -> list[str]:
+        if self._path is None:
+            return []
+        try:
+            status = self._path.stat()
+            stamp = status.st_mtime_ns, status.st_ino
+            if stamp != self._stamp:
+                self._secrets, self._stamp = pool_secret.read(self._path), stamp
+        except (OSError, ValueError) as error:
+            raise internal_error(f"the pool secret cannot be read: {error}") from error
+        return self._secrets
 
 
 def authenticator(auth: str, password_file: str, pam_service: str) -> Authenticator:

@@ -103,7 +103,7 @@ class Call:
             "created": clock.now(),
             "finished": clock.EPOCH,
             "status": "pending",
-            "session": self.session or NULL,
+            "session": self.session if self.store.row("session", self.session) is not None else NULL,
             "resident_on": self.api.host_ref,
             "progress": 0.0,
             "allowed_operations": ["cancel"],

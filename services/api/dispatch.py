@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.api import events, implicit, operations, roles, sessions, unwritten
+from services.api import emergency, events, implicit, operations, roles, sessions, unwritten
 from services.api.api import Api
 from services.api.call import Call, sync_name
 from services.api.edge.dispatcher import Answer, Caller, HttpRefusal, Outcome, Waiting
@@ -26,6 +26,9 @@ from shared.datamodel.types import STRING, VOID, RefType, SetType, Type
 from shared.errors import ApiError, internal_error
 
 TASK_REF: Final = RefType("task")
+
+LOCAL_ON_SOCKET: Final = emergency.ANSWERED | {m.wire_name for m in model.messages.values() if m.local_on_member}
+"""Calls over its Unix socket that a member does not pass on. As sent, like `emergency.ANSWERED`."""
 
 EXTENSION: Final = model.messages["host.call_extension"]
 """What a method that nobody knows is taken for: a program that was added to the host."""
@@ -80,12 +83,16 @@ class XenApi:
 
     def call(self, caller: Caller, method: str, params: RawParams, codec: Codec) -> Outcome:
         try:
+            if not self._api.is_coordinator and method not in emergency.ANSWERED:
+                reason = emergency.reason(self._api, caller.host)
+                if reason is not None:
+                    return Answer(error=reason.description, early=True)
             if method == LIST_METHODS or method.startswith(ALIVE):
                 return _of_the_system(method, params, codec)
             target = self._target(method)
             if target is None:
                 return self._unknown(method, params)
-            if caller.trusted and not self._api.is_coordinator and _is_coordinators(target.message):
+            if not self._api.is_coordinator and self._passes_on(caller, method):
                 return self._to_coordinator(caller, method, params, target, codec)
             return self._dispatch(caller, method, target, params, codec)
         except ApiError as error:
@@ -107,6 +114,10 @@ class XenApi:
             raise ApiError("Fault", f"No async mode for this operation (rpc: {message.wire_name})")
         if target.read is not None and not target.asynchronous:
             return Answer(value=target.read(self._api.store, arguments, codec))
+        if not self._api.is_coordinator and self._is_coordinators(method, message, session):
+            if sessions.is_local(self._api, session):
+                return self._in_pool_session(caller, method, params, target, codec)
+            return self._to_coordinator(caller, method, params, target, codec)
         call = Call(self._api, caller, message, method, session)
         if _waits(message):
             return Waiting(self._wait(call, arguments, codec))
@@ -156,14 +167,47 @@ class XenApi:
             roles.require(self._api, session, message_permission(EXTENSION))
         raise ApiError("MESSAGE_METHOD_UNKNOWN", sync_name(method))
 
+    # ---- what a member does not do itself
+
+    def _passes_on(self, caller: Caller, method: str) -> bool:
+        """Whether a member does not even look at the call: it came over the Unix socket or the internal network."""
+        if caller.trusted:
+            return method not in LOCAL_ON_SOCKET
+        internal = self._api.options.internal_address
+        return bool(internal) and caller.host_header == internal and method not in emergency.ANSWERED
+
+    def _is_coordinators(self, method: str, message: Message, session: str) -> bool:
+        """Whether only the coordinator carries it out, where locks and tasks are: all that is not a look-up."""
+        if not message.session or message.cls == "event" or method in emergency.ANSWERED:
+            return False
+        return not (message.wire_name == "session.logout" and sessions.is_local(self._api, session))
+
+    async def _in_pool_session(
+        self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec
+    ) -> Answer:
+        """Nobody else knows a local session: the call goes on in one of this host's own, which ends with it."""
+        try:
+            own = await sessions.open_pool_session(self._api, caller, self._api.host_ref)
+            try:
+                passed = RawParams([own, *params.values[1:]])
+                return await self._forwarded(caller, method, passed, target, codec)
+            finally:
+                await sessions.logout(self._api, own)
+        except ApiError as error:
+            return failure(error)
+
     def _to_coordinator(self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec) -> Outcome:
-        """A call over a member's Unix socket is the coordinator's: it goes there over the bus, as it came."""
+        """It goes there over the bus, as it came."""
         forwarded = self._forwarded(caller, method, params, target, codec)
         return Waiting(forwarded) if _waits(target.message) else forwarded
 
     async def _forwarded(self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec) -> Answer:
         request = XenApiCall(
-            method=method, params=params.values, trusted=True, user_agent=caller.user_agent, address=caller.address
+            method=method,
+            params=params.values,
+            trusted=caller.trusted,
+            user_agent=caller.user_agent,
+            address=caller.address,
         )
         try:
             master = self._api.uuid_of("host", self._api.pool()["master"])
@@ -180,11 +224,6 @@ class XenApi:
 def _waits(message: Message) -> bool:
     """For events: the answer comes when there are some, and is not of the type that the model gives."""
     return message.wire_name in ("event.from", "event.next")
-
-
-def _is_coordinators(message: Message) -> bool:
-    """Whether a member passes the call on: all but what it answers itself. Sessions are the coordinator's."""
-    return not message.local_on_member or message.wire_name == "session.login_with_password"
 
 
 def _encode(codec: Codec, type_: Type, value: Any) -> bytes:

@@ -11,13 +11,15 @@ from pathlib import Path
 import orjson
 from prometheus_client import Gauge, generate_latest
 
-from services.api import exposition, locking, sessions, tasks
+from services.api import exposition, failed_logins, locking, sessions, tasks
 from services.api.access import Access, ConsoleAccess
 from services.api.allowed import Publisher
 from services.api.api import Api, Options
-from services.api.authentication import authenticator
+from services.api.authentication import PoolSecrets, authenticator
 from services.api.blob_files import BlobFiles
 from services.api.blob_keeper import BlobKeeper
+from services.api.client_trust import ClientTrustFollower
+from services.api.decisions import session_limits
 from services.api.dispatch import XenApi
 from services.api.edge.dispatcher import Answer, Caller, Waiting
 from services.api.edge.endpoint import Endpoint, Kind
@@ -47,6 +49,9 @@ log = logging.getLogger("api")
 
 SWEEP = 30.0
 """Seconds between two passes over old sessions, tasks and locks nobody holds."""
+
+PATIENCE = 5.0
+"""Seconds that a member waits for the rows before it answers without them, in emergency mode."""
 
 
 class _Facts:
@@ -94,17 +99,23 @@ async def setup(service: Service) -> None:
         certificates=core.host_side.certificates,
         is_coordinator=lambda host: api.is_coordinator,
         site=Path(options.web_dir) if options.web_dir else None,
+        proxies=options.proxies,
     )
     service.registry.register(edge.statistics)
     for host in service.hosts:
         await edge.listen(host, _endpoints(options, host), https_only=_https_only(api, host))
+    if api.is_coordinator:
+        ClientTrustFollower(api, edge).begin()
     core.host_side.doors = edge
     service.spawn(core.host_side.catch_up(), "host side")
     service.on_stop(edge.close)
 
 
 async def start(service: Service) -> Core:
-    """Everything behind the edge; returns when the rows are there and what an earlier process left is settled."""
+    """Everything behind the edge; returns when the rows are there and what an earlier process left is settled.
+
+    A member that does not get them in time returns without: it has to be there to be repaired.
+    """
     options = service.options(Options)
     if options.role not in ("coordinator", "member"):
         raise ConfigError(f"option role must be coordinator or member, not {options.role!r}")
@@ -116,6 +127,7 @@ async def start(service: Service) -> Core:
         hosts=service.hosts,
         options=options,
         authenticator=authenticator(options.auth, options.password_file, options.pam_service),
+        pool_secrets=PoolSecrets(Path(options.pool_secret_file) if options.pool_secret_file else None),
     )
     api.hub = EventHub(api)
     api.placement = Placement(api)
@@ -129,12 +141,23 @@ async def start(service: Service) -> Core:
     await host_side.serve()
     for host in service.hosts:
         await service.serve(XENAPI, _bus_calls(dispatcher, host), host=host.uuid)
-    await replica.wait_ready()
+    service.spawn(failed_logins.run(api), "failed logins")
     if api.is_coordinator:
+        await replica.wait_ready()
         api.database.term = api.store.term
         await _coordinate(service, api)
+    else:
+        await _wait_awhile(replica)
     service.on_stop(executor.close)
     return Core(api, dispatcher, host_side)
+
+
+async def _wait_awhile(replica: Replica) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await replica.wait_ready()
+    except TimeoutError:
+        log.warning("no rows after %.0f s: starting in emergency mode", PATIENCE)
 
 
 def _endpoints(options: Options, host: HostConfig) -> list[Endpoint]:
@@ -245,8 +268,7 @@ async def sweep(api: Api) -> None:
             await api.database.transact(sessions.in_use(api, now))
         except ApiError as error:
             log.warning("the use of sessions is not written: %s", error)
-        ended = {ref: None for ref in (*sessions.expired(api, now), *sessions.surplus(api.store))}
-        old: list[Change] = [Delete(cls="session", ref=ref) for ref in ended]
+        old: list[Change] = [Delete(cls="session", ref=ref) for ref in session_limits.ended(api.store, now)]
         old += [Delete(cls="task", ref=ref) for ref in tasks.collectable(api, now, progress)]
         old += [Delete(cls="message", ref=ref) for ref in message.surplus(api.store)]
         progress = {ref: row["progress"] for ref, row in api.store.rows("task").items()}

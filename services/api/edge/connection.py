@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from enum import Enum, auto
 from typing import Any, Protocol, cast
 
 from services.api.edge import head as http
 from services.api.edge import pages
+from services.api.edge.client_trust import ClientTrust
 from services.api.edge.dispatcher import Answer, Caller, Dispatcher, HttpRefusal, Waiting
 from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.handlers import METHODS, Handler, Router, Runs
+from services.api.edge.peer import Network, Peer
 from services.api.edge.statistics import Statistics
 from services.api.edge.stream import ClientGone, Stream
 from services.api.wire import jsonrpc, xmlrpc
@@ -52,7 +54,8 @@ class Exchange:
 
     @property
     def secure(self) -> bool:
-        return self._connection.endpoint.kind is not Kind.PLAIN
+        """Whether nobody between the client and this host can read it."""
+        return self.caller.secure or self.caller.trusted
 
     def take_over(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """The connection as a pair of streams; no HTTP from here on. What the client sent ahead is read first."""
@@ -70,6 +73,8 @@ class Owner(Protocol):
     statistics: Statistics
     dispatcher: Dispatcher
     connections: set[Connection]
+    proxies: Sequence[Network]
+    trust: ClientTrust | None
 
     def router(self, host: str) -> Router: ...
 
@@ -125,9 +130,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         self._transport = transport
-        peer = transport.get_extra_info("peername")
-        self._address = peer[0].removeprefix("::ffff:") if isinstance(peer, tuple) else ""
         owner = self._owner
+        self.peer = Peer(transport, self.endpoint, owner.proxies, owner.trust)
         owner.statistics.accepted += 1
         owner.statistics.open += 1
         owner.connections.add(self)
@@ -195,6 +199,8 @@ class Connection(asyncio.Protocol):
     def _take_head(self) -> bool:
         """Whether a head was complete and acceptable."""
         buffer = self._buffer
+        if self.peer.undecided and not self._take_preamble():
+            return False
         while buffer[:2] == b"\r\n":
             del buffer[:2]
         end = buffer.find(http.END)
@@ -217,6 +223,17 @@ class Connection(asyncio.Protocol):
                 return False
         del buffer[: end + len(http.END)]
         return True
+
+    def _take_preamble(self) -> bool:
+        """Whether what follows is a request: nothing, or all that a proxy says first, has been taken away."""
+        try:
+            taken = self.peer.take_preamble(self._buffer)
+        except http.HeadError as error:
+            self.fail(500, f"The HTTP headers could not be parsed: {error}.")
+            return False
+        if self.peer.secure:
+            self._header_limit = self._owner.limits.header_tls
+        return taken
 
     def _read_head(self, raw: bytes) -> None:
         self._head_bytes = b""
@@ -242,9 +259,10 @@ class Connection(asyncio.Protocol):
         extra = {n[len(OTHER_CONFIG) :]: v for n, v in head.headers.items() if n.startswith(OTHER_CONFIG)}
         return Caller(
             host=self.endpoint.host,
-            address=self._address,
+            address=self.peer.address,
             trusted=self.endpoint.kind is Kind.UNIX,
-            secure=self.endpoint.kind is Kind.TLS,
+            secure=self.peer.secure,
+            certificate=self.peer.certificate,
             user_agent=get("user-agent", ""),
             originator=get("originator", ""),
             traceparent=get("traceparent", ""),

@@ -5,7 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 
-from services.api.edge.dispatcher import Basic, Credential, HttpRefusal, PoolSecret, Session, Trusted
+from services.api.edge.dispatcher import (
+    Basic,
+    Certificate,
+    Credential,
+    HttpRefusal,
+    PoolSecret,
+    Session,
+    Trusted,
+)
 from services.api.edge.head import Head
 
 
@@ -14,8 +22,11 @@ def argument(head: Head, name: str) -> str:
     return head.cookies().get(name) or head.query().get(name, "")
 
 
-def credential(head: Head, *, trusted: bool) -> Credential | None:
-    """None: there is none. An Authorization that is not Basic is refused with 500, as the original does."""
+def credential(head: Head, *, trusted: bool, certificate: bool = False) -> Credential | None:
+    """None: there is none. `trusted`, `certificate`: as of the `Caller`.
+
+    An Authorization that is not Basic is refused with 500, as the original does.
+    """
     if trusted:
         return Trusted()
     if session := argument(head, "session_id"):
@@ -24,7 +35,7 @@ def credential(head: Head, *, trusted: bool) -> Credential | None:
         return PoolSecret(secret)
     authorization = head.headers.get("authorization")
     if authorization is None:
-        return None
+        return Certificate() if certificate else None
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
         raise HttpRefusal(500, f"Authorization by {scheme} is not supported")

@@ -24,7 +24,8 @@ class Caller(msgspec.Struct, frozen=True):
     """Who calls, as far as the connection tells.
 
     `host`: uuid of the host whose address was used. `address`: the client's IP, "" for the Unix socket.
-    `trusted`: it came over the host's Unix socket and is root. `secure`: it came over TLS.
+    `trusted`: it came over the host's Unix socket and is root. `secure`: it came over TLS. `certificate`: the client
+    proved with one that it has the name which the pool asks of clients.
     `task`, `subtask_of`: refs from the headers `task-id` and `subtask-of`. `host_header`: the name the client used.
     `thumbprint`: what `x-xenapi-request-host-certificate-thumbprint` asks for, such as `sha-256:master`.
     `other_config`: from the headers `x-http-other-config-<key>`.
@@ -34,6 +35,7 @@ class Caller(msgspec.Struct, frozen=True):
     address: str = ""
     trusted: bool = False
     secure: bool = False
+    certificate: bool = False
     user_agent: str = ""
     originator: str = ""
     traceparent: str = ""
@@ -125,7 +127,11 @@ class Trusted(msgspec.Struct, frozen=True, tag=True):
     """The Unix socket: root without a password."""
 
 
-Credential = Session | PoolSecret | Basic | Trusted
+class Certificate(msgspec.Struct, frozen=True, tag=True):
+    """The client's own, which the pool's settings accept."""
+
+
+Credential = Session | PoolSecret | Basic | Trusted | Certificate
 
 
 class Authenticator(Protocol):

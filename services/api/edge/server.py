@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from services.api.edge import cli, console
+from services.api.edge.client_trust import ClientTrust, ListenerContext
 from services.api.edge.connection import Connection, Exchange
 from services.api.edge.credentials import credential
 from services.api.edge.dispatcher import Authenticator, Consoles, Credential, Dispatcher, Handlers, HttpRefusal
 from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.handlers import Handler, Missing, Router, Runs
 from services.api.edge.listeners import listen
+from services.api.edge.peer import Network, networks
 from services.api.edge.statistics import Statistics
 from services.api.edge.tls import Certificates
 from services.api.edge.web import Facts, Web
 from shared.bus.interface import Bus
-from shared.config import HostConfig
+from shared.config import ConfigError, HostConfig
 from shared.errors import ApiError, internal_error
 
 log = logging.getLogger("edge")
@@ -30,7 +32,8 @@ log = logging.getLogger("edge")
 class Edge:
     """All listeners of the process, for one host or many.
 
-    `is_coordinator`: whether that host (uuid) is the pool's coordinator now; members lack a few paths.
+    `is_coordinator`: whether that host (uuid) is the pool's coordinator now; members lack a few paths. `proxies`:
+    networks that are believed about whom they speak for (`peer`). `trust`: which clients' certificates count.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Edge:
         is_coordinator: Callable[[str], bool],
         site: Path | None = None,
         https_only: bool = True,
+        proxies: str = "",
         limits: Limits | None = None,
     ) -> None:
         self.limits = limits or Limits()
@@ -53,6 +57,11 @@ class Edge:
         self.dispatcher = dispatcher
         self.connections: set[Connection] = set()
         self.certificates = certificates
+        self.trust: ClientTrust | None = None
+        try:
+            self.proxies: Sequence[Network] = networks(proxies)
+        except ValueError as error:
+            raise ConfigError(f"option proxies: {error}") from None
         self._authenticator = authenticator
         self._consoles = consoles
         self._handlers = handlers
@@ -80,7 +89,7 @@ class Edge:
             if endpoint.kind is Kind.PLAIN and https_only:
                 self._plain.setdefault(host.uuid, {})[endpoint] = None
                 continue
-            context = self.certificates.context(host) if endpoint.kind is Kind.TLS else None
+            context = self._context(host) if endpoint.kind is Kind.TLS else None
             server = await listen(endpoint, lambda at=endpoint: Connection(self, at), context)  # type: ignore[misc]
             self._servers.append(server)
             if endpoint.kind is Kind.UNIX:
@@ -110,6 +119,20 @@ class Edge:
                 opened = await listen(endpoint, lambda at=endpoint: Connection(self, at), None)  # type: ignore[misc]
                 self._plain[host][endpoint] = opened
                 self._servers.append(opened)
+
+    def _context(self, host: HostConfig) -> ListenerContext:
+        return ListenerContext.of(lambda: self.certificates.context(host))
+
+    def trust_clients(self, trust: ClientTrust | None) -> None:
+        """From now on these certificates count, or none. Connections whose certificate counted before end.
+
+        Raises `ConfigError` for authorities that cannot be used; then nothing has changed.
+        """
+        self.certificates.trust(trust)
+        self.trust = trust
+        for connection in list(self.connections):
+            if connection.peer.certificate:
+                connection.stop()
 
     async def close(self, timeout: float = 5.0) -> None:
         """Stops listening, lets calls in progress finish for `timeout` seconds, then ends everything."""

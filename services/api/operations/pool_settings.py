@@ -41,12 +41,6 @@ def set_https_only(call: Call, self: str, value: bool) -> None:
         raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
-@operation("pool.disable_client_certificate_auth")
-def disable_client_certificate_auth(call: Call, self: str) -> None:
-    """It cannot have been enabled."""
-    existing(call.store, "pool", self)
-
-
 @operation("pool.set_custom_uefi_certificates", built=False)
 def set_custom_uefi_certificates(call: Call, self: str, value: str) -> None:
     existing(call.store, "pool", self)

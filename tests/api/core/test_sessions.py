@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from services.api import clock, service, sessions
+from services.api.decisions import session_limits
 from shared.contracts.db import Create, Update
 from shared.store import NULL
 from tests.api.harness import Client, Pool, error_of
@@ -55,7 +56,7 @@ async def test_a_session_that_is_used_stays_and_an_idle_one_goes(
 ) -> None:
     """`last_active` follows use, at most every ten minutes; after a day without use the session ends."""
     idle = (await pool.login()).session
-    long_ago = clock.stamp(time.time() - sessions.IDLE_LIMIT - 60)
+    long_ago = clock.stamp(time.time() - session_limits.IDLE_LIMIT - 60)
     old: list[Any] = [
         Update(cls="session", ref=ref, fields={"last_active": long_ago}) for ref in (client.session, idle)
     ]
@@ -86,13 +87,13 @@ async def test_a_session_with_an_unfinished_task_does_not_expire(pool: Pool, cli
     gates = [host.hold("vm.start") for host in pool.hosts]
     starting = client.begin("VM.start", vm, False, False)
     await asyncio.wait([asyncio.ensure_future(gate.reached.wait()) for gate in gates], return_when="FIRST_COMPLETED")
-    long_ago = clock.stamp(time.time() - sessions.IDLE_LIMIT - 60)
+    long_ago = clock.stamp(time.time() - session_limits.IDLE_LIMIT - 60)
     await pool.write(Update(cls="session", ref=client.session, fields={"last_active": long_ago}))
-    assert client.session not in sessions.expired(pool.api, time.time())
+    assert client.session not in session_limits.ended(pool.store, time.time())
     for gate in gates:
         gate.open()
     await starting
-    assert client.session in sessions.expired(pool.api, time.time())
+    assert client.session in session_limits.ended(pool.store, time.time())
 
 
 async def test_too_many_sessions_of_one_originator_push_out_the_one_idle_longest(pool: Pool, client: Client) -> None:
@@ -115,13 +116,13 @@ async def test_too_many_sessions_of_one_originator_push_out_the_one_idle_longest
             for number in range(count)
         ]
 
-    await pool.write(*rows("tests", sessions.LIMITS["originator"]), *rows("", sessions.LIMITS["root"] + 2))
-    gone = set(sessions.surplus(pool.store))
-    oldest = sessions.LIMITS["originator"] - 1
+    await pool.write(*rows("tests", session_limits.LIMITS["originator"]), *rows("", session_limits.LIMITS["root"] + 2))
+    gone = set(session_limits.ended(pool.store, time.time()))
+    oldest = session_limits.LIMITS["originator"] - 1
     assert gone == {
         f"OpaqueRef:tests{oldest}",  # the fixture's own session has this originator too
-        f"OpaqueRef:{sessions.LIMITS['root']}",
-        f"OpaqueRef:{sessions.LIMITS['root'] + 1}",
+        f"OpaqueRef:{session_limits.LIMITS['root']}",
+        f"OpaqueRef:{session_limits.LIMITS['root'] + 1}",
     }
 
 

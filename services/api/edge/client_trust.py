@@ -1,0 +1,68 @@
+"""Which certificates of clients count, and a TLS context that can be exchanged while it is in use."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from shared.config import ConfigError
+
+
+class ClientTrust(msgspec.Struct, frozen=True):
+    """Certificates count that one of `authorities` (PEM) has signed and that are made out to `name`."""
+
+    authorities: str
+    name: str
+
+    def apply(self, context: ssl.SSLContext) -> None:
+        """Has clients asked for a certificate; those without one go on. Raises `ConfigError`.
+
+        A certificate that nobody vouches for ends the handshake: OpenSSL goes on only where the application takes the
+        verification over, and Python's has no way for that.
+        """
+        try:
+            context.load_verify_locations(cadata=self.authorities)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigError(f"cannot use the authorities for clients' certificates: {error}") from None
+        context.verify_mode = ssl.CERT_OPTIONAL
+
+    def accepts(self, certificate: Mapping[str, Any] | None) -> bool:
+        """`certificate`: verified, as `getpeercert` gives it; None or empty when the client has shown none."""
+        if not certificate or not self.name:
+            return False
+        names = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
+        if not names:
+            subject = [pair for part in certificate.get("subject", ()) for pair in part]
+            names = [value for kind, value in subject if kind == "commonName"]
+        return any(_is_name(self.name.lower(), name.lower()) for name in names)
+
+
+def _is_name(name: str, pattern: str) -> bool:
+    """A pattern's first label may be `*`, for any one label (RFC 6125)."""
+    if not pattern.startswith("*."):
+        return name == pattern
+    first, dot, rest = name.partition(".")
+    return bool(first and dot) and rest == pattern[2:]
+
+
+class ListenerContext(ssl.SSLContext):
+    """What a listener holds; each new connection is wrapped by what `choose` gives then.
+
+    Loops ask the context they were given for every connection's TLS, and take nothing but an `SSLContext`.
+    """
+
+    choose: Callable[[], ssl.SSLContext]
+
+    @staticmethod
+    def of(choose: Callable[[], ssl.SSLContext]) -> ListenerContext:
+        """Raises what `choose` raises, the first time."""
+        choose()
+        made = ListenerContext(ssl.PROTOCOL_TLS_SERVER)
+        made.choose = choose
+        return made
+
+    def wrap_bio(self, *args: Any, **named: Any) -> ssl.SSLObject:
+        return self.choose().wrap_bio(*args, **named)

@@ -1,0 +1,20 @@
+"""Messages that a host answers when it has lost its coordinator, without looking at the database."""
+
+from __future__ import annotations
+
+from services.api import emergency
+from services.api.call import Call
+from services.api.operation import operation
+
+
+@operation("host.is_in_emergency_mode")
+def is_in_emergency_mode(call: Call) -> bool:
+    return emergency.reason(call.api, call.caller.host) is not None
+
+
+@operation("host.local_assert_healthy")
+def local_assert_healthy(call: Call) -> None:
+    """Raises why it is in emergency mode."""
+    reason = emergency.reason(call.api, call.caller.host)
+    if reason is not None:
+        raise reason
