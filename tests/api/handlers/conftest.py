@@ -13,6 +13,7 @@ import uvloop
 from services.api.access import Access, ConsoleAccess
 from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.server import Edge
+from services.api.edge.tls import Certificates
 from services.api.handlers.serving import HandlerTable
 from shared.config import HostConfig
 from tests.api.edge.fakes import Client as Connection
@@ -43,7 +44,7 @@ class Site:
             handlers=self.handlers,
             facts=FakeFacts(),
             bus=FakeBus(),  # type: ignore[arg-type]
-            certificates=folder / f"tls-{number}",
+            certificates=Certificates(folder / f"tls-{number}"),
             is_coordinator=lambda host: core.api.is_coordinator,
             limits=Limits(linger=0.3, **options),
         )
