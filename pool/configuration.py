@@ -66,6 +66,11 @@ def users_file(directory: Path) -> Path:
     return directory / "users"
 
 
+def pool_secret_file(directory: Path, group: str) -> Path:
+    """What the hosts of that group know each other by (`shared.pool_secret`)."""
+    return directory / group / "pool-secret"
+
+
 def run_folder(directory: Path, group: str) -> Path:
     """Sockets and pid files of that group's guests."""
     return runtime(directory) / group / "run"
@@ -85,6 +90,7 @@ def _api(place: Place) -> dict[str, Any]:
         "auth": place.plan.settings.auth,
         "password_file": str(users_file(place.directory)),
         "pam_service": place.plan.settings.pam_service,
+        "pool_secret_file": str(pool_secret_file(place.directory, place.group)),
     }
 
 

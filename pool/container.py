@@ -30,12 +30,12 @@ from pika.exceptions import AMQPError
 
 from pool import configuration, plan, programs, ready, supervisor
 from pool.configuration import Guest
-from pool.folder import USER, write_env
+from pool.folder import USER, share_pool_secret, write_env
 from pool.guest import find as find_guest
 from pool.guest.build import ARGS
 from pool.plan import Backend, Host, Network, Plan, Settings, Sr
 from pool.service_tools import ModuleFailed
-from shared import passwords
+from shared import passwords, pool_secret
 
 STATE = Path("/var/lib/xapi")
 SHARED = Path("/var/lib/xapi-shared")
@@ -164,6 +164,7 @@ def host() -> None:
     (STATE / "password").chmod(0o600)
     if not configuration.users_file(STATE).exists():  # a client may have changed it since
         passwords.write(configuration.users_file(STATE), {USER: passwords.hash_password(password)})
+    share_pool_secret(STATE, [this.name], lambda: agreed("pool-secret", pool_secret.generate))
     if this.coordinator and not configuration.seed_file(STATE, pool).exists():
         configuration.write_seed(STATE, pool, _guest())
     listed = [program for program in programs.programs(STATE, pool) if program.group == this.name]

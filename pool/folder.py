@@ -6,13 +6,13 @@ import fcntl
 import os
 import secrets
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pool.configuration import users_file
+from pool.configuration import pool_secret_file, users_file
 from pool.plan import Plan, socket_path
-from shared import passwords
+from shared import passwords, pool_secret
 
 USER = "root"
 
@@ -47,6 +47,24 @@ def password(directory: Path) -> str:
     passwords.write(users_file(directory), {USER: passwords.hash_password(made)})
     write_private(path, made + "\n")
     return made
+
+
+def share_pool_secret(directory: Path, groups: Iterable[str], make: Callable[[], str] = pool_secret.generate) -> None:
+    """Every host has the pool's secrets in a file of its own: those that another host has, or a new one.
+
+    `make`: gives the new one. Raises `FolderError` for a file that holds none.
+    """
+    files = [pool_secret_file(directory, group) for group in groups]
+    missing = [path for path in files if not path.exists()]
+    if missing:
+        known = [path for path in files if path not in missing]
+        try:
+            found = pool_secret.read(known[0]) if known else [make()]
+        except ValueError as error:
+            raise FolderError(str(error)) from error
+        for path in missing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pool_secret.write(path, found)
 
 
 def env(directory: Path, plan: Plan) -> dict[str, str]:

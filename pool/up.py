@@ -98,6 +98,7 @@ def _start(directory: Path, pool: Plan, amqp_url: str, say: Callable[[str], None
         say(f"its supervisor was gone: taking over {len(left)} processes")
     if pool.settings.auth == "file":
         folder.password(directory)
+    folder.share_pool_secret(directory, [group for group, _ in pool.groups()])
     if not configuration.seed_file(directory, pool).exists():
         configuration.write_seed(directory, pool, _guest(pool, say))
     say("RabbitMQ: " + ("using AMQP_URL" if amqp_url else "starting a private node"))
