@@ -152,9 +152,9 @@ class XenApi:
     async def _wait(self, call: Call, arguments: tuple[Any, ...], codec: Codec) -> Answer:
         try:
             if call.message.name == "next":
-                return Answer(value=await self._hub.next(call.session, codec))
+                return await self._hub.next(call.session, codec)
             classes, token, timeout = arguments
-            return Answer(value=await self._hub.wait(call.session, classes, token, timeout, codec))
+            return await self._hub.wait(call.session, classes, token, timeout, codec)
         except ApiError as error:
             return failure(error)
 

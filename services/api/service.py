@@ -297,7 +297,7 @@ def _bus_calls(dispatcher: XenApi, host: HostConfig):  # type: ignore[no-untyped
             return XenApiAnswer(error=error.description)
         if answer.error is not None:
             return XenApiAnswer(error=answer.error)
-        return XenApiAnswer(value=orjson.loads(answer.value))
+        return XenApiAnswer(value=orjson.loads(answer.whole))
 
     return call
 

@@ -31,6 +31,9 @@ log = logging.getLogger("edge")
 HIGH_WATER = 64 * 1024
 """Bytes that a client may send ahead while its call is being answered."""
 OTHER_CONFIG = "x-http-other-config-"
+LARGE = 256 * 1024
+"""Bytes of a result that are no longer copied into an envelope."""
+_RESULT = b"@result@"
 
 
 class Exchange:
@@ -347,24 +350,41 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, call: Call, answer: Answer) -> None:
         head = self._head
-        if answer.error is None:
-            body = call.bare(answer.value) if answer.bare else call.success(answer.value)
-        else:
+        large: Sequence[bytes] = ()
+        if answer.error is not None:
             body = call.early_failure(answer.error) if answer.early else call.failure(answer.error)
+        elif answer.bare:
+            body = call.bare(answer.value)
+        elif answer.pieces or len(answer.value) > LARGE:
+            large = self._large(call, answer)
+            body = b""
+        else:
+            body = call.success(answer.value)
+        length = sum(map(len, large)) if large else len(body)
         content_type = xmlrpc.CONTENT_TYPE if self._row.runs is Runs.XMLRPC else jsonrpc.CONTENT_TYPE
         thumbprint = answer.thumbprint if self._caller.thumbprint else ""
-        self._send(
-            pages.call_head(
-                len(body), content_type, http10=head.http10, keep_alive=head.keep_alive, thumbprint=thumbprint
-            )
-            + body
+        start = pages.call_head(
+            length, content_type, http10=head.http10, keep_alive=head.keep_alive, thumbprint=thumbprint
         )
+        self._send(start + body, large)
 
-    def _send(self, reply: bytes) -> None:
+    def _large(self, call: Call, answer: Answer) -> list[bytes]:
+        """The pieces of a body that is not copied together: at tens of megabytes every copy counts.
+
+        TLS would make a record of each piece.
+        """
+        result = [answer.whole] if self.endpoint.kind is Kind.TLS else answer.pieces or [answer.value]
+        before, _, after = call.success(_RESULT).partition(_RESULT)
+        return [before, *result, after]
+
+    def _send(self, reply: bytes, rest: Sequence[bytes] = ()) -> None:
         """Sends a whole reply and gets ready for the next request, or closes."""
         if self._state is _State.CLOSING or self._transport.is_closing():
             return
-        self._transport.write(reply)
+        if rest:
+            self._transport.writelines([reply, *rest])
+        else:
+            self._transport.write(reply)
         if self._head.keep_alive and not self._last:
             self._state = _State.HEAD
         else:

@@ -6,7 +6,7 @@ that cached rows are joined and never encoded again. A read answers at once; wha
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -50,7 +50,8 @@ class Caller(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """What to reply.
 
-    `value`: the encoded result. `error`: code and parameters; then `value` does not count.
+    `value`: the encoded result. `pieces`: instead of it, one that is too large to be copied together.
+    `error`: code and parameters; then `value` does not count.
     `early`: the failure was found before the call was looked at (emergency mode); JSON-RPC has its own form for it.
     `bare`: XML-RPC without the Status wrapper (`system.listMethods`).
     `thumbprint`: the coordinator's, for a HOST_IS_SLAVE whose caller asked.
@@ -61,6 +62,12 @@ class Answer(msgspec.Struct, frozen=True):
     early: bool = False
     bare: bool = False
     thumbprint: str = ""
+    pieces: Sequence[bytes] = ()
+
+    @property
+    def whole(self) -> bytes:
+        """The result in one piece."""
+        return b"".join(self.pieces) if self.pieces else self.value
 
 
 class Waiting(msgspec.Struct, frozen=True):
