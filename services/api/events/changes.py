@@ -20,15 +20,16 @@ Kind = Literal["add", "mod", "del"]
 
 @dataclass(slots=True)
 class Section:
-    """Events of one class and kind, by reference. `del` has no rows but the generations of the deletions."""
+    """Events of one class and kind: references, and beside them their rows, or when they were deleted.
+
+    Lists of their own rather than pairs: a hundred thousand new tuples would set off the garbage collector.
+    """
 
     cls: str
     kind: Kind
-    rows: list[tuple[str, Row]] = field(default_factory=list)
-    deleted: list[tuple[str, int]] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.rows) + len(self.deleted)
+    refs: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    deleted: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -42,7 +43,7 @@ class Changes:
     messages: int = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self.sections))
+        return sum(len(section.refs) for section in self.sections)
 
     def after(self, token: Token, subscription: Subscription) -> Token:
         """The token of one who had seen everything up to `token`, and now these. It stays where there are none."""
@@ -108,7 +109,7 @@ class _Found:
         table = self._store.tables[cls]
         after = self._after(cls)
         if after <= 0:
-            self._add(Section(cls, "add", list(table.rows.items())), table.touched)
+            self._add(Section(cls, "add", list(table.rows), list(table.rows.values())), table.touched)
         else:
             self.of_refs(cls, table.rows)
 
@@ -120,7 +121,9 @@ class _Found:
         for ref in refs:
             row = rows.get(ref)
             if row is not None and row.modified > after:
-                (added if row.created > after else modified).rows.append((ref, row))
+                section = added if row.created > after else modified
+                section.refs.append(ref)
+                section.rows.append(row)
                 highest = max(highest, row.modified)
         self._add(added, highest)
         self._add(modified, highest)
@@ -136,7 +139,7 @@ class _Found:
                 gone.setdefault(ref, deleted)
         if refs is not None:
             gone = {ref: gone[ref] for ref in refs if ref in gone}
-        self._add(Section(cls, "del", deleted=list(gone.items())), max(gone.values(), default=0))
+        self._add(Section(cls, "del", list(gone), deleted=list(gone.values())), max(gone.values(), default=0))
 
     def changes(self) -> Changes:
         sections = [*self._messages_first, *self._kinds["add"], *self._kinds["mod"], *self._kinds["del"]]
@@ -146,7 +149,7 @@ class _Found:
         return self._token.messages if cls == MESSAGE else self._token.generation
 
     def _add(self, section: Section, highest: int) -> None:
-        if not len(section):
+        if not section.refs:
             return
         if section.cls == MESSAGE:
             self._messages = max(self._messages, highest)

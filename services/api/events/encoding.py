@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from services.api import implicit
+from services.api.edge.dispatcher import Answer
 from services.api.events.changes import Changes, Kind, Section
 from services.api.events.subscription import CLASSES
 from services.api.events.tokens import Token
@@ -22,23 +24,27 @@ from shared.store import Row
 SLICE: Final = 0.004
 """Seconds of encoding after which others get their turn."""
 
+LARGE: Final = 256
+"""Pieces of an answer from which on they are sent as they are: most of them are the rows' own."""
+
 _LOOK: Final = 64
 """Events between two looks at the clock."""
 
 
-def _array_frame(codec: Codec) -> tuple[bytes, bytes, bytes]:
-    """What stands before the items of an array, between two and after them."""
-    mark = b"@item@"
-    start, between, end = codec.array([mark, mark]).split(mark)
-    return start, between, end
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """An event without its id, reference and snapshot. `after`: of `del`, which has no snapshot, the end of it all."""
+
+    start: str
+    id_to_ref: str
+    after: str
+    end: bytes
 
 
-_Template = tuple[bytes, bytes, bytes, bytes]
 _TEMPLATES: dict[tuple[str, str, Kind], _Template] = {}
 
 
 def _template(codec: Codec, cls: str, kind: Kind) -> _Template:
-    """What stands before the id, between id and reference, between reference and snapshot, and after it."""
     known = _TEMPLATES.get((codec.name, cls, kind))
     if known is None:
         known = _TEMPLATES[codec.name, cls, kind] = _made_template(codec, cls, kind)
@@ -46,74 +52,79 @@ def _template(codec: Codec, cls: str, kind: Kind) -> _Template:
 
 
 def _made_template(codec: Codec, cls: str, kind: Kind) -> _Template:
-    marks = ("@id@", "@ref@", "@snapshot@")
     text = codec.encoder(STRING)
     members = [
-        codec.member("id", text(marks[0])),
+        codec.member("id", text("@id@")),
         codec.member("timestamp", text("0.0")),
         codec.member("class", text(cls.lower())),
         codec.member("operation", text(kind)),
-        codec.member("ref", marks[1].encode()),
+        codec.member("ref", text("@ref@")),
     ]
     if kind != "del":
-        members.append(codec.member("snapshot", marks[2].encode()))
-    start, _, rest = codec.record(members).partition(marks[0].encode())
-    between, _, rest = rest.partition(marks[1].encode())
-    before_snapshot, _, end = rest.partition(marks[2].encode())
-    return start, between, before_snapshot, end
+        members.append(codec.member("snapshot", b"@snapshot@"))
+    start, _, rest = codec.record(members).decode().partition("@id@")
+    id_to_ref, _, rest = rest.partition("@ref@")
+    after, _, end = rest.partition("@snapshot@")
+    return _Template(start, id_to_ref, after, end.encode())
 
 
 class _Pieces:
-    """The pieces of a batch's events in one codec; remembers how far it has come."""
+    """A batch's events in one codec, in pieces; remembers how far it has come."""
 
-    def __init__(self, codec: Codec, sections: Iterable[Section]) -> None:
+    def __init__(self, codec: Codec, sections: Sequence[Section]) -> None:
         self._codec = codec
         self._sections = iter(sections)
         self._section: Section | None = None
         self._done = 0
-        self._open, self._between, self._close = _array_frame(codec)
-        self.pieces: list[bytes] = []
+        self._open, self._between, self._close = codec.array([b"@item@", b"@item@"]).split(b"@item@")
+        self._pieces: list[bytes] = []
 
     def array(self) -> list[bytes]:
-        """The whole array, once everything is there."""
-        pieces = self.pieces
-        if pieces:
-            pieces[0] = pieces[0].removeprefix(self._between)
-        return [self._open, *pieces, self._close]
+        """The pieces of the whole array, once everything is there."""
+        if self._pieces:
+            self._pieces[0] = self._pieces[0].removeprefix(self._between)
+        return [self._open, *self._pieces, self._close]
 
     def go_on(self, seconds: float) -> bool:
         """Encodes for that long. Returns whether everything is there."""
         until = time.perf_counter() + seconds
         while True:
-            if self._section is None:
-                self._section = next(self._sections, None)
-                self._done = 0
+            if self._section is None or self._done >= len(self._section.refs):
+                self._section, self._done = next(self._sections, None), 0
                 if self._section is None:
                     return True
-            elif self._done >= len(self._section):
-                self._section = None
-            else:
-                (self._gone if self._section.kind == "del" else self._present)(self._section)
-                self._done += _LOOK
-                if time.perf_counter() > until:
-                    return False
+            self._encode(self._section, slice(self._done, self._done + _LOOK))
+            self._done += _LOOK
+            if time.perf_counter() > until:
+                return False
 
-    def _present(self, section: Section) -> None:
-        codec, cls, is_new = self._codec, section.cls, section.kind == "add"
-        start, between, before_snapshot, end = _template(codec, cls, section.kind)
-        start = self._between + start
-        text, append, fragment = codec.encoder(STRING), self.pieces.append, implicit.row_fragment
-        for ref, row in section.rows[self._done : self._done + _LOOK]:
-            generation = row.created if is_new else row.modified
-            append(b"%b%d%b%b%b" % (start, generation, between, text(ref), before_snapshot))
-            append(fragment(codec, cls, row))
-            append(end)
+    def _encode(self, section: Section, part: slice) -> None:
+        codec, cls = self._codec, section.cls
+        template = _template(codec, cls, section.kind)
+        start, middle, after = self._between.decode() + template.start, template.id_to_ref, template.after
+        refs = _texts(codec, section.refs[part])
+        if section.kind == "del":
+            gone = section.deleted[part]
+            self._pieces += [f"{start}{at}{middle}{ref}{after}".encode() for at, ref in zip(gone, refs, strict=True)]
+            return
+        rows = section.rows[part]
+        times = [row.created for row in rows] if section.kind == "add" else [row.modified for row in rows]
+        pieces = [template.end] * (3 * len(rows))
+        pieces[0::3] = [f"{start}{at}{middle}{ref}{after}".encode() for at, ref in zip(times, refs, strict=True)]
+        pieces[1::3] = [implicit.row_fragment(codec, cls, row) for row in rows]
+        self._pieces += pieces
 
-    def _gone(self, section: Section) -> None:
-        start, between, end, _ = _template(self._codec, section.cls, section.kind)
-        start, text = self._between + start, self._codec.encoder(STRING)
-        for ref, generation in section.deleted[self._done : self._done + _LOOK]:
-            self.pieces.append(b"%b%d%b%b%b" % (start, generation, between, text(ref), end))
+
+def _texts(codec: Codec, refs: list[str]) -> list[str]:
+    """References as they stand within a text of that codec, which usually leaves all of them as they are."""
+    text = codec.encoder(STRING)
+    start, _, end = text("@").decode().partition("@")
+
+    def inner(value: str) -> str:
+        return text(value).decode().removeprefix(start).removesuffix(end)
+
+    together = "".join(refs)
+    return refs if inner(together) == together else [inner(ref) for ref in refs]
 
 
 class Batch:
@@ -125,16 +136,16 @@ class Batch:
         self.changes = changes
         self._counts = counts
         self._begun: dict[str, _Pieces] = {}
-        self._bodies: dict[str, list[bytes]] = {}
-        self._answers: dict[tuple[str, Token], bytes] = {}
+        self._arrays: dict[str, list[bytes]] = {}
+        self._answers: dict[tuple[str, Token], Answer] = {}
         self._encoding = asyncio.Lock()
 
-    async def answer(self, codec: Codec, token: Token) -> bytes:
+    async def answer(self, codec: Codec, token: Token) -> Answer:
         """The answer of `event.from` that ends with this token."""
         known = self._answers.get((codec.name, token))
         if known is not None:
             return known
-        if codec.name not in self._bodies:
+        if codec.name not in self._arrays:
             await self._encode(codec)
         return self._finish(codec, token)
 
@@ -142,22 +153,23 @@ class Batch:
         """One client encodes, the others wait for it; if it goes away, the next one takes over where it was."""
         async with self._encoding:
             pieces = self._begun.setdefault(codec.name, _Pieces(codec, self.changes.sections))
-            while codec.name not in self._bodies:
+            while codec.name not in self._arrays:
                 if pieces.go_on(SLICE):
-                    self._bodies[codec.name] = pieces.array()
+                    self._arrays[codec.name] = pieces.array()
                 else:
                     await asyncio.sleep(0)
 
-    def _finish(self, codec: Codec, token: Token) -> bytes:
-        events = b"@events@"
+    def _finish(self, codec: Codec, token: Token) -> Answer:
         counts = codec.record([codec.member(name, codec.native_int(count)) for name, count in self._counts.items()])
         members = [
-            codec.member("events", events),
+            codec.member("events", b"@events@"),
             codec.member("valid_ref_counts", counts),
             codec.member("token", codec.encoder(STRING)(str(token))),
         ]
-        start, _, end = codec.record(members).partition(events)
-        answer = self._answers[codec.name, token] = b"".join([start, *self._bodies[codec.name], end])
+        start, _, end = codec.record(members).partition(b"@events@")
+        pieces = [start, *self._arrays[codec.name], end]
+        answer = Answer(pieces=pieces) if len(pieces) > LARGE else Answer(value=b"".join(pieces))
+        self._answers[codec.name, token] = answer
         return answer
 
 

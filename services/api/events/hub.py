@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from services.api.api import Api
+from services.api.edge.dispatcher import Answer
 from services.api.events.changes import counts, since
 from services.api.events.encoding import Batch
 from services.api.events.next_queue import NextQueue
@@ -94,8 +95,8 @@ class EventHub:
 
     # ---- event.from
 
-    async def wait(self, session: str, texts: list[str], token_text: str, timeout: float, codec: Codec) -> bytes:
-        """The encoded answer of `event.from`. Raises SESSION_INVALID [session] when the session ends meanwhile,
+    async def wait(self, session: str, texts: list[str], token_text: str, timeout: float, codec: Codec) -> Answer:
+        """The answer of `event.from`. Raises SESSION_INVALID [session] when the session ends meanwhile,
         EVENT_FROM_TOKEN_PARSE_FAILURE.
         """
         token = Token.parse(token_text)
@@ -259,9 +260,9 @@ class EventHub:
     def unregister(self, session: str, texts: Iterable[str]) -> None:
         self._next.unregister(session, texts)
 
-    async def next(self, session: str, codec: Codec) -> bytes:
-        """The encoded answer of `event.next`. Raises SESSION_NOT_REGISTERED [trackid], EVENTS_LOST, SESSION_INVALID."""
-        return await self._next.next(session, codec)
+    async def next(self, session: str, codec: Codec) -> Answer:
+        """The answer of `event.next`. Raises SESSION_NOT_REGISTERED [trackid], EVENTS_LOST, SESSION_INVALID."""
+        return Answer(value=await self._next.next(session, codec))
 
     def heartbeat(self) -> None:
         """Something for clients of `event.next` every half minute, so that they see that the connection lives."""
