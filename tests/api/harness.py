@@ -60,7 +60,7 @@ class Client:
             outcome = await outcome
         if outcome.error is not None:
             raise ApiError(outcome.error[0], *outcome.error[1:])
-        return orjson.loads(outcome.value)
+        return orjson.loads(outcome.whole)
 
     async def call(self, method: str, *params: Any) -> Any:
         return await self.raw(method, self.session, *params)
