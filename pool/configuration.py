@@ -90,6 +90,7 @@ def _api(place: Place) -> dict[str, Any]:
         "auth": place.plan.settings.auth,
         "password_file": str(users_file(place.directory)),
         "pam_service": place.plan.settings.pam_service,
+        "audit_log": str(place.directory / place.group / "audit.log"),
         "pool_secret_file": str(pool_secret_file(place.directory, place.group)),
     }
 

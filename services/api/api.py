@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from services.api.audit.trail import Trail
 from services.api.authentication import Authenticator, PoolSecrets
 from services.api.blob_files import BlobFiles
 from services.api.disks_in_motion import DisksInMotion
@@ -54,6 +55,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pam_service: str = "xapi"
     pool_secret_file: str = ""
     web_dir: str = ""
+    audit_log: str = ""
     manage_host: bool = False
     plugins: str = "/etc/xapi.d/plugins"
     extensions: str = "/etc/xapi.d/extensions"
@@ -77,6 +79,7 @@ class Api:
     executor: Executor = field(init=False)
     placement: Placement = field(init=False)
     waiters: RowWaiters = field(init=False)
+    audit: Trail = field(init=False)
     blobs: BlobFiles = field(init=False)
     turns: Turns = field(default_factory=Turns)
     """Of the locks on an object: conflicts are for writers in other processes."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from services.api import emergency, events, implicit, operations, roles, sessions, unwritten
 from services.api.api import Api
+from services.api.audit import calls
 from services.api.call import Call, sync_name
 from services.api.edge.dispatcher import Answer, Caller, HttpRefusal, Outcome, Waiting
 from services.api.execute import Executor
@@ -20,7 +21,6 @@ from shared import trace
 from shared.bus.context import CallContext, current
 from shared.contracts.api import XENAPI, XenApiCall
 from shared.datamodel import model
-from shared.datamodel.roles import message_permission
 from shared.datamodel.schema import MISSING, Message
 from shared.datamodel.types import STRING, VOID, RefType, SetType, Type
 from shared.errors import ApiError, internal_error
@@ -91,7 +91,7 @@ class XenApi:
                 return _of_the_system(method, params, codec)
             target = self._target(method)
             if target is None:
-                return self._unknown(method, params)
+                return self._unknown(caller, method, params)
             if not self._api.is_coordinator and self._passes_on(caller, method):
                 return self._to_coordinator(caller, method, params, target, codec)
             return self._dispatch(caller, method, target, params, codec)
@@ -109,7 +109,7 @@ class XenApi:
             if message.removed:
                 raise ApiError("MESSAGE_REMOVED")
             if not target.asynchronous:
-                roles.check(self._api, session, message, arguments)
+                self._check_role(caller, method, message, session, arguments)
         if target.asynchronous and not message.has_async:
             raise ApiError("Fault", f"No async mode for this operation (rpc: {message.wire_name})")
         if target.read is not None and not target.asynchronous:
@@ -160,11 +160,21 @@ class XenApi:
 
     # ---- what is not an ordinary message
 
-    def _unknown(self, method: str, params: RawParams) -> Answer:
+    def _check_role(
+        self, caller: Caller, method: str, message: Message, session: str, arguments: tuple[Any, ...]
+    ) -> None:
+        """Raises RBAC_PERMISSION_DENIED, and notes it."""
+        try:
+            roles.check(self._api, session, message, arguments)
+        except ApiError as error:
+            calls.refused(Call(self._api, caller, message, method, session), arguments, error)
+            raise
+
+    def _unknown(self, caller: Caller, method: str, params: RawParams) -> Answer:
         if len(params):
             session = params.text(0)
             sessions.check(self._api, EXTENSION, session)
-            roles.require(self._api, session, message_permission(EXTENSION))
+            self._check_role(caller, method, EXTENSION, session, ())
         raise ApiError("MESSAGE_METHOD_UNKNOWN", sync_name(method))
 
     # ---- what a member does not do itself

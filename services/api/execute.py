@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from services.api import locking, roles, tasks
+from services.api.audit.calls import Noted
 from services.api.call import Call
 from services.api.host_errors import with_refs
 from services.api.operation import Operation
@@ -53,12 +54,21 @@ class Executor:
 
     async def run(self, call: Call, operation: Operation, arguments: tuple[Any, ...]) -> Any:
         """The operation's result. Raises `ApiError`; anything else that goes wrong becomes INTERNAL_ERROR."""
+        noted = Noted(call, arguments)
+        value: Any = None
+        error: ApiError | None = ApiError("TASK_CANCELLED", call.task)
         token = current.set(_context(call))
         try:
             with trace.span(call.wire, "server"):
-                return await self._carry_out(call, operation, arguments)
+                value = await self._carry_out(call, operation, arguments)
+            error = None
+            return value
+        except ApiError as problem:
+            error = problem
+            raise
         finally:
             current.reset(token)
+            noted.ended(value, error)
 
     async def start(self, call: Call, operation: Operation, arguments: tuple[Any, ...]) -> str:
         """Begins an asynchronous call; its task's reference. Errors from here on are the task's."""

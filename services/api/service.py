@@ -15,6 +15,8 @@ from services.api import exposition, failed_logins, locking, sessions, tasks
 from services.api.access import Access, ConsoleAccess
 from services.api.allowed import Publisher
 from services.api.api import Api, Options
+from services.api.audit import keeping
+from services.api.audit.http import Audited
 from services.api.authentication import PoolSecrets, authenticator
 from services.api.blob_files import BlobFiles
 from services.api.blob_keeper import BlobKeeper
@@ -86,7 +88,7 @@ class Core:
 async def setup(service: Service) -> None:
     core = await start(service)
     api, options = core.api, core.api.options
-    access = Access(api)
+    access = Audited(api, Access(api))
     handlers = HandlerTable(api, access)
     await handlers.begin()
     edge = Edge(
@@ -132,6 +134,7 @@ async def start(service: Service) -> Core:
     api.hub = EventHub(api)
     api.placement = Placement(api)
     api.waiters = RowWaiters(replica)
+    await keeping.begin(service, api)
     api.blobs = BlobFiles(service.state_dir / "blobs")
     executor = api.executor = Executor()
     dispatcher = XenApi(api, api.hub, executor, service.config.trace_ratio)

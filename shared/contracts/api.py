@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.bus.contract import Method, Record, Replay
+from shared.bus.contract import Empty, Method, Record, Replay
 
 
 class XenApiCall(Record, frozen=True):
@@ -28,3 +28,14 @@ class XenApiAnswer(Record, frozen=True):
 
 
 XENAPI = Method("api", "xenapi", XenApiCall, XenApiAnswer, "One XenAPI call.", timeout=86400, replay=Replay.ONCE)
+
+
+class AuditLines(Record, frozen=True):
+    """Lines of a member's audit log, without line breaks."""
+
+    lines: list[str]
+
+
+AUDIT = Method(
+    "api", "audit", AuditLines, Empty, "Lines for the coordinator's audit log.", timeout=5, replay=Replay.ONCE
+)

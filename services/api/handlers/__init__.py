@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
-MODULES: Final = ("blob",)
+MODULES: Final = ("audit_log", "blob")
 
 
 def load() -> None:
