@@ -19,6 +19,7 @@ from services.api.edge.dispatcher import (
     Trusted,
 )
 from services.api.identity import certified, is_certified
+from services.api.role_rows import HOST_CONSOLES
 from shared.contracts import vm as contract
 from shared.errors import ApiError
 
@@ -66,13 +67,18 @@ class ConsoleAccess:
     def __init__(self, api: Api) -> None:
         self._api = api
 
-    async def console_endpoint(self, caller: Caller, session: str, query: dict[str, str]) -> str:
-        """Path of the socket with the console's bytes. `HttpRefusal`: 404 no such console, 500 not on this host."""
+    async def console_endpoint(self, caller: Caller, session: str, query: dict[str, str], permission: str) -> str:
+        """Path of the socket with the console's bytes. `HttpRefusal`: 404 no such console, 500 not on this host.
+
+        Raises RBAC_PERMISSION_DENIED for a host's console, which is not for all who may use the path.
+        """
         vm, protocol = self._named(query)
         store = self._api.store
         row = store.row("VM", vm)
         if row is None:
             raise HttpRefusal(500, "there is no such VM")
+        if row["is_control_domain"]:
+            roles.require(self._api, session, HOST_CONSOLES[permission])
         resident = row["resident_on"]
         host = store.row("host", resident) if not is_null(resident) else None
         if row["power_state"] != "Running" or host is None or host["uuid"] != caller.host:

@@ -42,11 +42,11 @@ NOT_XENAPI: Final = frozenset({"/health", "/metrics", "/docs", "/openapi.json"})
 """Paths that anybody may read and XenAPI does not know."""
 
 HOST_CONSOLES: Final = {
-    "http/connect_console/host_console": POOL_ADMIN,
-    "http/connect_console_ws/host_console_ws": POOL_ADMIN,
-    "http/get_vncsnapshot/host_console": POOL_ADMIN,
+    "http/connect_console": "http/connect_console/host_console",
+    "http/connect_console_ws": "http/connect_console_ws/host_console_ws",
+    "http/get_vncsnapshot": "http/get_vncsnapshot/host_console",
 }
-"""What the console paths ask for besides, when the console is a host's."""
+"""What the console paths ask for besides, when the console is a host's: the pool-admins have it."""
 
 
 @cache
@@ -55,7 +55,7 @@ def holders() -> dict[str, Roles]:
     messages = permissions(message for message in model.messages.values() if message.roles)
     extra = {name: messages.pop(name) for name in EXTRA_PERMISSIONS}
     paths = {row.permission: _roles(row) for row in HANDLERS if _has_permission(row)}
-    return {**messages, **paths, **HOST_CONSOLES, **extra}
+    return {**messages, **paths, **dict.fromkeys(HOST_CONSOLES.values(), POOL_ADMIN), **extra}
 
 
 def _has_permission(row: Handler) -> bool:

@@ -58,7 +58,7 @@ async def _backend(
     query = exchange.head.query()
     if not query.get("ref") and not query.get("uuid"):
         raise HttpRefusal(500, "A ref or uuid of a console or VM is needed.")
-    path = await consoles.console_endpoint(exchange.caller, session, query)
+    path = await consoles.console_endpoint(exchange.caller, session, query, exchange.row.permission)
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=CHUNK)
     except OSError as error:

@@ -182,8 +182,10 @@ class Handlers(Protocol):
 class Consoles(Protocol):
     """Where a console's bytes come from."""
 
-    async def console_endpoint(self, caller: Caller, session: str, query: dict[str, str]) -> str:
+    async def console_endpoint(self, caller: Caller, session: str, query: dict[str, str], permission: str) -> str:
         """Path of the Unix socket that speaks RFB or vt100, for the `ref` or `uuid` of a VM or console.
+
+        `permission`: the path's, which the session has; consoles of hosts need more.
 
         Raises `HttpRefusal`: 404 no such backend, 500 the VM does not run here, 503 limit reached. `ApiError`s are 500.
         """

@@ -139,7 +139,7 @@ class FakeConsoles:
     def __init__(self) -> None:
         self.paths: dict[str, str] = {}
 
-    async def console_endpoint(self, caller: Caller, session: str, query: dict[str, str]) -> str:
+    async def console_endpoint(self, caller: Caller, session: str, query: dict[str, str], permission: str) -> str:
         found = self.paths.get(query.get("ref") or query["uuid"])
         if found is None:
             raise HttpRefusal(404, "no such console")
