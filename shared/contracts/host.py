@@ -6,7 +6,9 @@ coordinator itself.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+from typing import Final
 
 from shared.bus.contract import Empty, Method, Record, Replay
 
@@ -61,6 +63,10 @@ class Trust(StrEnum):
     POOL = "pool"
 
 
+FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.pem")
+"""Names that such files may have."""
+
+
 class TrustedFile(Record, frozen=True):
     """`name`: of the file, such as `ours.pem`. `pem`: its content."""
 
@@ -70,10 +76,9 @@ class TrustedFile(Record, frozen=True):
 
 
 class TrustedFiles(Record, frozen=True):
-    """All of them. `verify`: whether the host checks those it connects to against these."""
+    """All of them."""
 
     files: list[TrustedFile]
-    verify: bool = False
 
 
 # ---- programs
@@ -177,6 +182,7 @@ INSTALL_SERVER_CERTIFICATE = Method(
 SELF_SIGN = Method(_A, "self_sign", SelfSign, ServerCertificates, "Makes one of its certificates anew.")
 TRUSTED = Method(_A, "trusted", Empty, TrustedFiles, "What it trusts.")
 SET_TRUSTED = Method(_A, "set_trusted", TrustedFiles, Empty, "Trusts these files and no others.")
+VERIFY = Method(_A, "verify", Flag, Empty, "Checks the servers that it connects to from now on, or does not.")
 HTTPS_ONLY = Method(_A, "https_only", Flag, Empty, "Closes or opens its port for plain HTTP.")
 
 CALL_PLUGIN = Method(

@@ -1,8 +1,8 @@
 """The certificates that hosts show: to clients, and (server name `pool`) to each other.
 
 At first start they are self-signed, with one RSA key of the process. RSA, because old clients (the stunnel of the xe
-program) know TLS 1.2 with ECDHE-RSA on secp384r1 and nothing else. Contexts are made once and loaded again when a
-certificate changes: connections go on, the next ones see the new certificate.
+program) know TLS 1.2 with ECDHE-RSA on secp384r1 and nothing else. Listeners ask for their context at every connection:
+when a certificate changes, connections go on and the next ones see the new one.
 """
 
 from __future__ import annotations
@@ -78,6 +78,10 @@ class Certificates:
         self._trust = trust
         self._contexts.clear()  # an authority cannot be taken from a context again
 
+    def reload(self, host: HostConfig) -> None:
+        """The next connection sees what is in the files now."""
+        self._contexts.pop(host.uuid, None)
+
     def pem(self, host: HostConfig, shown: Shown = Shown.CLIENTS) -> str:
         """The certificate and its chain, without a key."""
         return _without_key(self._there(host, shown).read_bytes()).decode()
@@ -88,13 +92,13 @@ class Certificates:
         return x509.load_pem_x509_certificate(self.pem(host).encode()).fingerprint(digest).hex()
 
     def install(self, host: HostConfig, certificate: str, private_key: str, chain: str) -> None:
-        """Shows these to clients from the next connection on. Blocking. Raises `ConfigError`; then all is as before."""
+        """What clients see after `reload`. Blocking. Raises `ConfigError`; then all is as before."""
         key = _rsa_key(private_key.encode(), "the private key")
         parts = (part.strip() + "\n" for part in (certificate, chain) if part.strip())
         self._replace(host, Shown.CLIENTS, _key_pem(key) + "".join(parts).encode())
 
     def self_sign(self, host: HostConfig, shown: Shown) -> None:
-        """Makes a new certificate with a new key. Blocking: seconds on a slow machine."""
+        """A new certificate with a new key, seen after `reload`. Blocking: seconds on a slow machine."""
         key = rsa.generate_private_key(65537, KEY_BITS)
         self._replace(host, shown, _key_pem(key) + _self_signed(host, key, shown))
 
@@ -107,8 +111,6 @@ class Certificates:
             trial.replace(self._path(host, shown))
         finally:
             trial.unlink(missing_ok=True)
-        if host.uuid in self._contexts:
-            self._load(self._contexts[host.uuid][shown], self._path(host, shown))
 
     def _load(self, context: ssl.SSLContext, path: Path) -> None:
         own = _BEGIN_KEY in path.read_bytes()

@@ -97,11 +97,13 @@ class HostSide:
                 except ConfigError as error:
                     log.warning("certificate for %s refused: %s", host.name, error)
                     raise ApiError("SERVER_CERTIFICATE_INVALID") from None
+            certificates.reload(host)
             return Empty()
 
         async def self_sign(request: contract.SelfSign) -> contract.ServerCertificates:
             async with self._api.turns.of(host):
                 await asyncio.to_thread(certificates.self_sign, host, _SHOWN[request.kind])
+            certificates.reload(host)
             return await self._shown(host)
 
         async def trusted(_: Empty) -> contract.TrustedFiles:
@@ -109,6 +111,10 @@ class HostSide:
 
         async def set_trusted(request: contract.TrustedFiles) -> Empty:
             await asyncio.to_thread(trust.replace, request)
+            return Empty()
+
+        async def verify(request: contract.Flag) -> Empty:
+            trust.verify = request.value
             return Empty()
 
         async def https_only(request: contract.Flag) -> Empty:
@@ -120,6 +126,7 @@ class HostSide:
         await serve(contract.SELF_SIGN, self_sign, host=host.uuid)
         await serve(contract.TRUSTED, trusted, host=host.uuid)
         await serve(contract.SET_TRUSTED, set_trusted, host=host.uuid)
+        await serve(contract.VERIFY, verify, host=host.uuid)
         await serve(contract.HTTPS_ONLY, https_only, host=host.uuid)
         await serve(contract.CALL_PLUGIN, programs.call_plugin, host=host.uuid)
         await serve(contract.CALL_EXTENSION, programs.call_extension, host=host.uuid)

@@ -10,18 +10,13 @@
 from __future__ import annotations
 
 import os
-import re
 import ssl
 from pathlib import Path
-from typing import Final
 
 from cryptography import x509
 
-from shared.contracts.host import Trust, TrustedFile, TrustedFiles
+from shared.contracts.host import FILE_NAME, Trust, TrustedFile, TrustedFiles
 from shared.errors import internal_error
-
-FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.pem")
-"""Names that files here may have."""
 
 
 class TrustFolder:
@@ -36,7 +31,7 @@ class TrustFolder:
             for kind in Trust
             for path in sorted((self._folder / kind).glob("*.pem"))
         ]
-        return TrustedFiles(files=found, verify=self.verify)
+        return TrustedFiles(files=found)
 
     def replace(self, wanted: TrustedFiles) -> None:
         """These and no others. New ones first, so that nothing that stays is missing for a moment."""
@@ -50,7 +45,6 @@ class TrustFolder:
             for path in (self._folder / kind).glob("*"):
                 if (kind, path.name) not in keep:
                     path.unlink()
-        self.verify = wanted.verify
 
     @property
     def verify(self) -> bool:

@@ -21,6 +21,7 @@ MODULES: Final = (
     "event",
     "gpu",
     "host",
+    "host_certificates",
     "host_settings",
     "host_upkeep",
     "message",
