@@ -176,8 +176,8 @@ def _no_service_starts() -> Iterator[None]:
 
 
 def _keep_down(*services: str) -> None:
-    """The pool and the tests run what they need themselves: what the package would start, now or at the next boot, is of
-    no use.
+    """The pool and the tests run what they need themselves: what the package would start, now or at the next
+    boot, is of no use.
     """
     if shutil.which("systemctl") is not None:  # where systemd does not run, this settles the next boot only
         now = ["--now"] if Path("/run/systemd/system").is_dir() else []

@@ -27,6 +27,7 @@ from shared.store import NULL, Store
 from shared.turns import Turns
 
 if TYPE_CHECKING:
+    from services.api.directory.directory import Directory
     from services.api.events import EventHub
     from services.api.execute import Executor
     from services.api.placement import Placement
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`manage_host`: whether the machine itself may be changed: its clock, name, SSH server, power. `plugins`,
     `extensions`: folders of programs (`docs/host-side.md`), which are killed after `program_timeout` seconds.
+    `directories`: the same for external directories (`docs/directory.md`).
 
     `role`: coordinator | member. `coordinator`: its address, for HOST_IS_SLAVE before the database is reached.
 
@@ -59,6 +61,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     manage_host: bool = False
     plugins: str = "/etc/xapi.d/plugins"
     extensions: str = "/etc/xapi.d/extensions"
+    directories: str = "/etc/xapi.d/extauth"
     program_timeout: float = 3600.0
     internal_address: str = ""
     proxies: str = "127.0.0.0/8, ::1"
@@ -81,6 +84,7 @@ class Api:
     waiters: RowWaiters = field(init=False)
     audit: Trail = field(init=False)
     blobs: BlobFiles = field(init=False)
+    directory: Directory = field(init=False)
     turns: Turns = field(default_factory=Turns)
     """Of the locks on an object: conflicts are for writers in other processes."""
     running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)

@@ -5,6 +5,8 @@ Whoever finds that out, be it a password, a certificate or a directory, describe
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from services.api import role_rows
@@ -13,6 +15,9 @@ from services.api.edge.dispatcher import Caller
 from shared.datamodel.roles import CLIENT_CERT
 from shared.errors import ApiError
 from shared.store import NULL
+
+ROOT: Final = "root"
+"""Whom no directory is asked about."""
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +50,8 @@ async def identify(api: Api, caller: Caller, user: str, password: str) -> Identi
         return certified(user)
     if not api.is_coordinator:
         raise ApiError("HOST_IS_SLAVE", api.coordinator_address)
+    if user != ROOT and api.directory.is_on:
+        return await api.directory.logins.identify(user, password)
     await api.authenticator.check(user, password)
     return Identity(user_name=user, is_local_superuser=True)
 

@@ -22,6 +22,7 @@ from services.api.blob_files import BlobFiles
 from services.api.blob_keeper import BlobKeeper
 from services.api.client_trust import ClientTrustFollower
 from services.api.decisions import session_limits
+from services.api.directory.directory import Directory
 from services.api.dispatch import XenApi
 from services.api.edge.dispatcher import Answer, Caller, Waiting
 from services.api.edge.endpoint import Endpoint, Kind
@@ -142,6 +143,8 @@ async def start(service: Service) -> Core:
     service.spawn(replica.run(), "replica")
     host_side = HostSide(service, api)
     await host_side.serve()
+    api.directory = Directory(service, api)
+    await api.directory.serve()
     for host in service.hosts:
         await service.serve(XENAPI, _bus_calls(dispatcher, host), host=host.uuid)
     service.spawn(failed_logins.run(api), "failed logins")

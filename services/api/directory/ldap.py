@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from services.api.directory.ad_schema import AdSchema
@@ -49,10 +50,20 @@ SCHEMAS: Final[dict[str, Callable[[LdapSettings], Schema]]] = {"LDAP": RfcSchema
 
 
 class LdapPlugin:
-    """See `Plugin`. Settings that cannot be meant are told by the first method that is called."""
+    """See `Plugin`. Settings that cannot be meant are told by the first method that is called.
 
-    def __init__(self, schema: Callable[[LdapSettings], Schema], service_name: str, config: Configuration) -> None:
+    `trusted`: folders of certificates, for servers' when the configuration brings none.
+    """
+
+    def __init__(
+        self,
+        schema: Callable[[LdapSettings], Schema],
+        service_name: str,
+        config: Configuration,
+        trusted: Sequence[Path] = (),
+    ) -> None:
         self._make_schema = schema
+        self._trusted = tuple(trusted)
         self._service_name = service_name
         self._config = dict(config)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="ldap")
@@ -62,7 +73,7 @@ class LdapPlugin:
         if self._parts is None:
             given = settings(self._service_name, self._config)
             schema = self._make_schema(given)
-            self._parts = LdapClient(given, schema.account(given)), schema
+            self._parts = LdapClient(given, schema.account(given), self._trusted), schema
         return self._parts
 
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
@@ -148,7 +159,7 @@ class LdapPlugin:
     async def set_ldaps(self, ldaps: bool, force: bool) -> dict[str, str]:
         changed = {"ldaps": "true" if ldaps else "false"}
         if not force:
-            trial = LdapPlugin(self._make_schema, self._service_name, {**self._config, **changed})
+            trial = LdapPlugin(self._make_schema, self._service_name, {**self._config, **changed}, self._trusted)
             try:
                 await trial.on_enable({})
             finally:

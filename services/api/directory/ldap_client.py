@@ -6,9 +6,10 @@ A conversation is one connection: made, used and closed. Servers are tried in or
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import ldap3
@@ -134,9 +135,12 @@ def _entries(response: Iterable[Mapping[str, Any]]) -> list[Entry]:
 class LdapClient:
     """Opens conversations with the servers of one directory."""
 
-    def __init__(self, settings: LdapSettings, account: str) -> None:
-        """`account`: what the pool's own user is called when it binds; "" to ask as nobody."""
+    def __init__(self, settings: LdapSettings, account: str, trusted: Sequence[Path] = ()) -> None:
+        """`account`: what the pool's own user is called when it binds; "" to ask as nobody. `trusted`: folders of
+        certificates, which count with the machine's own unless the settings bring some.
+        """
         self.settings = settings
+        self._trusted = tuple(trusted)
         self._account = account
         self._base = settings.base
 
@@ -189,7 +193,9 @@ class LdapClient:
             address.host,
             port=address.port or PORTS["ldaps" if settings.ldaps else "ldap"],
             use_ssl=settings.ldaps,
-            tls=_CheckedTls(address.host, _context(settings)) if settings.ldaps or settings.starttls else None,
+            tls=_CheckedTls(address.host, _context(settings, self._trusted))
+            if settings.ldaps or settings.starttls
+            else None,
             connect_timeout=settings.timeout,
             get_info=ldap3.NONE,
         )
@@ -238,11 +244,14 @@ class _CheckedTls(ldap3.Tls):
         )
 
 
-def _context(settings: LdapSettings) -> ssl.SSLContext:
+def _context(settings: LdapSettings, trusted: Sequence[Path]) -> ssl.SSLContext:
+    own = bool(settings.ca_file or settings.ca_certificates)
     try:
         context = ssl.create_default_context(cafile=settings.ca_file or None, cadata=settings.ca_certificates or None)
+        for file in sorted(file for folder in trusted if not own for file in folder.glob("*.pem")):
+            context.load_verify_locations(file)
     except FileNotFoundError as error:
-        raise ServiceError(Tag.E_NO_TRUSTED_CERTS, f"there is no file {settings.ca_file}") from error
+        raise ServiceError(Tag.E_NO_TRUSTED_CERTS, f"there is no file {error.filename or settings.ca_file}") from error
     except (OSError, ValueError) as error:  # SSLError is an OSError
         raise ServiceError(Tag.E_INVALID_TRUSTED_CERTS, f"the trusted certificates cannot be used: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2

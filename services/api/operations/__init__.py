@@ -7,6 +7,7 @@ from typing import Final
 
 MODULES: Final = (
     "audit",
+    "auth",
     "blob",
     "bond",
     "caller",
@@ -19,6 +20,7 @@ MODULES: Final = (
     "driver",
     "emergency",
     "event",
+    "external_auth",
     "gpu",
     "host",
     "host_certificates",

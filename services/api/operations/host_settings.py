@@ -77,12 +77,6 @@ def set_hostname_live(call: Call, host: str, hostname: str) -> None:
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
-@operation("host.disable_external_auth")
-def disable_external_auth(call: Call, host: str, config: dict[str, str], *force: bool) -> None:
-    """It is off already: it cannot be enabled."""
-    require_live(call.store, host)
-
-
 # ---- plug-ins and extensions: programs on the host, of which there are none
 
 

@@ -47,7 +47,7 @@ def set_custom_uefi_certificates(call: Call, self: str, value: str) -> None:
     raise ApiError("OPERATION_NOT_ALLOWED", "Custom UEFI certificates are not allowed here.")
 
 
-# ---- logins through a directory: settings for when there is one
+# ---- logins through a directory (`services.api.directory`)
 
 
 @operation("pool.set_local_auth_max_threads")
@@ -83,23 +83,6 @@ async def set_ext_auth_cache_expiry(call: Call, self: str, value: int) -> None:
 def _positive(name: str, value: int) -> None:
     if value <= 0:
         raise ApiError("INVALID_VALUE", name, value)
-
-
-DIRECTORIES: Final = ("AD", "PAM")
-
-
-@operation("pool.enable_external_auth", built=False)
-def enable_external_auth(call: Call, pool: str, config: dict[str, str], service_name: str, auth_type: str) -> None:
-    existing(call.store, "pool", pool)
-    if auth_type not in DIRECTORIES:
-        raise ApiError("AUTH_UNKNOWN_TYPE", auth_type)
-    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
-
-
-@operation("pool.disable_external_auth")
-def disable_external_auth(call: Call, pool: str, config: dict[str, str]) -> None:
-    """It is off already: it cannot be enabled."""
-    existing(call.store, "pool", pool)
 
 
 # ---- telemetry
