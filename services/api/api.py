@@ -44,7 +44,6 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `auth`: file | pam. `pool_secret_file`: "" for none, then no other host can log in. `web_dir`: static files, ""
     for none. A port of 0 is not listened on. `internal_address`: the host's on its internal management network, "" for
     none. `proxies`: networks, separated by commas, whose connections may begin with who the client is (PROXY v1).
-    `client_authorities`: PEM file of the CAs that may sign clients' certificates.
     """
 
     role: str = "coordinator"
@@ -65,7 +64,6 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     program_timeout: float = 3600.0
     internal_address: str = ""
     proxies: str = "127.0.0.0/8, ::1"
-    client_authorities: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -119,9 +119,16 @@ class PoolSecrets:
 
     def accepts(self, given: str) -> bool:
         """False without a file. Raises INTERNAL_ERROR for one that cannot be used."""
-        return pool_secret.matches(given, self._current())
+        return pool_secret.matches(given, self._valid())
 
-    def _current(self) -> list[str]:
+    def current(self) -> str:
+        """The one to send. Raises INTERNAL_ERROR when there is none."""
+        valid = self._valid()
+        if not valid:
+            raise internal_error("this host does not know the pool secret")
+        return valid[0]
+
+    def _valid(self) -> list[str]:
         if self._path is None:
             return []
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.api import emergency, events, implicit, operations, roles, sessions, unwritten
+from services.api import emergency, events, implicit, member, operations, roles, sessions, unwritten
 from services.api.api import Api
 from services.api.audit import calls
 from services.api.call import Call, sync_name
@@ -19,16 +19,12 @@ from services.api.wire.codec import Codec
 from services.api.wire.raw import RawParams
 from shared import trace
 from shared.bus.context import CallContext, current
-from shared.contracts.api import XENAPI, XenApiCall
 from shared.datamodel import model
 from shared.datamodel.schema import MISSING, Message
 from shared.datamodel.types import STRING, VOID, RefType, SetType, Type
 from shared.errors import ApiError, internal_error
 
 TASK_REF: Final = RefType("task")
-
-LOCAL_ON_SOCKET: Final = emergency.ANSWERED | {m.wire_name for m in model.messages.values() if m.local_on_member}
-"""Calls over its Unix socket that a member does not pass on. As sent, like `emergency.ANSWERED`."""
 
 EXTENSION: Final = model.messages["host.call_extension"]
 """What a method that nobody knows is taken for: a program that was added to the host."""
@@ -92,7 +88,7 @@ class XenApi:
             target = self._target(method)
             if target is None:
                 return self._unknown(caller, method, params)
-            if not self._api.is_coordinator and self._passes_on(caller, method):
+            if not self._api.is_coordinator and member.passes_on(self._api, caller, method):
                 return self._to_coordinator(caller, method, params, target, codec)
             return self._dispatch(caller, method, target, params, codec)
         except ApiError as error:
@@ -114,9 +110,7 @@ class XenApi:
             raise ApiError("Fault", f"No async mode for this operation (rpc: {message.wire_name})")
         if target.read is not None and not target.asynchronous:
             return Answer(value=target.read(self._api.store, arguments, codec))
-        if not self._api.is_coordinator and self._is_coordinators(method, message, session):
-            if sessions.is_local(self._api, session):
-                return self._in_pool_session(caller, method, params, target, codec)
+        if not self._api.is_coordinator and member.is_coordinators(self._api, method, message, session):
             return self._to_coordinator(caller, method, params, target, codec)
         call = Call(self._api, caller, message, method, session)
         if _waits(message):
@@ -177,58 +171,18 @@ class XenApi:
             self._check_role(caller, method, EXTENSION, session, ())
         raise ApiError("MESSAGE_METHOD_UNKNOWN", sync_name(method))
 
-    # ---- what a member does not do itself
-
-    def _passes_on(self, caller: Caller, method: str) -> bool:
-        """Whether a member does not even look at the call: it came over the Unix socket or the internal network."""
-        if caller.trusted:
-            return method not in LOCAL_ON_SOCKET
-        internal = self._api.options.internal_address
-        return bool(internal) and caller.host_header == internal and method not in emergency.ANSWERED
-
-    def _is_coordinators(self, method: str, message: Message, session: str) -> bool:
-        """Whether only the coordinator carries it out, where locks and tasks are: all that is not a look-up."""
-        if not message.session or message.cls == "event" or method in emergency.ANSWERED:
-            return False
-        return not (message.wire_name == "session.logout" and sessions.is_local(self._api, session))
-
-    async def _in_pool_session(
-        self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec
-    ) -> Answer:
-        """Nobody else knows a local session: the call goes on in one of this host's own, which ends with it."""
-        try:
-            own = await sessions.open_pool_session(self._api, caller, self._api.host_ref)
-            try:
-                passed = RawParams([own, *params.values[1:]])
-                return await self._forwarded(caller, method, passed, target, codec)
-            finally:
-                await sessions.logout(self._api, own)
-        except ApiError as error:
-            return failure(error)
-
     def _to_coordinator(self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec) -> Outcome:
-        """It goes there over the bus, as it came."""
         forwarded = self._forwarded(caller, method, params, target, codec)
         return Waiting(forwarded) if _waits(target.message) else forwarded
 
     async def _forwarded(self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec) -> Answer:
-        request = XenApiCall(
-            method=method,
-            params=params.values,
-            trusted=caller.trusted,
-            user_agent=caller.user_agent,
-            address=caller.address,
-        )
         try:
-            master = self._api.uuid_of("host", self._api.pool()["master"])
-            reply = await self._api.bus.call(XENAPI, request, host=master)
+            value = await member.ask(self._api, caller, method, params.values)
         except ApiError as error:
             return failure(error)
-        if reply.error:
-            return Answer(error=reply.error)
         if _waits(target.message):
-            return Answer(value=events.relayed(codec, reply.value))
-        return Answer(value=_encode(codec, TASK_REF if target.asynchronous else target.message.result, reply.value))
+            return Answer(value=events.relayed(codec, value))
+        return Answer(value=_encode(codec, TASK_REF if target.asynchronous else target.message.result, value))
 
 
 def _waits(message: Message) -> bool:

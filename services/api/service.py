@@ -108,7 +108,7 @@ async def setup(service: Service) -> None:
     for host in service.hosts:
         await edge.listen(host, _endpoints(options, host), https_only=_https_only(api, host))
     if api.is_coordinator:
-        ClientTrustFollower(api, edge).begin()
+        ClientTrustFollower(api, edge, core.host_side.trust(api.host_uuid)).begin()
     core.host_side.doors = edge
     service.spawn(core.host_side.catch_up(), "host side")
     service.on_stop(edge.close)
@@ -290,7 +290,7 @@ def _bus_calls(dispatcher: XenApi, host: HostConfig):  # type: ignore[no-untyped
 
     async def call(request: XenApiCall) -> XenApiAnswer:
         caller = Caller(
-            host=host.uuid,
+            host=request.host or host.uuid,
             address=request.address,
             trusted=request.trusted,
             user_agent=request.user_agent,

@@ -10,7 +10,8 @@ from shared.bus.contract import Empty, Method, Record, Replay
 class XenApiCall(Record, frozen=True):
     """`params`: as on the JSON-RPC wire, session first. `trusted`: the client reached the host's Unix socket (root).
 
-    `user_agent`, `address`: of the client at the edge.
+    `user_agent`, `address`: of the client at the edge. `host`: uuid of the host whose edge that is, "" for the one that
+    is asked.
     """
 
     method: str
@@ -18,6 +19,7 @@ class XenApiCall(Record, frozen=True):
     trusted: bool = False
     user_agent: str = ""
     address: str = ""
+    host: str = ""
 
 
 class XenApiAnswer(Record, frozen=True):

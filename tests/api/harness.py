@@ -26,7 +26,7 @@ from services.api.wire.jsonrpc import JSON
 from services.api.wire.raw import RawParams
 from services.db import seed
 from services.db import service as db_service
-from shared import passwords
+from shared import passwords, pool_secret
 from shared.bus.endpoint import Endpoint
 from shared.bus.memory import MemoryBroker
 from shared.bus.timing import Timing
@@ -102,6 +102,7 @@ class Pool:
         ]
         pool.hosts = [FakeHost(pool.broker, host.uuid, pool.disks, memory, QUICK) for host in pool._configs]
         pool._write_seed()
+        pool_secret.write(pool.secret_file, [pool_secret.generate()])
         await pool.start_db()
         await pool.start_api()
         if connect:
@@ -133,6 +134,14 @@ class Pool:
         bus = BusConfig(url="memory:")
         return Config(service=name, state_dir=str(state), bus=bus, hosts=hosts, options=options)
 
+    @property
+    def secret_file(self) -> Path:
+        return self.folder / "pool-secret"
+
+    @property
+    def secret(self) -> str:
+        return pool_secret.read(self.secret_file)[0]
+
     async def start_db(self) -> None:
         config = self._config("db", [], seed=str(self.folder / "seed.json"))
         service = Service(config, await self.broker.connect("db", QUICK))
@@ -149,6 +158,7 @@ class Pool:
             "http_port": 0,
             "https_port": 0,
             "password_file": str(secret),
+            "pool_secret_file": str(self.secret_file),
         }
         config = self._config("api", [self._configs[host]], **options)
         service = Service(config, await self.broker.connect("api", QUICK))

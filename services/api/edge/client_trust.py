@@ -11,11 +11,19 @@ import msgspec
 from shared.config import ConfigError
 
 
+def _none(_: bytes) -> bool:
+    return False
+
+
 class ClientTrust(msgspec.Struct, frozen=True):
-    """Certificates count that one of `authorities` (PEM) has signed and that are made out to `name`."""
+    """Certificates count that one of `authorities` (PEM) has signed and that are made out to `name`.
+
+    `is_revoked`: gets one that is all that, as DER.
+    """
 
     authorities: str
     name: str
+    is_revoked: Callable[[bytes], bool] = _none
 
     def apply(self, context: ssl.SSLContext) -> None:
         """Has clients asked for a certificate; those without one go on. Raises `ConfigError`.
@@ -29,9 +37,16 @@ class ClientTrust(msgspec.Struct, frozen=True):
             raise ConfigError(f"cannot use the authorities for clients' certificates: {error}") from None
         context.verify_mode = ssl.CERT_OPTIONAL
 
-    def accepts(self, certificate: Mapping[str, Any] | None) -> bool:
-        """`certificate`: verified, as `getpeercert` gives it; None or empty when the client has shown none."""
-        if not certificate or not self.name:
+    def accepts(self, connection: ssl.SSLObject | None) -> bool:
+        """Whether the client at the other end of this connection has shown such a certificate."""
+        certificate = connection.getpeercert() if connection is not None else None
+        if connection is None or not certificate or not self._is_named(certificate):
+            return False
+        whole = connection.getpeercert(binary_form=True)
+        return whole is not None and not self.is_revoked(whole)
+
+    def _is_named(self, certificate: Mapping[str, Any]) -> bool:
+        if not self.name:
             return False
         names = [value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"]
         if not names:

@@ -40,7 +40,7 @@ class Peer:
         name = transport.get_extra_info("peername")
         self.address = name[0].removeprefix("::ffff:") if isinstance(name, tuple) else ""
         self.secure = endpoint.kind is Kind.TLS
-        self.certificate = self.secure and trust is not None and trust.accepts(transport.get_extra_info("peercert"))
+        self.certificate = self.secure and trust is not None and trust.accepts(transport.get_extra_info("ssl_object"))
         self.undecided = endpoint.kind is Kind.PLAIN and _is_in(self.address, proxies)
 
     def take_preamble(self, buffer: bytearray) -> bool:
