@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from services.api.events import EventHub
     from services.api.execute import Executor
     from services.api.placement import Placement
+    from services.api.rate_limit.gate import RateLimits
     from services.api.row_waiters import RowWaiters
 
 
@@ -40,6 +41,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `directories`: the same for external directories (`docs/directory.md`).
 
     `role`: coordinator | member. `coordinator`: its address, for HOST_IS_SLAVE before the database is reached.
+
+    `rate_limit`: calls are counted for whoever makes them, and delayed where a Rate_limit says so
+    (`docs/rate-limits.md`). `call_costs_file`: what they cost. `max_auto_registered_callers`: negative for no limit.
 
     `auth`: file | pam. `pool_secret_file`: "" for none, then no other host can log in. `web_dir`: static files, ""
     for none. A port of 0 is not listened on. `internal_address`: the host's on its internal management network, "" for
@@ -64,6 +68,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     program_timeout: float = 3600.0
     internal_address: str = ""
     proxies: str = "127.0.0.0/8, ::1"
+    rate_limit: bool = False
+    call_costs_file: str = ""
+    max_auto_registered_callers: int = 100
 
 
 @dataclass(slots=True, eq=False)
@@ -82,6 +89,7 @@ class Api:
     waiters: RowWaiters = field(init=False)
     audit: Trail = field(init=False)
     blobs: BlobFiles = field(init=False)
+    limits: RateLimits = field(init=False)
     directory: Directory = field(init=False)
     turns: Turns = field(default_factory=Turns)
     """Of the locks on an object: conflicts are for writers in other processes."""

@@ -47,6 +47,7 @@ class Call:
     go out. `locks`: the object (class, reference) of its operation's lock; `locked`: it
     holds it.
     `in_doubt`: it has failed, and something it wrote may be there although it got no answer.
+    `turn`: what it waits for before it begins (an asynchronous call that is delayed).
     """
 
     api: Api
@@ -60,6 +61,7 @@ class Call:
     locks: tuple[str, str] = ("", "")
     locked: bool = False
     in_doubt: bool = False
+    turn: Awaitable[None] | None = None
     ending: list[Change] = field(default_factory=list)
     on_success: list[Change] = field(default_factory=list)
     on_failure: list[Change] = field(default_factory=list)

@@ -15,6 +15,7 @@ from services.api.call import Call, sync_name
 from services.api.edge.dispatcher import Answer, Caller, HttpRefusal, Outcome, Waiting
 from services.api.execute import Executor
 from services.api.operation import OPERATIONS, Operation
+from services.api.rate_limit.limiter import Turn
 from services.api.wire.codec import Codec
 from services.api.wire.raw import RawParams
 from shared import trace
@@ -90,11 +91,36 @@ class XenApi:
                 return self._unknown(caller, method, params)
             if not self._api.is_coordinator and member.passes_on(self._api, caller, method):
                 return self._to_coordinator(caller, method, params, target, codec)
-            return self._dispatch(caller, method, target, params, codec)
+            turn = self._api.limits.turn(caller, target.message.wire_name) if self._api.is_coordinator else None
+            if turn is None or target.asynchronous:
+                return self._dispatch(caller, method, target, params, codec, turn)
+            delayed = self._delayed(turn, caller, method, target, params, codec)
+            return Waiting(delayed) if _waits(target.message) else delayed
         except ApiError as error:
             return failure(error)
 
-    def _dispatch(self, caller: Caller, method: str, target: _Target, params: RawParams, codec: Codec) -> Outcome:
+    async def _delayed(
+        self, turn: Turn, caller: Caller, method: str, target: _Target, params: RawParams, codec: Codec
+    ) -> Answer:
+        """A call that begins later; an asynchronous one is answered at once, and only its work waits."""
+        await turn
+        try:
+            outcome = self._dispatch(caller, method, target, params, codec)
+        except ApiError as error:
+            return failure(error)
+        if isinstance(outcome, Answer):
+            return outcome
+        return await (outcome.answer if isinstance(outcome, Waiting) else outcome)
+
+    def _dispatch(
+        self,
+        caller: Caller,
+        method: str,
+        target: _Target,
+        params: RawParams,
+        codec: Codec,
+        turn: Turn | None = None,
+    ) -> Outcome:
         message = target.message
         _check_count(message, params)
         arguments = () if message.removed else _arguments(message, params)
@@ -112,7 +138,7 @@ class XenApi:
             return Answer(value=target.read(self._api.store, arguments, codec))
         if not self._api.is_coordinator and member.is_coordinators(self._api, method, message, session):
             return self._to_coordinator(caller, method, params, target, codec)
-        call = Call(self._api, caller, message, method, session)
+        call = Call(self._api, caller, message, method, session, turn=turn)
         if _waits(message):
             return Waiting(self._wait(call, arguments, codec))
         return self._carry_out(call, target, arguments, codec)

@@ -115,6 +115,8 @@ class Executor:
         return value
 
     async def _begin(self, call: Call, operation: Operation, arguments: tuple[Any, ...]) -> Any:
+        if call.turn is not None:
+            await call.turn
         if call.asynchronous:
             roles.check(call.api, call.session, call.message, arguments)
         if operation.lock is not None:

@@ -35,6 +35,7 @@ from services.api.host_connect import HostConnect
 from services.api.host_side.service import HostSide
 from services.api.operations import message
 from services.api.placement import Placement
+from services.api.rate_limit.gate import RateLimits, Settings
 from services.api.row_waiters import RowWaiters
 from services.api.vm_events import VmEvents
 from services.api.wire.jsonrpc import JSON
@@ -103,6 +104,7 @@ async def setup(service: Service) -> None:
         is_coordinator=lambda host: api.is_coordinator,
         site=Path(options.web_dir) if options.web_dir else None,
         proxies=options.proxies,
+        turn=api.limits.request_turn,
     )
     service.registry.register(edge.statistics)
     for host in service.hosts:
@@ -135,6 +137,8 @@ async def start(service: Service) -> Core:
     api.hub = EventHub(api)
     api.placement = Placement(api)
     api.waiters = RowWaiters(replica)
+    limits = Settings(options.rate_limit, options.call_costs_file, options.max_auto_registered_callers)
+    api.limits = RateLimits(api, limits)
     await keeping.begin(service, api)
     api.blobs = BlobFiles(service.state_dir / "blobs")
     executor = api.executor = Executor()
@@ -191,6 +195,7 @@ def _count(service: Service, api: Api) -> None:
     gauge("xapi_sessions", "Sessions", lambda: len(api.store.tables["session"].rows))
     gauge("xapi_tasks", "Tasks", lambda: len(api.store.tables["task"].rows))
     gauge("xapi_event_waiters", "Calls waiting in event.from", lambda: api.hub.waiting)
+    gauge("xapi_calls_delayed", "Calls and requests that wait for their turn", lambda: api.limits.waiting)
     gauge("xapi_vms", "VMs, templates and snapshots", lambda: len(api.store.tables["VM"].rows))
 
 
@@ -211,6 +216,8 @@ async def _coordinate(service: Service, api: Api) -> None:
     service.spawn(vm_events.run(), "VM events")
     service.spawn(progress.run(), "task progress")
     service.spawn(sweep(api), "sweep")
+    if api.options.rate_limit:
+        service.spawn(api.limits.run(), "callers")
     service.spawn(blobs.run(), "blob files")
     service.on_stop(hosts.close)
 

@@ -90,12 +90,17 @@ class Pool:
         self.hosts: list[FakeHost] = []
         self._configs: list[HostConfig] = []
         self._db: Service | None = None
+        self._options: dict[str, Any] = {}
         self._apis: dict[int, tuple[Service, api_service.Core]] = {}
 
     @staticmethod
-    async def start(folder: Path, hosts: int = 2, memory: int = 8192 * MIB, connect: bool = True) -> Pool:
-        """`memory`: of each host, bytes. `connect`: returns when all hosts have been brought in."""
+    async def start(
+        folder: Path, hosts: int = 2, memory: int = 8192 * MIB, connect: bool = True, **options: Any
+    ) -> Pool:
+        """`memory`: of each host, bytes. `connect`: returns when all hosts have been brought in. `options`: the API's.
+        """
         pool = Pool(folder)
+        pool._options = options
         pool._configs = [
             HostConfig(uuid=str(uuid.uuid4()), name=f"host{number}", address=f"127.0.0.{number + 11}")
             for number in range(hosts)
@@ -160,7 +165,7 @@ class Pool:
             "password_file": str(secret),
             "pool_secret_file": str(self.secret_file),
         }
-        config = self._config("api", [self._configs[host]], **options)
+        config = self._config("api", [self._configs[host]], **options, **self._options)
         service = Service(config, await self.broker.connect("api", QUICK))
         core = await api_service.start(service)
         await service.open_queues()
@@ -287,8 +292,10 @@ class Pool:
 
     # ---- clients
 
-    def client(self, host: int = 0, trusted: bool = False) -> Client:
-        caller = Caller(host=self._configs[host].uuid, address="127.0.0.1", trusted=trusted, user_agent="tests")
+    def client(
+        self, host: int = 0, trusted: bool = False, user_agent: str = "tests", address: str = "127.0.0.1"
+    ) -> Client:
+        caller = Caller(host=self._configs[host].uuid, address=address, trusted=trusted, user_agent=user_agent)
         return Client(self, self._apis[host][1], caller)
 
     async def login(self) -> Client:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import resource
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ from services.api.edge import cli, console
 from services.api.edge.client_trust import ClientTrust, ListenerContext
 from services.api.edge.connection import Connection, Exchange
 from services.api.edge.credentials import credential
-from services.api.edge.dispatcher import Authenticator, Consoles, Credential, Dispatcher, Handlers, HttpRefusal
+from services.api.edge.dispatcher import (
+    Authenticator,
+    Caller,
+    Consoles,
+    Credential,
+    Dispatcher,
+    Handlers,
+    HttpRefusal,
+)
 from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.handlers import Handler, Missing, Router, Runs
 from services.api.edge.listeners import listen
@@ -33,7 +41,8 @@ class Edge:
     """All listeners of the process, for one host or many.
 
     `is_coordinator`: whether that host (uuid) is the pool's coordinator now; members lack a few paths. `proxies`:
-    networks that are believed about whom they speak for (`peer`). `trust`: which clients' certificates count.
+    networks that are believed about whom they speak for (`peer`). `trust`: which clients' certificates count. `turn`:
+    what a request that is no call has to wait for.
     """
 
     def __init__(
@@ -51,8 +60,10 @@ class Edge:
         https_only: bool = True,
         proxies: str = "",
         limits: Limits | None = None,
+        turn: Callable[[Caller], Awaitable[None] | None] = lambda caller: None,
     ) -> None:
         self.limits = limits or Limits()
+        self._turn = turn
         self.statistics = Statistics()
         self.dispatcher = dispatcher
         self.connections: set[Connection] = set()
@@ -169,6 +180,9 @@ class Edge:
 
     async def serve(self, exchange: Exchange) -> None:
         row = exchange.row
+        turn = self._turn(exchange.caller) if row.runs is not Runs.CLI else None  # commands make calls that wait
+        if turn is not None:
+            await turn
         if row.runs is Runs.WEB:
             self._web.serve(exchange)
         elif row.runs is Runs.CLI:

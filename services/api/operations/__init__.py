@@ -38,6 +38,7 @@ MODULES: Final = (
     "pool_network",
     "pool_settings",
     "pvs",
+    "rate_limit",
     "recovery",
     "repository",
     "role",
