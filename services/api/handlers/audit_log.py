@@ -5,7 +5,12 @@ from __future__ import annotations
 from services.api.handlers.handler import Request, handler
 
 
-@handler("get_audit_log")
+def _at_the_coordinator(request: Request) -> None:
+    """Members pass their lines on to it."""
+    request.on_coordinator()
+
+
+@handler("get_audit_log", before=_at_the_coordinator)
 async def get_audit_log(request: Request) -> None:
     """Of no known length: it grows while it is read."""
     await request.stream.start(

@@ -6,6 +6,7 @@ from services.cli.commands.vm_lifecycle import WITH_CONTROL_DOMAINS
 from services.cli.protocol import HttpConnect, Print
 from services.cli.records import RECORDS
 from services.cli.server.command import Call, Selector, command
+from services.cli.server.downloads import download
 from services.cli.server.failures import CommandError, Leave
 from services.cli.server.help import show_help
 from services.cli.server.objects import Objects, Row
@@ -135,6 +136,11 @@ async def _appliance_shutdown(call: Call) -> None:
     await call.api.call(method, await call.ref("uuid", "VM_appliance"))
 
 
+async def _audit_log_get(call: Call) -> None:
+    query = {"since": call.params["since"]} if "since" in call.params else {}
+    await download(call, "Audit-log-get", "/audit_log", query, call.params["filename"])
+
+
 COMMANDS = (
     command("help", show_help, "Lists commands, or explains those given.", flags="Neverforward"),
     command(
@@ -172,6 +178,14 @@ COMMANDS = (
         "Makes this host a member of another pool.",
         required="master-address master-username master-password",
         optional="force",
+    ),
+    command(
+        "audit-log-get",
+        _audit_log_get,
+        "Writes the pool's audit log to a file, all of it or from the time since= on.",
+        required="filename",
+        optional="since",
+        flags="With_fd",
     ),
     message("pool-sync-database", "pool.sync_database"),
     message("pool-designate-new-master", "pool.designate_new_master", "host-uuid"),

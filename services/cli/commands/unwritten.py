@@ -7,7 +7,6 @@ from services.cli.server.command import HOST, SR, VM, pending
 COMMANDS = (
     pending("appliance-assert-can-be-recovered", required="uuid", optional="database:"),
     pending("appliance-recover", required="uuid", optional="database: force"),
-    pending("audit-log-get", required="filename", optional="since", flags="With_fd"),
     pending(
         "blob-create",
         required="name",

@@ -22,7 +22,7 @@ async def finished(call: Call, method: str, *params: Any, progress: bool = False
     The task is destroyed when it has ended. If the client leaves earlier, it goes on: nobody asked to cancel it.
     """
     task: str = await call.api.call(f"Async.{method}", *params)
-    record = await _wait(call, task, progress)
+    record = await ended(call, task, progress)
     await asyncio.shield(call.api.call("task.destroy", task))
     if record["status"] == "failure":
         raise ApiError(*record["error_info"])
@@ -31,7 +31,8 @@ async def finished(call: Call, method: str, *params: Any, progress: bool = False
     return str(record["result"])
 
 
-async def _wait(call: Call, task: str, progress: bool) -> dict[str, Any]:
+async def ended(call: Call, task: str, progress: bool = False) -> dict[str, Any]:
+    """The task's record when it has ended. Raises HANDLE_INVALID when it is destroyed instead."""
     token, turn = "", 0
     while True:
         answer = await call.api.call("event.from", [f"task/{task}"], token, POLL)
