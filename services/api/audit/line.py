@@ -12,6 +12,7 @@ import re
 import time
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 LOCAL_SUPERUSER: Final = "LOCAL_SUPERUSER"
@@ -72,13 +73,17 @@ class Entry:
 
 def prefix(at: float, host: str, address: str, task: str) -> str:
     seconds, milliseconds = divmod(round(at * 1000), 1000)
-    stamp = f"{time.strftime('%Y%m%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
-    return f"[{stamp}|audit|{_field(host)}|0 {_field(address) or 'unix'}|{_field(task)}|audit]"
+    return f"[{_second(seconds)}.{milliseconds:03d}Z|audit|{_field(host)}|0 {_field(address) or 'unix'}|{_field(task)}|audit]"
+
+
+@lru_cache(maxsize=4)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y%m%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def in_one_line(text: str) -> str:
     """Line breaks and other control characters become blanks."""
-    return _CONTROL.sub(" ", text)
+    return text if text.isprintable() else _CONTROL.sub(" ", text)
 
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
@@ -93,7 +98,8 @@ def _quoted(words: tuple[str, ...]) -> str:
 
 
 def _escaped(word: str) -> str:
-    return in_one_line(word[:LONGEST]).replace("\\", "\\\\").replace("'", "\\'")
+    text = in_one_line(word[:LONGEST])
+    return text.replace("\\", "\\\\").replace("'", "\\'") if "'" in text or "\\" in text else text
 
 
 # ---- since
