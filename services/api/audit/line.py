@@ -73,7 +73,8 @@ class Entry:
 
 def prefix(at: float, host: str, address: str, task: str) -> str:
     seconds, milliseconds = divmod(round(at * 1000), 1000)
-    return f"[{_second(seconds)}.{milliseconds:03d}Z|audit|{_field(host)}|0 {_field(address) or 'unix'}|{_field(task)}|audit]"
+    moment = f"{_second(seconds)}.{milliseconds:03d}Z"
+    return f"[{moment}|audit|{_field(host)}|0 {_field(address) or 'unix'}|{_field(task)}|audit]"
 
 
 @lru_cache(maxsize=4)
