@@ -293,9 +293,11 @@ class Pool:
     # ---- clients
 
     def client(
-        self, host: int = 0, trusted: bool = False, user_agent: str = "tests", address: str = "127.0.0.1"
+        self, host: int = 0, trusted: bool = False, user_agent: str = "tests", address: str = "127.0.0.1", **told: Any
     ) -> Client:
-        caller = Caller(host=self._configs[host].uuid, address=address, trusted=trusted, user_agent=user_agent)
+        """`told`: what else the connection says of the caller."""
+        uuid = self._configs[host].uuid
+        caller = Caller(host=uuid, address=address, trusted=trusted, user_agent=user_agent, **told)
         return Client(self, self._apis[host][1], caller)
 
     async def login(self) -> Client:
