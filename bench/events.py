@@ -88,7 +88,7 @@ class Waiters(NamedTuple):
     `stalled`: seconds that the slowest of other calls took meanwhile.
     """
 
-    count: int
+    clients: int
     kb: float
     idle: float
     told: float
@@ -130,7 +130,7 @@ async def _waiting(
     request = call("event.from", session, [f"network/{network}"], token, 3600.0)
     clients = await connect_many(target.host, target.port, count)
     answers = [one.send(request) for one in clients]
-    while await _known_waiters(target) < count:
+    while await _known_waiters(target) < count:  # noqa: ASYNC110 (it is another process)
         await asyncio.sleep(0.1)
     return clients, answers
 
@@ -243,7 +243,7 @@ async def measure(target: Target, directory: Path) -> list[Result]:
     waiting = await waiters(target, WAITERS)
     samples = await received(target)
     print(
-        f"bench: {waiting.count} waiters: {waiting.kb:.1f} kB each; idle {waiting.idle:.1%} of a core; told in"
+        f"bench: {waiting.clients} waiters: {waiting.kb:.1f} kB each; idle {waiting.idle:.1%} of a core; told in"
         f" {waiting.told:.2f} s with {waiting.told_cpu:.2f} s of CPU; slowest other call meanwhile"
         f" {waiting.stalled * 1000:.0f} ms"
     )
