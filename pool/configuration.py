@@ -92,6 +92,7 @@ def _api(place: Place) -> dict[str, Any]:
         "pam_service": place.plan.settings.pam_service,
         "audit_log": str(place.directory / place.group / "audit.log"),
         "pool_secret_file": str(pool_secret_file(place.directory, place.group)),
+        "log_dir": str(place.directory / place.group),
     }
 
 

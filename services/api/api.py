@@ -60,6 +60,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pam_service: str = "xapi"
     pool_secret_file: str = ""
     web_dir: str = ""
+    log_dir: str = ""
     audit_log: str = ""
     manage_host: bool = False
     plugins: str = "/etc/xapi.d/plugins"

@@ -97,8 +97,7 @@ class Pool:
     async def start(
         folder: Path, hosts: int = 2, memory: int = 8192 * MIB, connect: bool = True, **options: Any
     ) -> Pool:
-        """`memory`: of each host, bytes. `connect`: returns when all hosts have been brought in. `options`: the API's.
-        """
+        """`memory`: of each host, bytes. `connect`: returns when all hosts have been brought in. `options`: the API's."""
         pool = Pool(folder)
         pool._options = options
         pool._configs = [
@@ -163,6 +162,7 @@ class Pool:
             "http_port": 0,
             "https_port": 0,
             "password_file": str(secret),
+            "log_dir": str(self.folder / "logs"),
             "pool_secret_file": str(self.secret_file),
         }
         config = self._config("api", [self._configs[host]], **options, **self._options)

@@ -426,7 +426,7 @@ class Connection(asyncio.Protocol):
         head = getattr(self, "_head", None)
         http10 = head is not None and head.http10
         if refusal.location:
-            return pages.redirect(refusal.location)
+            return pages.redirect(refusal.status, refusal.location)
         if refusal.bare:
             return pages.refusal(refusal.status, http10=refusal.http10)
         realm = (refusal.realm or realm) if refusal.status == 401 else ""

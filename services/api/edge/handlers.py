@@ -63,11 +63,12 @@ class Handler:
         return f"http/{self.name}".lower()
 
 
-_DATA = Missing("Import and export are not there yet.")
+_DATA = Missing("Disks are not imported or exported yet.")
 _RRD = Missing("Performance data is not served over HTTP yet.")
 _UPDATES = Missing("Updates and repositories are not there yet.")
 _PROXY = Missing("Local services are not proxied yet.")
-_UPKEEP = Missing("Backup, logs and reports are not there yet.")
+_UPKEEP = Missing("Backup and restore of hosts and of the database are not there yet.")
+_WLB = Missing("Workload balancing is not there.")
 _REPLACED = Missing("Hosts replicate the database over the message bus.")
 
 _RRDS = {
@@ -123,24 +124,25 @@ HANDLERS: Final[tuple[Handler, ...]] = (
             "A picture of a VM's screen.", "vm-operator", optional=("ref", "uuid")),
     # ---- VMs, disks, blobs, messages
     Handler("put_import", "PUT", "/import", _DATA, "A VM with its disks.", "vm-admin",
-            optional=("sr_id", "sr_uuid", "restore", "force")),
+            optional=("sr_id", "sr_uuid", "restore", "force"), chunked=403),
     Handler("put_import_metadata", "PUT", "/import_metadata", _DATA, "A VM without its disks.", "vm-admin",
-            optional=("restore", "force", "dry_run", "live", "check_cpu")),
+            optional=("restore", "force", "dry_run", "live", "check_cpu"), chunked=403),
     Handler("put_import_raw_vdi", "PUT", "/import_raw_vdi", _DATA, "A disk's content.", "vm-admin",
-            optional=("vdi", "sr_id", "sr_uuid", "format", "chunked")),
-    Handler("get_export", "GET", "/export", _DATA, "A VM with its disks.", "vm-admin", _REF,
-            ("use_compression", "preserve_power_state")),
+            optional=("vdi", "sr_id", "sr_uuid", "format", "chunked"), chunked=404),
+    Handler("get_export", "GET", "/export", _DATA, "A VM with its disks.", "vm-admin",
+            optional=("ref", "uuid", "use_compression", "preserve_power_state")),
     Handler("get_export_metadata", "GET", "/export_metadata", _DATA, "A VM without its disks.", "vm-admin",
-            (("ref", "uuid", "all"),),
-            ("include_dom0", "include_vhd_parents", "export_snapshots", "excluded_device_types")),
+            (),
+            ("ref", "uuid", "all", "include_dom0", "include_vhd_parents", "export_snapshots", "excluded_device_types")),
     Handler("get_export_raw_vdi", "GET", "/export_raw_vdi", _DATA, "A disk's content.", "vm-admin", (("vdi",),),
             ("format", "base")),
     Handler("get_blob", "GET", "/blob", Runs.HANDLER, "A blob; without login if it is public.", "", _REF),
     Handler("put_blob", "PUT", "/blob", Runs.HANDLER, "A blob's new content.", "vm-power-admin", _REF),
-    Handler("put_messages", "PUT", "/messages", Missing("Messages come over the message bus."),
-            "Messages from another pool.", "vm-power-admin", (("cls",), ("uuid",))),
+    Handler("put_messages", "PUT", "/messages", Runs.HANDLER, "Messages from another pool.", "vm-power-admin",
+            (("cls",), ("uuid",))),
     # ---- performance data
-    *(Handler(name, "GET", path, _RRD, "A round-robin database.", "read-only", (("uuid",),), ("json",))
+    *(Handler(name, "GET", path, _RRD, "A round-robin database.", "read-only",
+              () if "host" in name else (("uuid",),), ("json",))
       for name, path in _RRDS.items()),
     Handler("rrd_updates", "GET", "/rrd_updates", _RRD, "Recent values of all data sources.", "read-only",
             (("start",),), ("cf", "interval", "host", "vm_uuid", "sr_uuid", "json")),
@@ -154,15 +156,17 @@ HANDLERS: Final[tuple[Handler, ...]] = (
     Handler("get_pool_xml_db_sync", "GET", "/pool/xmldbdump", _UPKEEP, "The pool's database.", "pool-admin"),
     Handler("put_pool_xml_db_sync", "PUT", "/pool/xmldbdump", _UPKEEP, "The pool's database.", "pool-admin",
             optional=("dry_run",)),
-    Handler("get_host_logs_download", "GET", "/host_logs_download", _UPKEEP, "The host's logs.", "pool-operator"),
-    Handler("get_system_status", "GET", "/system-status", _UPKEEP, "A report for support.", "pool-operator",
-            optional=("entries", "output", "list")),
+    Handler("get_host_logs_download", "GET", "/host_logs_download", Runs.HANDLER, "The host's logs.",
+            "pool-operator", task=True),
+    Handler("get_system_status", "GET", "/system-status", Runs.HANDLER, "A report for support.", "pool-operator",
+            optional=("entries", "output", "list"), task=True),
     Handler("get_audit_log", "GET", "/audit_log", Runs.HANDLER, "Who did what.", "read-only", optional=("since",),
             task=True),
-    Handler("get_wlb_report", "GET", "/wlb_report", _UPKEEP, "A workload balancing report.", "read-only",
+    Handler("get_wlb_report", "GET", "/wlb_report", _WLB, "A workload balancing report.", "read-only",
             (("report",),)),
-    Handler("get_wlb_diagnostics", "GET", "/wlb_diagnostics", _UPKEEP, "Workload balancing logs.", "read-only"),
-    Handler("get_config_sync", "GET", "/sync_config_files/", _UPKEEP, "The superuser's password hash.", "pool-admin"),
+    Handler("get_wlb_diagnostics", "GET", "/wlb_diagnostics", _WLB, "Workload balancing logs.", "read-only"),
+    Handler("get_config_sync", "GET", "/sync_config_files/", Runs.HANDLER, "The superuser's password hash.",
+            "pool-admin", task=True),
     Handler("post_remote_db_access", "POST", "/remote_db_access", _REPLACED, "The database, for members.",
             "pool-admin", coordinator=True),
     Handler("post_remote_db_access_v2", "POST", "/remote_db_access_v2", _REPLACED, "The database, for members.",

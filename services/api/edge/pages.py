@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 REASONS = {
     200: "OK",
+    301: "Moved Permanently",
     302: "Found",
     400: "Bad Request",
     401: "Unauthorised",
@@ -80,9 +81,9 @@ def refusal(status: int, *, http10: bool = False) -> bytes:
     return _reply(status, _closing(), http10)
 
 
-def redirect(url: str) -> bytes:
-    """Another host has to serve this."""
-    return _reply(302, [*_closing(), f"Location: {_one_line(url)}"], False)
+def redirect(status: int, url: str) -> bytes:
+    """It is to be had elsewhere: 302 with another host, 301 by HTTPS."""
+    return _reply(status, [*_closing(), f"Location: {_one_line(url)}"], False)
 
 
 def head(status: int, headers: Sequence[tuple[str, str]], *, http10: bool = False) -> bytes:

@@ -6,9 +6,11 @@ These requests are rare, so a connection that asks for one is handed to uvicorn 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 from fastapi import FastAPI, Request
@@ -47,7 +49,9 @@ class Facts(Protocol):
 
 
 class Web:
-    """`site`: the folder with the host's web pages. `https_only`: those are not served over plain HTTP."""
+    """`site`: the folder with the host's web pages. They are served over HTTPS; plain HTTP is refused, or, unless
+    `https_only`, sent there.
+    """
 
     def __init__(self, facts: Facts, *, site: Path | None = None, https_only: bool = True) -> None:
         self._site = site
@@ -67,8 +71,8 @@ class Web:
     def serve(self, exchange: Exchange) -> None:
         """Raises `HttpRefusal`."""
         if exchange.row.name == "get_root":
-            if self._https_only and not exchange.secure:
-                raise HttpRefusal(403, "Web pages are served over HTTPS only.")
+            if not exchange.secure:
+                raise _to_https(exchange, self._https_only)
             if self._site is None:
                 raise HttpRefusal(404)
         loop = asyncio.get_running_loop()
@@ -81,6 +85,20 @@ class Web:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _to_https(exchange: Exchange, https_only: bool) -> HttpRefusal:
+    """What a browser is told that asks for a page over plain HTTP."""
+    named = _HOST.fullmatch(exchange.caller.host_header)
+    if https_only or named is None:
+        return HttpRefusal(403, "Web pages are served over HTTPS only.")
+    query = exchange.head.query_text
+    target = quote(exchange.head.path) + (f"?{query}" if query else "")
+    return HttpRefusal(301, location=f"https://{named[1]}{target}")
+
+
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
+"""A `Host` header: name or address, and port."""
 
 
 class _Conversation(HttpToolsProtocol):

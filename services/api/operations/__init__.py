@@ -47,6 +47,7 @@ MODULES: Final = (
     "session",
     "sr",
     "subject",
+    "system_status",
     "task",
     "update",
     "usb",

@@ -14,7 +14,7 @@ from shared.contracts.db import Create, Delete
 from shared.errors import ApiError
 from shared.store import Store
 
-_CLASSES = {
+CLASSES = {
     "VM": "VM",
     "Host": "host",
     "SR": "SR",
@@ -40,7 +40,7 @@ def surplus(store: Store) -> list[str]:
 
 
 def _check_object(call: Call, cls: str, uuid: str, *params: str) -> None:
-    if call.store.ref_of_uuid(_CLASSES[cls], uuid) is None:
+    if call.store.ref_of_uuid(CLASSES[cls], uuid) is None:
         raise ApiError("UUID_INVALID", *params)
 
 
