@@ -91,7 +91,8 @@ class LdapPlugin:
 
         def work() -> str:
             try:
-                entry = client.converse(lambda c: _one(c.find(schema.user_filter(name), schema.attributes), name))
+                wanted = schema.user_filter(_exact(name))
+                entry = client.converse(lambda c: _one(c.find(wanted, schema.attributes), name))
             except SubjectNotFound as error:
                 raise AuthFailure(str(error)) from error
             client.check_password(entry.dn, password)
@@ -106,7 +107,7 @@ class LdapPlugin:
         client, schema = self._ready()
 
         def work() -> str:
-            wanted = schema.subject_filter(name)
+            wanted = schema.subject_filter(_exact(name))
             return client.converse(lambda c: schema.identifier(_one(c.find(wanted, schema.attributes), name)))
 
         return await self._in_thread(work)
@@ -123,7 +124,7 @@ class LdapPlugin:
         client, schema = self._ready()
 
         def work() -> Result:
-            wanted = schema.identifier_filter(identifier)
+            wanted = schema.identifier_filter(_exact(identifier))
 
             def converse(conversation: Conversation) -> Result:
                 return look(conversation, _one(conversation.find(wanted, schema.attributes), identifier))
@@ -165,6 +166,13 @@ class LdapPlugin:
             finally:
                 await trial.on_xapi_exit()
         return changed
+
+
+def _exact(text: str) -> str:
+    """The library leaves blanks and line ends at the ends of a filter's values out: such names are nobody's."""
+    if text != text.strip() or not text:
+        raise SubjectNotFound(f"nobody is called {text[:100]!r}")
+    return text
 
 
 def _one(entries: list[Entry], what: str) -> Entry:

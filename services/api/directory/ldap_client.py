@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import ldap3
 from ldap3.core import results
 from ldap3.core.exceptions import LDAPException, LDAPStartTLSError
+from pyasn1.error import PyAsn1Error
 
 from services.api.directory.ldap_settings import PORTS, LdapSettings, Server
 from services.api.directory.plugin import AuthFailure, ServiceError, Tag
@@ -199,10 +200,13 @@ class LdapClient:
             connect_timeout=settings.timeout,
             get_info=ldap3.NONE,
         )
+        # As bytes it is sent as it is. Of text the library leaves out what SASLprep does not keep, a soft hyphen for
+        # one, and a password of nothing else would be a bind as nobody.
+        secret: Any = password.encode(errors="surrogatepass") or None
         connection = ldap3.Connection(
             server,
             user=user or None,
-            password=password or None,
+            password=secret,
             authentication=ldap3.SIMPLE if user else ldap3.ANONYMOUS,
             auto_bind=ldap3.AUTO_BIND_NONE,
             auto_referrals=False,
@@ -278,8 +282,14 @@ def _translated(what: str) -> Iterator[None]:
     """Whatever the library and the network raise, as `ServiceError`."""
     try:
         yield
-    except (LDAPException, OSError, UnicodeError) as error:
+    except (LDAPException, OSError) as error:
         raise ServiceError(_tag(error), f"{what}: {error}") from error
+    except _UNREADABLE as error:
+        raise ServiceError(Tag.E_GENERIC, f"{what}: the server does not speak LDAP: {error!r}") from error
+
+
+_UNREADABLE: Final = (PyAsn1Error, LookupError, ValueError, TypeError, AttributeError)
+"""What the library's decoder raises for bytes that are no LDAP message."""
 
 
 def _tag(error: BaseException) -> Tag:

@@ -116,13 +116,7 @@ def active_directory() -> str:
         )
         for name in NAMES
     ]
-    groups = [
-        _ad_group("operators", user("alice"), group("night-shift"), group("circle")),
-        _ad_group("night-shift", user("bob")),
-        _ad_group("circle", group("operators")),
-        _ad_group("admins", user("carol")),
-        _ad_group("domain-users"),
-    ]
+    groups = [_ad_group(name, *members) for name, members in MEMBERS.items()]
     return "\n".join([*_roots(), *users, *groups])
 
 
@@ -131,5 +125,19 @@ def _ad_group(name: str, *members: str) -> str:
     return _entry(group(name), "objectClass: group", f"sAMAccountName: {name}", _sid_line(name), *lines)
 
 
+def raw_sid(name: str) -> bytes:
+    return sid_bytes(sid(name))
+
+
 def _sid_line(name: str) -> str:
-    return f"objectSid:: {base64.b64encode(sid_bytes(sid(name))).decode()}"
+    return f"objectSid:: {base64.b64encode(raw_sid(name)).decode()}"
+
+
+MEMBERS = {
+    "operators": [user("alice"), group("night-shift"), group("circle")],
+    "night-shift": [user("bob")],
+    "circle": [group("operators")],
+    "admins": [user("carol")],
+    "domain-users": [],
+}
+"""Of the groups of Active Directory."""
