@@ -15,6 +15,7 @@ from services.api.blob_files import BlobFiles
 from services.api.disks_in_motion import DisksInMotion
 from services.api.failed_logins import FailedLogins
 from services.api.known_clients import KnownClients
+from services.api.running import Running
 from services.api.local_sessions import LocalSessions
 from services.api.timings import Timings
 from services.api.vm_state import SeenStates
@@ -94,8 +95,7 @@ class Api:
     directory: Directory = field(init=False)
     turns: Turns = field(default_factory=Turns)
     """Of the locks on an object: conflicts are for writers in other processes."""
-    running: dict[str, asyncio.Task[Any]] = field(default_factory=dict)
-    """Task reference to the asyncio task that carries it out, in this process."""
+    running: Running = field(default_factory=Running)
     sessions_used: dict[str, float] = field(default_factory=dict)
     """Session to the Unix time of its last call, since that was last written down."""
     clients: KnownClients = field(default_factory=KnownClients)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from services.api import clock
 from services.api.edge.dispatcher import Caller
@@ -19,7 +20,11 @@ if TYPE_CHECKING:
     from services.api.api import Api
 
 
-PREFIXES: Final = ("Async.", "InternalAsync.")
+INTERNAL: Final = "InternalAsync."
+PREFIXES: Final = ("Async.", INTERNAL)
+
+DUMMY: Final = "DummyRef:"
+"""Tasks that are not in the database: nobody can look at them."""
 
 
 @lru_cache(maxsize=4096)
@@ -40,7 +45,8 @@ class Call:
     """`wire`: the name as sent, prefix included. `session`: reference, "" for session-less calls.
 
     `task`: its reference. The row of a synchronous call's task is created with the first thing the call writes, and
-    removed with the last, so it costs no transaction of its own.
+    removed with the last, so it costs no transaction of its own. `inside`: the task is another call's or a client's,
+    which will complete it; this one only works for it. `work`: the asyncio task of its body.
 
     How it ends: `ending` is written in every case, `on_success` or `on_failure` with it, all in one transaction. When
     it fails, the steps of `undo` are taken first, the last one first. After a success `written` is told and `alerts`
@@ -55,8 +61,10 @@ class Call:
     message: Message
     wire: str
     session: str
-    task: str = field(default_factory=new_ref)
+    task: str = ""
     task_exists: bool = False
+    inside: bool = False
+    work: asyncio.Task[Any] | None = None
     asynchronous: bool = False
     locks: tuple[str, str] = ("", "")
     locked: bool = False
@@ -68,6 +76,25 @@ class Call:
     undo: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     written: list[Callable[[], None]] = field(default_factory=list)
     alerts: list[Alert] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.inside = self._is_inside(self.caller.task)
+        if self.inside:
+            self.task, self.task_exists = self.caller.task, True
+        elif not self.task:
+            self.task = new_ref() if self.has_task else f"DummyRef:|{uuid.uuid4()}|{self.message.wire_name}"
+
+    def _is_inside(self, task: str) -> bool:
+        """Whether it runs in the task that its caller names: a pending one of the caller's own, or any if that is a
+        host. `InternalAsync` calls have a task in any case.
+        """
+        if not task or not self.has_task or self.wire.startswith(INTERNAL):
+            return False
+        row, session = self.store.row("task", task), self.store.row("session", self.session)
+        if row is None or row["status"] != "pending" or session is None:
+            return False
+        owner = self.store.row("session", row["session"])
+        return bool(session["pool"]) or (owner is not None and _subject(owner) == _subject(session))
 
     @property
     def store(self) -> Store:
@@ -82,7 +109,7 @@ class Call:
     def leaves_something(self) -> bool:
         """Whether there is anything to do when it ends."""
         return bool(
-            self.task_exists
+            (self.task_exists and not self.inside)
             or (self.in_doubt and self.has_task)
             or self.ending
             or self.on_success
@@ -110,8 +137,18 @@ class Call:
             "progress": 0.0,
             "allowed_operations": ["cancel"],
             "type": "<none/>",
+            "subtask_of": self.parent,
+            "other_config": {f"http:{key}": value for key, value in self.caller.other_config.items()},
         }
         return [Create(cls="task", ref=self.task, fields=fields)]
+
+    @property
+    def parent(self) -> str:
+        """The task that its task, or one that it makes, is part of; null if nobody can see that one."""
+        caller = self.caller
+        above = caller.subtask_of or (caller.task if self.wire.startswith(INTERNAL) else "")
+        visible = above in self.api.running or self.store.row("task", above) is not None
+        return above if visible and not above.startswith(DUMMY) else NULL
 
     async def transact(self, changes: Sequence[Change], given: Sequence[Precondition] = ()) -> None:
         """Writes, and makes the call's task visible with it."""
@@ -119,4 +156,10 @@ class Call:
         self.task_exists = self.task_exists or self.has_task
 
     async def create_task(self) -> None:
-        await self.transact([])
+        if self.has_task and not self.task_exists:
+            await self.transact([])
+
+
+def _subject(session: Mapping[str, Any]) -> tuple[bool, str]:
+    """Sessions with the same one own the same tasks."""
+    return session["is_local_superuser"], session["auth_user_sid"]

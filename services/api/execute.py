@@ -90,7 +90,8 @@ class Executor:
         error: ApiError | None = None
         value: Any = None
         work = asyncio.create_task(self._begin(call, operation, arguments))
-        call.api.running[call.task] = work
+        call.work = work
+        call.api.running.begin(call.task, work)
         try:
             value = await work
         except ApiError as problem:
@@ -131,7 +132,8 @@ class Executor:
             log.error("the end of %s failed: %s", call.wire, ending.exception(), extra={"task": call.task})
 
     def _over(self, call: Call) -> None:
-        del call.api.running[call.task]
+        if call.work is not None:
+            call.api.running.end(call.task, call.work)
         call.api.disks.ended(call.task)
 
     # ---- the end of a call

@@ -157,9 +157,7 @@ def held(call: Call, lock: Lock, arguments: tuple[Any, ...]) -> bool:
 
 async def cancel_task(api: Api, task: str) -> None:
     """Asks whoever works for the task to stop: here at once, elsewhere over the bus."""
-    running = api.running.get(task)
-    if running is not None:
-        running.cancel()
+    api.running.cancel(task)
     await api.bus.publish(CANCEL, Cancel(task=task), task=task)
 
 

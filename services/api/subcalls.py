@@ -14,6 +14,6 @@ from shared.datamodel import model
 async def perform(call: Call, message: str, *arguments: Any) -> Any:
     """Carries out another message on behalf of this call; its result. Raises what it raises."""
     declared = model.messages[message]
-    caller = msgspec.structs.replace(call.caller, task="", subtask_of=call.task)
+    caller = msgspec.structs.replace(call.caller, task="", subtask_of=call.task, other_config={})
     inner = Call(call.api, caller, declared, message, call.session)
     return await call.api.executor.run(inner, OPERATIONS[message], arguments)

@@ -38,9 +38,9 @@ def _ended(task: str, fields: Mapping[str, Any]) -> Change:
 
 
 def finish(call: Call, type_: Type, value: Any, error: ApiError | None) -> list[Change]:
-    """What happens to the call's task when it ends: the row of a synchronous call goes."""
+    """What happens to the call's task when it ends: the row of a synchronous call goes. Another's stays as it is."""
     row = call.store.row("task", call.task)
-    if row is None:
+    if row is None or call.inside:
         return []
     if not call.asynchronous:
         return [Delete(cls="task", ref=call.task)]

@@ -271,7 +271,7 @@ class Pool:
     async def idle(self) -> None:
         """Waits until no call is being carried out."""
         async with asyncio.timeout(PATIENCE):
-            while running := list(self.api.running.values()):
+            while running := self.api.running.works():
                 await asyncio.wait(running)
                 await asyncio.sleep(0)  # its outcome may still be on its way to the database
 
