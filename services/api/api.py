@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,8 @@ from services.api.blob_files import BlobFiles
 from services.api.disks_in_motion import DisksInMotion
 from services.api.failed_logins import FailedLogins
 from services.api.known_clients import KnownClients
-from services.api.running import Running
 from services.api.local_sessions import LocalSessions
+from services.api.running import Running
 from services.api.timings import Timings
 from services.api.vm_state import SeenStates
 from shared.bus.interface import Bus
