@@ -233,7 +233,8 @@ def main(name: str, setup: Setup) -> None:
         sys.exit(f"{name}: {error}")
     host = config.hosts[0].uuid if len(config.hosts) == 1 else ""
     logs.configure(name, host, config.log_level)
-    trace.exporter.open(config.state / "spans.jsonl", name, config.hosts[0].name if host else "")
+    hosts = frozenset(each.uuid for each in config.hosts)
+    trace.exporter.open(config.state / "spans.jsonl", name, config.hosts[0].name if host else "", hosts)
     try:
         status = uvloop.run(run(config, setup))
     except (ConfigError, msgspec.ValidationError) as error:

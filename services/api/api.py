@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from services.api.directory.directory import Directory
     from services.api.events import EventHub
     from services.api.execute import Executor
+    from services.api.observers import Observers
     from services.api.placement import Placement
     from services.api.rate_limit.gate import RateLimits
     from services.api.row_waiters import RowWaiters
@@ -91,6 +92,7 @@ class Api:
     audit: Trail = field(init=False)
     blobs: BlobFiles = field(init=False)
     limits: RateLimits = field(init=False)
+    observers: Observers = field(init=False)
     directory: Directory = field(init=False)
     turns: Turns = field(default_factory=Turns)
     """Of the locks on an object: conflicts are for writers in other processes."""

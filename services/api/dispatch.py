@@ -146,7 +146,8 @@ class XenApi:
     async def _carry_out(self, call: Call, target: _Target, arguments: tuple[Any, ...], codec: Codec) -> Answer:
         # Of the HTTP request, or of the bus message that the call came in.
         traceparent = trace.accept(call.caller.traceparent or current.get().traceparent, self._ratio)
-        token = current.set(CallContext(traceparent=traceparent, session=call.session))
+        traceparent, observed = self._api.observers.context(traceparent, current.get().observed)
+        token = current.set(CallContext(traceparent=traceparent, observed=observed, session=call.session))
         try:
             operation = target.operation or self._implicit_write(target) or unwritten.operation(call.message)
             if target.asynchronous:

@@ -59,7 +59,8 @@ class Executor:
         error: ApiError | None = ApiError("TASK_CANCELLED", call.task)
         token = current.set(_context(call))
         try:
-            with trace.span(call.wire, "server"):
+            attributes = call.api.observers.attributes() if current.get().observed else {}
+            with trace.span(call.wire, "server", **attributes):
                 value = await self._carry_out(call, operation, arguments)
             error = None
             return value

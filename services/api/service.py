@@ -33,6 +33,7 @@ from services.api.execute import Executor
 from services.api.handlers.serving import HandlerTable
 from services.api.host_connect import HostConnect
 from services.api.host_side.service import HostSide
+from services.api.observers import Observers
 from services.api.operations import message
 from services.api.placement import Placement
 from services.api.rate_limit.gate import RateLimits, Settings
@@ -139,6 +140,7 @@ async def start(service: Service) -> Core:
     api.waiters = RowWaiters(replica)
     limits = Settings(options.rate_limit, options.call_costs_file, options.max_auto_registered_callers)
     api.limits = RateLimits(api, limits)
+    api.observers = Observers(api)
     await keeping.begin(service, api)
     api.blobs = BlobFiles(service.state_dir / "blobs")
     executor = api.executor = Executor()

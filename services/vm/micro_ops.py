@@ -92,7 +92,7 @@ class MicroOps:
     async def _carry_out(self, stages: Plan, build: Build) -> None:
         # The caller's deadline and its task's cancellation end the wish for a VM, not the duty to clean up after it.
         context = current.get()
-        current.set(CallContext(term=context.term, traceparent=context.traceparent))
+        current.set(CallContext(term=context.term, traceparent=context.traceparent, observed=context.observed))
         for stage in stages:
             await self._stage(stage, build)
 

@@ -259,6 +259,7 @@ class Caller:
                     user=context.user,
                     term=context.term or self.term,
                     trace=context.traceparent,
+                    observed=context.observed,
                     resent=call.resent,
                     server=call.server,
                     age=now - call.first_sent,

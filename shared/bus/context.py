@@ -15,6 +15,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     `request`: id of the bus request being handled ("" outside of a handler); a repeated request has the same one.
     `term`: the coordinator's term as far as the caller knows (0: unknown). `traceparent`: W3C Trace Context.
+    `observed`: who records spans of the trace, as `shared.trace.scopes` writes it; "": everybody.
     """
 
     task: str = ""
@@ -22,6 +23,7 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     user: str = ""
     term: int = 0
     traceparent: str = ""
+    observed: str = ""
     deadline: float | None = None
     request: str = ""
 

@@ -50,6 +50,7 @@ class Call(_Message, frozen=True, tag="call"):
     server: str = ""
     age: float = 0.0
     credit: int = 0
+    observed: str = ""
 
 
 class Probe(_Message, frozen=True, tag="probe"):

@@ -205,6 +205,7 @@ class Responder:
             user=call.user,
             term=call.term,
             traceparent=call.trace,
+            observed=call.observed,
             deadline=time.time() + call.timeout,
         )
         execution = _Execution(call.id, delivery.reply_to, served.method, context, call.credit)

@@ -97,7 +97,7 @@ class Pool:
     async def start(
         folder: Path, hosts: int = 2, memory: int = 8192 * MIB, connect: bool = True, **options: Any
     ) -> Pool:
-        """`memory`: of each host, bytes. `connect`: returns when all hosts have been brought in. `options`: the API's."""
+        """`memory`: of each host, bytes. `connect`: returns when all hosts are in. `options`: of the API."""
         pool = Pool(folder)
         pool._options = options
         pool._configs = [
