@@ -5,6 +5,7 @@ The order of checks decides which error a client sees (`wire-protocol` 2.3): met
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from services.api.edge.dispatcher import Answer, Caller, HttpRefusal, Outcome, W
 from services.api.execute import Executor
 from services.api.operation import OPERATIONS, Operation
 from services.api.rate_limit.limiter import Turn
+from services.api.records import Encoded
 from services.api.wire.codec import Codec
 from services.api.wire.raw import RawParams
 from shared import trace
@@ -44,6 +46,14 @@ class _Target:
 
 def failure(error: ApiError) -> Answer:
     return Answer(error=error.description)
+
+
+def _answer(value: Encoded) -> Answer:
+    return Answer(value=value) if isinstance(value, bytes) else Answer(pieces=value)
+
+
+async def _answer_later(value: Coroutine[Any, Any, Encoded]) -> Answer:
+    return _answer(await value)
 
 
 class XenApi:
@@ -135,7 +145,8 @@ class XenApi:
         if target.asynchronous and not message.has_async:
             raise ApiError("Fault", f"No async mode for this operation (rpc: {message.wire_name})")
         if target.read is not None and not target.asynchronous:
-            return Answer(value=target.read(self._api.store, arguments, codec))
+            found = target.read(self._api.store, arguments, codec)
+            return _answer(found) if isinstance(found, bytes | list) else _answer_later(found)
         if not self._api.is_coordinator and member.is_coordinators(self._api, method, message, session):
             return self._to_coordinator(caller, method, params, target, codec)
         call = Call(self._api, caller, message, method, session, turn=turn)

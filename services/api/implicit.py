@@ -3,48 +3,26 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from services.api import query, role_rows
 from services.api.api import Api
-from services.api.wire.codec import Codec, record_fields
+from services.api.records import Encoded, record_map
+from services.api.records import row_fragment as row_fragment
+from services.api.wire.codec import Codec
 from shared.contracts.db import Change, MapDrop, MapPut, SetAdd, SetDrop, Update
 from shared.datamodel import model
 from shared.datamodel.schema import MISSING, Message
-from shared.datamodel.types import MapType, RecordType, SetType
+from shared.datamodel.types import MapType, SetType
 from shared.errors import ApiError
 from shared.store import Row, Store
 
-Read = Callable[[Store, tuple[Any, ...], Codec], bytes]
-"""Answers a look-up from the rows, encoded."""
+Read = Callable[[Store, tuple[Any, ...], Codec], Encoded | Coroutine[Any, Any, Encoded]]
+"""Answers a look-up from the rows as they are now, encoded. A coroutine when there are many to encode."""
 
 
 # ---- reading
-
-
-def row_fragment(codec: Codec, cls: str, row: Row) -> bytes:
-    """The row's record, encoded once for each state of the row."""
-    known = row.fragments.get(codec.name)
-    if known is None:
-        fields = row.fields
-        known = codec.record([encode(fields[name]) for name, encode in _encoders(codec, cls)])
-        row.fragments[codec.name] = known
-    return bytes(known)
-
-
-_Encoders = tuple[tuple[str, Callable[[Any], bytes]], ...]
-_ENCODERS: dict[tuple[str, str], _Encoders] = {}
-
-
-def _encoders(codec: Codec, cls: str) -> _Encoders:
-    """Field name and its encoder, for every field that clients see; made once per codec and class."""
-    known = _ENCODERS.get((codec.name, cls))
-    if known is None:
-        fields = record_fields(RecordType(cls))
-        known = tuple((name, codec.member_encoder(name, type_)) for name, type_ in fields.items())
-        _ENCODERS[codec.name, cls] = known
-    return known
 
 
 def _existing(store: Store, cls: str, ref: str) -> Row:
@@ -108,14 +86,9 @@ def _get_all(message: Message) -> Read:
     return lambda store, arguments, codec: codec.encoder(type_)(list(store.tables[cls].rows))
 
 
-def records(store: Store, cls: str, codec: Codec, refs: Mapping[str, Row]) -> bytes:
-    """A map of reference to record."""
-    return codec.record([codec.member(ref, row_fragment(codec, cls, row)) for ref, row in refs.items()])
-
-
 def _get_all_records(message: Message) -> Read:
     cls = message.cls
-    return lambda store, arguments, codec: records(store, cls, codec, store.tables[cls].rows)
+    return lambda store, arguments, codec: record_map(codec, cls, store.tables[cls].rows)
 
 
 def matching(store: Store, cls: str, expression: str) -> dict[str, Row]:
@@ -133,7 +106,7 @@ def _get_all_where(message: Message) -> Read:
 
 def _get_all_records_where(message: Message) -> Read:
     cls = message.cls
-    return lambda store, arguments, codec: records(store, cls, codec, matching(store, cls, arguments[0]))
+    return lambda store, arguments, codec: record_map(codec, cls, matching(store, cls, arguments[0]))
 
 
 _OBJECT: dict[str, Callable[[Message], Read]] = {

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from enum import Enum, auto
 from typing import Any, Protocol, cast
 
@@ -30,10 +31,11 @@ log = logging.getLogger("edge")
 
 HIGH_WATER = 64 * 1024
 """Bytes that a client may send ahead while its call is being answered."""
+SLICE = 256 * 1024
+"""Bytes of a long answer that are joined and written at once: they fit the processor's cache."""
+TURN = 0.005
+"""Seconds of sending after which others get their turn."""
 OTHER_CONFIG = "x-http-other-config-"
-LARGE = 256 * 1024
-"""Bytes of a result that are no longer copied into an envelope."""
-_RESULT = b"@result@"
 
 
 class Exchange:
@@ -115,6 +117,7 @@ class Connection(asyncio.Protocol):
         self._last = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._resumed: asyncio.Future[None] | None = None
         self._abandonable = False
         self._head_bytes = b""
         self._transport: asyncio.Transport
@@ -150,6 +153,7 @@ class Connection(asyncio.Protocol):
         self._state = _State.CLOSING
         self._owner.statistics.open -= 1
         self._owner.connections.discard(self)
+        self._wake()
         self._abandon()
 
     def eof_received(self) -> bool:
@@ -164,7 +168,13 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable = True
+        self._wake()
         self._progress()
+
+    def _wake(self) -> None:
+        """Whoever waits for the client to take what was sent goes on."""
+        if self._resumed is not None and not self._resumed.done():
+            self._resumed.set_result(None)
 
     def data_received(self, data: bytes) -> None:
         if self._state is _State.CLOSING:
@@ -316,8 +326,10 @@ class Connection(asyncio.Protocol):
             self._answer_failure(call, error)
             return
         if isinstance(outcome, Answer):
-            self._answer(call, outcome)
-            return
+            if not _is_long(outcome):
+                self._answer(call, outcome)
+                return
+            outcome = _ready(outcome)
         self._state = _State.BUSY
         if isinstance(outcome, Waiting):
             self._abandonable = True
@@ -333,7 +345,11 @@ class Connection(asyncio.Protocol):
         except Exception as error:
             self._answer_failure(call, error)
         else:
-            self._answer(call, answer)
+            self._abandonable = False
+            if _is_long(answer):
+                await self._answer_in_pieces(call, answer)
+            else:
+                self._answer(call, answer)
         self._abandonable = False
         self._progress()
 
@@ -349,42 +365,59 @@ class Connection(asyncio.Protocol):
         self._answer(call, Answer(error=description))
 
     def _answer(self, call: Call, answer: Answer) -> None:
-        head = self._head
-        large: Sequence[bytes] = ()
         if answer.error is not None:
             body = call.early_failure(answer.error) if answer.early else call.failure(answer.error)
-        elif answer.bare:
-            body = call.bare(answer.value)
-        elif answer.pieces or len(answer.value) > LARGE:
-            large = self._large(call, answer)
-            body = b""
         else:
-            body = call.success(answer.value)
-        length = sum(map(len, large)) if large else len(body)
+            body = call.bare(answer.value) if answer.bare else call.success(answer.value)
+        self._send(self._reply_head(len(body), answer) + body)
+
+    def _reply_head(self, length: int, answer: Answer) -> bytes:
+        head = self._head
         content_type = xmlrpc.CONTENT_TYPE if self._row.runs is Runs.XMLRPC else jsonrpc.CONTENT_TYPE
         thumbprint = answer.thumbprint if self._caller.thumbprint else ""
-        start = pages.call_head(
+        return pages.call_head(
             length, content_type, http10=head.http10, keep_alive=head.keep_alive, thumbprint=thumbprint
         )
-        self._send(start + body, large)
 
-    def _large(self, call: Call, answer: Answer) -> list[bytes]:
-        """The pieces of a body that is not copied together: at tens of megabytes every copy counts.
-
-        TLS would make a record of each piece.
+    async def _answer_in_pieces(self, call: Call, answer: Answer) -> None:
+        """Sends a long result at the pace of its client, a slice at a time: at tens of megabytes every copy counts, and
+        others get their turn in between.
         """
-        result = [answer.whole] if self.endpoint.kind is Kind.TLS else answer.pieces or [answer.value]
-        before, _, after = call.success(_RESULT).partition(_RESULT)
-        return [before, *result, after]
+        before, after = call.envelope()
+        pieces = answer.pieces or [answer.value]
+        length = len(before) + sum(map(len, pieces)) + len(after)
+        slices = _slices([self._reply_head(length, answer), before, *pieces, after])
+        begun = time.perf_counter()
+        for data in slices:
+            if self._state is _State.CLOSING or self._transport.is_closing():
+                return
+            self._transport.write(data)
+            if not self._writable:
+                await self._until_writable()
+            elif time.perf_counter() - begun > TURN:
+                await asyncio.sleep(0)
+            else:
+                continue
+            begun = time.perf_counter()
+        self._sent()
 
-    def _send(self, reply: bytes, rest: Sequence[bytes] = ()) -> None:
+    async def _until_writable(self) -> None:
+        """Until the client has taken what was sent, or is gone. One that takes nothing for long is sent away."""
+        self._resumed = self._loop.create_future()
+        try:
+            async with asyncio.timeout(self.limits.stream):
+                await self._resumed
+        except TimeoutError:
+            self._transport.abort()
+
+    def _send(self, reply: bytes) -> None:
         """Sends a whole reply and gets ready for the next request, or closes."""
         if self._state is _State.CLOSING or self._transport.is_closing():
             return
-        if rest:
-            self._transport.writelines([reply, *rest])
-        else:
-            self._transport.write(reply)
+        self._transport.write(reply)
+        self._sent()
+
+    def _sent(self) -> None:
         if self._head.keep_alive and not self._last:
             self._state = _State.HEAD
         else:
@@ -529,6 +562,29 @@ class _Taken(asyncio.StreamReaderProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._connection.connection_lost(exc)
+
+
+def _is_long(answer: Answer) -> bool:
+    return bool(answer.pieces) or (len(answer.value) > SLICE and answer.error is None and not answer.bare)
+
+
+def _slices(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces joined to about `SLICE` bytes each."""
+    joined: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        joined.append(piece)
+        size += len(piece)
+        if size >= SLICE:
+            yield b"".join(joined)
+            joined.clear()
+            size = 0
+    if joined:
+        yield b"".join(joined)
+
+
+async def _ready(answer: Answer) -> Answer:
+    return answer
 
 
 def _as_refusal(error: Exception) -> HttpRefusal:

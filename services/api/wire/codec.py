@@ -6,7 +6,7 @@ record. Whoever keeps fragments keys them by `Codec.name`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -14,6 +14,8 @@ from shared.datamodel import model
 from shared.datamodel.types import OptionType, RecordType, Type
 
 Encoder = Callable[[Any], bytes]
+RowEncoder = Callable[[dict[str, Any]], bytes]
+"""From the fields of a row, all of them and in the model's order (as `shared.store` keeps them), to its record."""
 
 
 class Codec(Protocol):
@@ -34,8 +36,16 @@ class Codec(Protocol):
         """A member from a fragment: for maps of records, whose keys are references."""
         ...
 
+    def row_encoder(self, cls: str) -> RowEncoder:
+        """The quick way to the record of a row. Compiled once per class."""
+        ...
+
     def record(self, members: Iterable[bytes]) -> bytes:
         """The fragment of a record or map."""
+        ...
+
+    def map_pieces(self, names: Sequence[str], fragments: Iterable[bytes]) -> list[bytes]:
+        """The fragment of a map of fragments, in pieces that are joined when they are sent; they are not copied."""
         ...
 
     def array(self, fragments: Iterable[bytes]) -> bytes:
@@ -60,6 +70,10 @@ class Call(Protocol):
 
     def success(self, fragment: bytes) -> bytes:
         """The whole body of a successful reply."""
+        ...
+
+    def envelope(self) -> tuple[bytes, bytes]:
+        """What such a body has before and after its fragment."""
         ...
 
     def failure(self, description: list[str]) -> bytes:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from itertools import chain
 from typing import Any, Literal, NoReturn
 
 import orjson
 
-from services.api.wire.codec import Encoder, present, record_fields
+from services.api.wire.codec import Encoder, RowEncoder, present, record_fields
 from services.api.wire.raw import Malformed
+from shared.datamodel import model
 from shared.datamodel.types import FLOAT, MapType, OptionType, RecordType, SetType, Type
 
 CONTENT_TYPE = "application/json"
@@ -36,9 +38,13 @@ class JsonCall:
         self.id = id_
 
     def success(self, fragment: bytes) -> bytes:
+        before, after = self.envelope()
+        return before + fragment + after
+
+    def envelope(self) -> tuple[bytes, bytes]:
         if self.version == "1.0":
-            return b'{"result":%b,"error":null,"id":%b}' % (fragment, orjson.dumps(self.id))
-        return b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (fragment, orjson.dumps(self.id))
+            return b'{"result":', b',"error":null,"id":%b}' % orjson.dumps(self.id)
+        return b'{"jsonrpc":"2.0","result":', b',"id":%b}' % orjson.dumps(self.id)
 
     def failure(self, description: list[str]) -> bytes:
         if self.version == "1.0":
@@ -225,12 +231,41 @@ class JsonCodec:
         return lambda value: start + encode_value(value)
 
     @staticmethod
+    @cache
+    def row_encoder(cls: str) -> RowEncoder:
+        fields = model.classes[cls].fields
+        hidden = [name for name, field in fields.items() if field.internal_only]
+        options = [name for name, field in fields.items() if isinstance(field.type, OptionType)]
+        shapers = [(name, shape) for name, field in fields.items() if (shape := _shaper(field.type)) is not None]
+
+        def encode(row: dict[str, Any]) -> bytes:
+            shown = row.copy()
+            for name in hidden:
+                del shown[name]
+            for name, shape in shapers:
+                shown[name] = shape(shown[name])
+            for name in options:
+                if shown[name] is None:
+                    del shown[name]
+            return _dump(shown)
+
+        return encode
+
+    @staticmethod
     def member(name: str, fragment: bytes) -> bytes:
         return _dump(name) + b":" + fragment
 
     @staticmethod
     def record(members: Iterable[bytes]) -> bytes:
         return b"{%b}" % b",".join(filter(None, members))
+
+    @staticmethod
+    def map_pieces(names: Sequence[str], fragments: Iterable[bytes]) -> list[bytes]:
+        if not names:
+            return [b"{}"]
+        starts = [b",%b:" % _dump(name) for name in names]
+        starts[0] = b"{" + starts[0][1:]
+        return [*chain.from_iterable(zip(starts, fragments, strict=True)), b"}"]
 
     @staticmethod
     def array(fragments: Iterable[bytes]) -> bytes:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, lru_cache
+from itertools import chain, compress
+from operator import is_not
 from typing import Any, Literal
 
 from lxml import etree
 
-from services.api.wire.codec import Encoder, present, record_fields
+from services.api.wire.codec import Encoder, RowEncoder, present, record_fields
 from services.api.wire.raw import Malformed
 from services.api.wire.unmarshal import DateTime, floating, integer
+from shared.datamodel import model
 from shared.datamodel.types import (
     BOOL,
     DATETIME,
@@ -57,6 +60,9 @@ class XmlCall:
 
     def success(self, fragment: bytes) -> bytes:
         return _SUCCESS + fragment + _STRUCT_END
+
+    def envelope(self) -> tuple[bytes, bytes]:
+        return _SUCCESS, _STRUCT_END
 
     def failure(self, description: list[str]) -> bytes:
         return _FAILURE + _descriptions(description) + _STRUCT_END
@@ -222,7 +228,8 @@ _ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 def escape(text: str) -> str:
     """Text as it stands between tags, and between those of a member's name."""
-    if _SPECIAL.search(text) is None:
+    # Nothing else that is special can be printed: four searches for one character are quicker than one for many.
+    if text.isprintable() and "&" not in text and "<" not in text and ">" not in text and '"' not in text:
         return text
     return _SPECIAL.sub(lambda found: _ESCAPED.get(found[0], ""), text)
 
@@ -261,7 +268,7 @@ def _writer(type_: Type) -> Callable[[Any], str]:
             entry = _writer(type_.value)
             return lambda value: (
                 "<value><struct>"
-                + "".join(f"<member><name>{escape(str(k))}</name>{entry(v)}</member>" for k, v in value.items())
+                + "".join([f"{_member_start(k)}{entry(v)}</member>" for k, v in value.items()])
                 + "</struct></value>"
             )
         case RecordType():
@@ -272,10 +279,14 @@ def _writer(type_: Type) -> Callable[[Any], str]:
     return _SCALARS.get(type_, _scalar)
 
 
+@lru_cache(maxsize=4096)
+def _member_start(name: object) -> str:
+    """The same few hundred keys stand in all maps."""
+    return f"<member><name>{escape(str(name))}</name>"
+
+
 def _record(type_: RecordType) -> Callable[[Any], str]:
-    fields = {
-        name: (of, _writer(of), f"<member><name>{escape(name)}</name>") for name, of in record_fields(type_).items()
-    }
+    fields = {name: (of, _writer(of), _member_start(name)) for name, of in record_fields(type_).items()}
 
     def write(value: Any) -> str:
         members = [
@@ -286,6 +297,39 @@ def _record(type_: RecordType) -> Callable[[Any], str]:
         return f"<value><struct>{''.join(members)}</struct></value>"
 
     return write
+
+
+class _RowWriter:
+    """Writes the rows of one class. Most values are the very objects that the row before had (`shared.columns`): only
+    the others are encoded, the rest is taken from there."""
+
+    def __init__(self, cls: str) -> None:
+        fields = model.classes[cls].fields.values()
+        self._writers = [_hidden if field.internal_only else _member(field.name, field.type) for field in fields]
+        self._numbers = range(len(self._writers))
+        self._values: list[Any] = [self] * len(self._writers)
+        self._members = [""] * len(self._writers)
+
+    def __call__(self, row: dict[str, Any]) -> bytes:
+        values = list(row.values())
+        writers, members = self._writers, self._members
+        for number in compress(self._numbers, map(is_not, values, self._values)):
+            self._values[number] = self  # if writing it fails, it has to be written next time
+            members[number] = writers[number](values[number])
+        self._values = values
+        return f"<value><struct>{''.join(members)}</struct></value>".encode()
+
+
+def _hidden(_: Any) -> str:
+    return ""
+
+
+def _member(name: str, type_: Type) -> Callable[[Any], str]:
+    """From a field's value to its member; "" for a None of an option type."""
+    start, write = _member_start(name), _writer(type_)
+    if isinstance(type_, OptionType):
+        return lambda value: "" if value is None else f"{start}{write(value)}</member>"
+    return lambda value: f"{start}{write(value)}</member>"
 
 
 def _descriptions(description: list[str]) -> bytes:
@@ -307,10 +351,13 @@ class XmlCodec:
     @staticmethod
     @cache
     def member_encoder(name: str, type_: Type) -> Encoder:
-        start, write = f"<member><name>{escape(name)}</name>", _writer(type_)
-        if isinstance(type_, OptionType):
-            return lambda value: b"" if value is None else f"{start}{write(value)}</member>".encode()
-        return lambda value: f"{start}{write(value)}</member>".encode()
+        write = _member(name, type_)
+        return lambda value: write(value).encode()
+
+    @staticmethod
+    @cache
+    def row_encoder(cls: str) -> RowEncoder:
+        return _RowWriter(cls)
 
     @staticmethod
     def member(name: str, fragment: bytes) -> bytes:
@@ -319,6 +366,15 @@ class XmlCodec:
     @staticmethod
     def record(members: Iterable[bytes]) -> bytes:
         return b"<value><struct>%b</struct></value>" % b"".join(members)
+
+    @staticmethod
+    def map_pieces(names: Sequence[str], fragments: Iterable[bytes]) -> list[bytes]:
+        if not names:
+            return [b"<value><struct></struct></value>"]
+        plain = names if escape("".join(names)) == "".join(names) else [escape(name) for name in names]
+        starts = [f"</member><member><name>{name}</name>".encode() for name in plain]
+        starts[0] = f"<value><struct><member><name>{plain[0]}</name>".encode()
+        return [*chain.from_iterable(zip(starts, fragments, strict=True)), b"</member></struct></value>"]
 
     @staticmethod
     def array(fragments: Iterable[bytes]) -> bytes:
