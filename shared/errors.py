@@ -20,7 +20,9 @@ class ApiError(Exception):
         return [self.code, *self.params]
 
     def __str__(self) -> str:
-        return f"{self.code}({', '.join(self.params)})"
+        """For logs, which must not show sessions: their references are credentials, of other pools as well."""
+        shown = ["..."] if self.code == "SESSION_INVALID" else self.params
+        return f"{self.code}({', '.join(shown)})"
 
 
 def internal_error(text: object) -> ApiError:
