@@ -26,7 +26,8 @@ from shared.frozen import EMPTY_LIST, FrozenList
 
 NULL: Final = "OpaqueRef:NULL"
 TOMBSTONES: Final = 512
-"""Deletions a table remembers; cut to half when full (as upstream does, `database-pool-ha` 1.1)."""
+MESSAGE_TOMBSTONES: Final = 1024
+"""Deletions a table remembers; cut to half when full (as upstream does, `database-pool-ha` 1.1, 6.1)."""
 
 HISTORY: Final = 65536
 """Recent row changes kept for `changes_since`."""
@@ -50,13 +51,16 @@ class Row:
 
 @dataclass(slots=True)
 class Table:
-    """`tombstones`: (created, deleted, ref), oldest first. `touched`: generation of the last change to any row."""
+    """`tombstones`: (created, deleted, ref), oldest first, fewer than `remembered`. `touched`: generation of the last
+    change to any row.
+    """
 
     cls: Class
     rows: dict[str, Row] = field(default_factory=dict)
     by_name: dict[str, dict[str, None]] = field(default_factory=dict)
     tombstones: deque[tuple[int, int, str]] = field(default_factory=deque)
     touched: int = 0
+    remembered: int = TOMBSTONES
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class Store:
 
     def __init__(self) -> None:
         self.tables: dict[str, Table] = {name: Table(cls) for name, cls in model.classes.items() if cls.in_database}
-        self.tables.setdefault("message", Table(model.classes["message"]))
+        self.tables["message"] = Table(model.classes["message"], remembered=MESSAGE_TOMBSTONES)
         self.generation = 0
         self.term = 0
         self.by_uuid: dict[str, tuple[str, str]] = {}
@@ -293,8 +297,8 @@ class Store:
         for name, target in links.many_many.items():
             self._propagate_set(target, row.fields[name], EMPTY_LIST, ref, generation, touched)
         table.tombstones.append((row.created, generation, ref))
-        if len(table.tombstones) >= TOMBSTONES:
-            for _ in range(TOMBSTONES // 2):
+        if len(table.tombstones) >= table.remembered:
+            for _ in range(table.remembered // 2):
                 table.tombstones.popleft()
         table.touched = generation
         touched[cls, ref] = Touched(cls, ref, "del", row, row.modified)
