@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import time
+from datetime import datetime
 
 EPOCH = "19700101T00:00:00Z"
 
@@ -19,4 +20,11 @@ def stamp(seconds: float) -> str:
 
 def seconds(text: str) -> float:
     """Unix time of a stored datetime."""
-    return calendar.timegm(time.strptime(text, "%Y%m%dT%H:%M:%SZ"))
+    if text.endswith("Z"):
+        return calendar.timegm(time.strptime(text, "%Y%m%dT%H:%M:%SZ"))
+    return datetime.strptime(text, "%Y%m%dT%H:%M:%S%z").timestamp()
+
+
+def utc(text: str) -> str:
+    """The same moment as we write it, to be compared as text: a client may give a time of another zone."""
+    return text if text.endswith("Z") else stamp(seconds(text))

@@ -10,6 +10,8 @@ from typing import Any
 from services.api import clock, implicit
 from services.api.call import Call, new_ref
 from services.api.operation import operation
+from services.api.wire import dates
+from services.api.wire.unmarshal import integer
 from shared.contracts.db import Create, Delete
 from shared.errors import ApiError
 from shared.store import Store
@@ -34,9 +36,11 @@ LIMIT = 10_000
 
 
 def surplus(store: Store) -> list[str]:
-    """Messages to remove."""
-    rows = store.rows("message")
-    return sorted(rows, key=lambda ref: str(rows[ref]["timestamp"]))[: max(0, len(rows) - LIMIT)]
+    """Messages to remove: the oldest, and of those of one second the first that were made."""
+    rows = store.tables["message"].rows
+    too_many = max(0, len(rows) - LIMIT)
+    age = {ref: (str(row.fields["timestamp"]), row.created) for ref, row in rows.items()} if too_many else {}
+    return sorted(age, key=lambda ref: age[ref])[:too_many]
 
 
 def _check_object(call: Call, cls: str, uuid: str, *params: str) -> None:
@@ -76,61 +80,45 @@ async def destroy_many(call: Call, messages: list[str]) -> None:
 
 @operation("message.destroy_all")
 async def destroy_all(call: Call, filters: dict[str, str]) -> None:
-    """Filters: `before` and `after` (dates), `priority`."""
-    tests: list[Callable[[Row], bool]] = []
-    for key, value in filters.items():
-        if key == "priority":
-            tests.append(_of_priority(_number(key, value)))
-        elif key in ("before", "after"):
-            limit = _date(key, value)
-            tests.append(_before(limit) if key == "before" else _after(limit))
-        else:
-            raise ApiError("INVALID_VALUE", "filters", key)
+    """Those that pass all filters: `before` and `after` (dates), `priority`. Raises INVALID_VALUE for others."""
+    tests = [_filter(key, value) for key, value in filters.items()]
     rows = call.store.rows("message")
     chosen = [ref for ref, row in rows.items() if all(test(row) for test in tests)]
     await call.api.database.transact([Delete(cls="message", ref=ref) for ref in chosen])
 
 
-def _number(key: str, value: str) -> int:
+def _filter(key: str, value: str) -> Callable[[Row], bool]:
+    if key not in ("before", "after", "priority"):
+        raise ApiError("INVALID_VALUE", "filters", key)
     try:
-        return int(value)
+        if key == "priority":
+            wanted = integer(value)
+            return lambda row: bool(row["priority"] == wanted)
+        limit = clock.utc(dates.canonical(value))
     except ValueError:
         raise ApiError("INVALID_VALUE", key, value) from None
-
-
-def _date(key: str, value: str) -> str:
-    try:
-        clock.seconds(value)
-    except ValueError:
-        raise ApiError("INVALID_VALUE", key, value) from None
-    return value
-
-
-def _of_priority(wanted: int) -> Callable[[Row], bool]:
-    return lambda row: bool(row["priority"] == wanted)
-
-
-def _before(limit: str) -> Callable[[Row], bool]:
-    return lambda row: bool(row["timestamp"] < limit)
-
-
-def _after(limit: str) -> Callable[[Row], bool]:
+    if key == "before":
+        return lambda row: bool(row["timestamp"] < limit)
     return lambda row: bool(row["timestamp"] > limit)
 
 
-def _select(call: Call, test: Callable[[Row], bool]) -> dict[str, Row]:
+def _select(call: Call, test: Callable[[Row], Any]) -> dict[str, Row]:
     return {ref: dict(row) for ref, row in call.store.rows("message").items() if test(row)}
 
 
 @operation("message.get")
 def get(call: Call, cls: str, obj_uuid: str, since: str) -> dict[str, Row]:
+    """About one object, later than `since`. Raises UUID_INVALID []."""
     _check_object(call, cls, obj_uuid)
-    return _select(call, lambda r: r["cls"] == cls and r["obj_uuid"] == obj_uuid and r["timestamp"] > since)
+    limit = clock.utc(since)
+    return _select(call, lambda row: row["cls"] == cls and row["obj_uuid"] == obj_uuid and row["timestamp"] > limit)
 
 
 @operation("message.get_since")
 def get_since(call: Call, since: str) -> dict[str, Row]:
-    return _select(call, lambda row: bool(row["timestamp"] > since))
+    """Those of the second `since`, too: the original's have fractions, and are later."""
+    limit = clock.utc(since)
+    return _select(call, lambda row: bool(row["timestamp"] >= limit))
 
 
 @operation("message.get_all")
