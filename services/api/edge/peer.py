@@ -69,9 +69,11 @@ def _client(words: Sequence[str]) -> str:
     if len(words) != 6 or words[1] not in ("TCP4", "TCP6"):
         raise HeadError("the proxy's line does not name a client")
     try:
-        return str(ipaddress.ip_address(words[2])).removeprefix("::ffff:")
+        address = ipaddress.ip_address(words[2])
     except ValueError:
         raise HeadError("the proxy's line names no address") from None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
 
 
 def _is_in(address: str, found: Sequence[Network]) -> bool:
