@@ -33,6 +33,9 @@ def host_down(directory: Path, group: str) -> None:
 def host_up(directory: Path, group: str) -> None:
     """The supervisor starts the host's services again. Raises `PlanError`."""
     _check(directory, group)
+    for program in programs.load(directory):
+        if program.group == group:
+            program.stay_down_file(directory).unlink(missing_ok=True)
     programs.down_file(directory, group).unlink(missing_ok=True)
 
 

@@ -39,6 +39,10 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     def pid_file(self, directory: Path) -> Path:
         return directory / self.group / f"{self.service}.pid"
 
+    def stay_down_file(self, directory: Path) -> Path:
+        """While it is there the program is not started; it makes it itself, when somebody asks it to go."""
+        return directory / self.group / self.service / "stay-down"
+
     def log_file(self, directory: Path) -> Path:
         return directory / self.group / f"{self.service}.log"
 

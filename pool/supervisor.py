@@ -182,7 +182,10 @@ class Supervisor:
             await asyncio.sleep(delay)
 
     async def _while_down(self, program: Program, child: ChildState) -> None:
-        while programs.down_file(self.directory, program.group).exists():
+        while (
+            programs.down_file(self.directory, program.group).exists()
+            or program.stay_down_file(self.directory).exists()
+        ):
             child.failures = 0
             if child.state != "down":
                 self._set(child, "down", 0)

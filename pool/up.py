@@ -108,6 +108,8 @@ def _start(directory: Path, pool: Plan, amqp_url: str, say: Callable[[str], None
     programs.save(directory, listed)
     for group, _ in pool.groups():
         programs.down_file(directory, group).unlink(missing_ok=True)
+    for program in listed:
+        program.stay_down_file(directory).unlink(missing_ok=True)
     say(f"{len(pool.hosts)} hosts: starting {len(listed)} processes")
     (directory / "supervisor.json").unlink(missing_ok=True)
     supervisor.start(directory)

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.api import emergency, events, implicit, member, operations, roles, sessions, unwritten
+from services.api import emergency, events, extensions, implicit, member, operations, roles, sessions, unwritten
 from services.api.api import Api
 from services.api.audit import calls
 from services.api.call import Call, sync_name
@@ -18,6 +18,7 @@ from services.api.execute import Executor
 from services.api.operation import OPERATIONS, Operation
 from services.api.rate_limit.limiter import Turn
 from services.api.records import Encoded
+from services.api.wire import untyped
 from services.api.wire.codec import Codec
 from services.api.wire.raw import RawParams
 from shared import trace
@@ -98,7 +99,7 @@ class XenApi:
                 return _of_the_system(method, params, codec)
             target = self._target(method)
             if target is None:
-                return self._unknown(caller, method, params)
+                return self._unknown(caller, method, params, codec)
             if not self._api.is_coordinator and member.passes_on(self._api, caller, method):
                 return self._to_coordinator(caller, method, params, target, codec)
             turn = self._api.limits.turn(caller, target.message.wire_name) if self._api.is_coordinator else None
@@ -164,6 +165,8 @@ class XenApi:
             if target.asynchronous:
                 return Answer(value=codec.encoder(TASK_REF)(await self._executor.start(call, operation, arguments)))
             value = await self._executor.run(call, operation, arguments)
+            if call.message is EXTENSION:
+                return Answer(value=untyped.fragment(codec, value))
             return Answer(value=_encode(codec, call.message.result, value))
         except ApiError as error:
             return failure(error)
@@ -202,12 +205,22 @@ class XenApi:
             calls.refused(Call(self._api, caller, message, method, session), arguments, error)
             raise
 
-    def _unknown(self, caller: Caller, method: str, params: RawParams) -> Answer:
+    def _unknown(self, caller: Caller, method: str, params: RawParams, codec: Codec) -> Outcome:
+        """A program of the host may know it."""
         if len(params):
             session = params.text(0)
             sessions.check(self._api, EXTENSION, session)
             self._check_role(caller, method, EXTENSION, session, ())
+            if sync_name(method) == method:
+                return self._extended(caller, method, params, codec)
         raise ApiError("MESSAGE_METHOD_UNKNOWN", sync_name(method))
+
+    async def _extended(self, caller: Caller, method: str, params: RawParams, codec: Codec) -> Answer:
+        try:
+            value = await extensions.run(self._api.bus, caller.host, method, params.values)
+        except ApiError as error:
+            return failure(error)
+        return Answer(value=untyped.fragment(codec, value))
 
     def _to_coordinator(self, caller: Caller, method: str, params: RawParams, target: _Target, codec: Codec) -> Outcome:
         forwarded = self._forwarded(caller, method, params, target, codec)

@@ -57,7 +57,7 @@ class Executor:
         noted = Noted(call, arguments)
         value: Any = None
         error: ApiError | None = ApiError("TASK_CANCELLED", call.task)
-        token = current.set(_context(call))
+        token, begun = current.set(_context(call)), time.monotonic()
         try:
             attributes = call.api.observers.attributes() if current.get().observed else {}
             with trace.span(call.wire, "server", **attributes):
@@ -69,6 +69,7 @@ class Executor:
             raise
         finally:
             current.reset(token)
+            call.api.timings.note(call.message.wire_name, time.monotonic() - begun)
             noted.ended(value, error)
 
     async def start(self, call: Call, operation: Operation, arguments: tuple[Any, ...]) -> str:

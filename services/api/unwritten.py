@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from services.api import extensions
 from services.api.allowed import CHECKS
 from services.api.call import Call
 from services.api.decisions.liveness import require_live
@@ -60,9 +61,9 @@ def operation(message: Message) -> Operation:
     """How such a message is answered."""
     references = _references(message)
 
-    def body(call: Call, *arguments: Any) -> None:
+    def body(call: Call, *arguments: Any) -> Any:
         if message.forward:
-            raise ApiError("MESSAGE_METHOD_UNKNOWN", message.wire_name)  # the extension that does it is not installed
+            return extensions.forwarded(call, arguments)
         if message.wire_name in FORWARDED:
             require_live(call.store, arguments[0])
         for index, cls in references:

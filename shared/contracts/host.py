@@ -25,6 +25,12 @@ class Names(Record, frozen=True):
     names: list[str]
 
 
+class Figures(Record, frozen=True):
+    """Name to number, as text for people."""
+
+    figures: dict[str, str]
+
+
 # ---- certificates
 
 
@@ -226,5 +232,8 @@ KERNEL_LOG = Method(_A, "kernel_log", Empty, Text, "What the kernel has said.", 
 
 SYSLOG = Method(_A, "syslog", Syslog, Empty, "Sends its log lines to another machine, too.")
 RESTART = Method(_A, "restart", Empty, Empty, "The process ends in a second and is started again.")
+SHUT_DOWN = Method(_A, "shut_down", Empty, Empty, "The process ends in a second and is not started again.")
+GC_STATS = Method(_A, "gc_stats", Empty, Figures, "What its garbage collector has done, and its memory.")
+GC_COMPACT = Method(_A, "gc_compact", Empty, Empty, "Collects its garbage now; the process stands still meanwhile.")
 TASKS = Method(_A, "tasks", Empty, Text, "What the process is doing, for developers.")
 TIMINGS = Method(_A, "timings", Empty, CallTimings, "How long its calls took.")

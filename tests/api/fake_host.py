@@ -103,6 +103,9 @@ class FakeHost:
             (storage.SR_DETACH, self._sr_detach),
             (storage.SR_DESTROY, self._sr_destroy),
             (storage.SR_SCAN, self._sr_scan),
+            (storage.CLOSE, self._nothing),
+            (storage.DATAPATHS, self._datapaths),
+            (storage.FENCE, self._fence),
             (storage.VDI_CREATE, self._vdi_create),
             (storage.VDI_DESTROY, self._vdi_destroy),
             (storage.VDI_CLONE, self._vdi_clone),
@@ -332,6 +335,13 @@ class FakeHost:
 
     async def _nothing(self, _: Any) -> Empty:
         return Empty()
+
+    async def _datapaths(self, _: Empty) -> storage.Datapaths:
+        return storage.Datapaths(datapaths=[])
+
+    async def _fence(self, request: storage.Fence) -> storage.Fenced:
+        self.disks.open = {disk: host for disk, host in self.disks.open.items() if host != request.host}
+        return storage.Fenced(leases=0)
 
     async def _sr_create(self, request: storage.SrCreate) -> Empty:
         self.disks.srs[request.sr] = {}

@@ -24,6 +24,8 @@ log = logging.getLogger("api.host")
 RESTART_DELAY: Final = 1.0
 """Seconds from the answer to the end of the process, in which the answer gets to the client."""
 SYSLOG_PORT: Final = 514
+STAY_DOWN: Final = "stay-down"
+"""File in a service's folder: it is not to be started until the pool is."""
 
 
 class Agent:
@@ -37,6 +39,12 @@ class Agent:
     async def restart(self, _: Empty) -> Empty:
         """The supervisor starts what has ended."""
         self._spawn(self._end_soon(), "restart")
+        return Empty()
+
+    async def shut_down(self, _: Empty) -> Empty:
+        """The supervisor leaves a service alone as long as its folder says so."""
+        (self._service.state_dir / STAY_DOWN).touch()
+        self._spawn(self._end_soon(), "shutdown")
         return Empty()
 
     async def _end_soon(self) -> None:

@@ -17,7 +17,7 @@ from xml.parsers.expat import ExpatError
 
 from services.api.host_side.programs import Ended, TimedOut, run
 from shared.contracts.host import ExtensionCall, Flag, Name, PluginCall, Text
-from shared.errors import ApiError, internal_error
+from shared.errors import ApiError
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _METHOD: Final = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")
@@ -103,7 +103,7 @@ def plugin_result(output: str) -> str:
         value = response(output)
     except xmlrpc.client.Fault as fault:
         raise _failure("fault", fault.faultCode, fault.faultString) from None
-    except Unreadable as problem:
+    except (Unreadable, NoDescription) as problem:
         raise _failure("failed to parse plugin output", output, problem) from None
     if isinstance(value, str):
         return value
@@ -114,8 +114,16 @@ class Unreadable(Exception):
     """A text is no XML-RPC response with a Status."""
 
 
+class NoDescription(Exception):
+    """A Failure whose description is no list of texts. `value`: what it is."""
+
+    def __init__(self, value: Any) -> None:
+        super().__init__(f"the failure's description is {value!r}")
+        self.value = value
+
+
 def response(output: str) -> Any:
-    """The Value in a response. Raises `Unreadable`, `Fault`, and the error that its ErrorDescription gives."""
+    """The Value in a response. Raises `Unreadable`, `Fault`, `NoDescription`, and the error that a Failure gives."""
     try:
         (envelope,), _ = xmlrpc.client.loads(output)
     except xmlrpc.client.Fault:
@@ -126,12 +134,9 @@ def response(output: str) -> Any:
         raise Unreadable("there is no Status in it")
     if envelope.get("Status") == "Success":
         return envelope.get("Value", "")
+    if envelope.get("Status") != "Failure":
+        raise Unreadable("it is neither a Success nor a Failure")
     description = envelope.get("ErrorDescription")
     if isinstance(description, list) and description and all(isinstance(part, str) for part in description):
         raise ApiError(*description)
-    raise Unreadable("neither a Success nor a Failure with an ErrorDescription")
-
-
-def unexpected(error: Exception) -> ApiError:
-    """For extensions: what they print must be a response."""
-    return internal_error(f"the extension's answer cannot be read: {error}")
+    raise NoDescription(description)

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from services.api.api import Api
 from services.api.edge.tls import Certificates, Shown
+from services.api.host_side import diagnostics, ssh_expiry
 from services.api.host_side.agent import Agent
 from services.api.host_side.certificate_rows import differing
 from services.api.host_side.machine import Machine
@@ -81,7 +82,10 @@ class HostSide:
             await self._serve(host)
 
     async def _serve(self, host: HostConfig) -> None:
-        machine = Machine(self._api.options.manage_host and not host.simulated, self.spawn)
+        managed = self._api.options.manage_host and not host.simulated
+        machine = Machine(managed, self.spawn)
+        if managed:
+            self._service.spawn(ssh_expiry.follow(self._api, host, machine), f"SSH of {host.name}")
         trust = self.trust(host.uuid)
         serve, programs, agent, certificates = self._service.serve, self._programs, self._agent, self.certificates
 
@@ -146,6 +150,9 @@ class HostSide:
         await serve(contract.KERNEL_LOG, machine.kernel_log, host=host.uuid)
         await serve(contract.SYSLOG, agent.syslog, host=host.uuid)
         await serve(contract.RESTART, agent.restart, host=host.uuid)
+        await serve(contract.SHUT_DOWN, agent.shut_down, host=host.uuid)
+        await serve(contract.GC_STATS, diagnostics.gc_stats, host=host.uuid)
+        await serve(contract.GC_COMPACT, diagnostics.gc_compact, host=host.uuid)
         await serve(contract.TASKS, agent.tasks, host=host.uuid)
         await serve(contract.TIMINGS, agent.timings, host=host.uuid)
 

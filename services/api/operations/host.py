@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
-from services.api import clock
 from services.api.allowed import published
 from services.api.call import Call
 from services.api.decisions import memory
-from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
 from services.api.operation import Lock, operation
 from services.api.storage_hosts import is_live
@@ -37,18 +33,6 @@ async def disable(call: Call, host: str, auto_enable: bool) -> None:
 
 DISABLED = "host_auto_enable_off"
 """Key of `host.other_config` that keeps a host disabled when it comes back."""
-
-
-@operation("host.get_servertime")
-def get_servertime(call: Call, host: str) -> str:
-    require_live(call.store, host)
-    return clock.now()
-
-
-@operation("host.get_server_localtime")
-def get_server_localtime(call: Call, host: str) -> str:
-    require_live(call.store, host)
-    return time.strftime("%Y%m%dT%H:%M:%S", time.localtime())
 
 
 @operation("host.compute_free_memory")

@@ -178,8 +178,8 @@ async def enable_tls_verification(call: Call) -> None:
         uuid = call.api.uuid_of("host", host)
         await call.api.bus.call(ping("api", VERIFY.scope), Empty(), host=uuid)
     await distribute_pool_certificates(call)
-    for host in call.store.rows("host").values():
-        await _verify(call, host["uuid"], True)
+    for row in call.store.rows("host").values():
+        await _verify(call, row["uuid"], True)
     call.on_success += [
         Update(cls=cls, ref=ref, fields={"tls_verification_enabled": True})
         for cls in ("pool", "host")

@@ -33,20 +33,6 @@ def _only_if_so(message: str, field: str) -> None:
 _only_if_so("pool.set_igmp_snooping_enabled", "igmp_snooping_enabled")
 
 
-@operation("pool.set_https_only")
-def set_https_only(call: Call, self: str, value: bool) -> None:
-    """Plain HTTP is always served."""
-    existing(call.store, "pool", self)
-    if value:
-        raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
-
-
-@operation("pool.set_custom_uefi_certificates", built=False)
-def set_custom_uefi_certificates(call: Call, self: str, value: str) -> None:
-    existing(call.store, "pool", self)
-    raise ApiError("OPERATION_NOT_ALLOWED", "Custom UEFI certificates are not allowed here.")
-
-
 # ---- logins through a directory (`services.api.directory`)
 
 
@@ -179,49 +165,9 @@ def check_update_readiness(call: Call, self: str, requires_reboot: bool) -> list
     return found
 
 
-# ---- guests
-
-
-GUEST_SETTINGS: Final[dict[str, frozenset[str] | None]] = {
-    "auto_update_enabled": frozenset({"true", "false"}),
-    "auto_update_url": None,
-}
-"""Keys of `guest_agent_config` and their values; None for any text."""
-
-
-@operation("pool.add_to_guest_agent_config", built=False)
-def add_to_guest_agent_config(call: Call, self: str, key: str, value: str) -> None:
-    existing(call.store, "pool", self)
-    values = GUEST_SETTINGS.get(key, frozenset())
-    if values is not None and value not in values:
-        raise ApiError("INVALID_VALUE", "guest_agent_config", f"{key} = {value}")
-    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
-
-
-@operation("pool.remove_from_guest_agent_config")
-def remove_from_guest_agent_config(call: Call, self: str, key: str) -> None:
-    if key in existing(call.store, "pool", self)["guest_agent_config"]:
-        raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
-
-
 # ---- what has gone, or never came
 
 
 @operation("pool.test_archive_target")
 def test_archive_target(call: Call, self: str, config: dict[str, str]) -> str:
     raise ApiError("MESSAGE_REMOVED")
-
-
-def _without_balancing(message: str) -> None:
-    @operation(message, built=False)
-    def refuse(call: Call, *arguments: Any) -> None:
-        raise ApiError("WLB_NOT_INITIALIZED")
-
-
-for _name in (
-    "deconfigure_wlb",
-    "retrieve_wlb_configuration",
-    "retrieve_wlb_recommendations",
-    "send_wlb_configuration",
-):
-    _without_balancing(f"pool.{_name}")

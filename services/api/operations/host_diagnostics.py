@@ -1,0 +1,93 @@
+"""Messages of class host that look into it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from services.api.call import Call
+from services.api.decisions.liveness import require_live
+from services.api.decisions.rows import existing
+from services.api.host_connect import host_facts
+from services.api.on_hosts import on_host
+from services.api.operation import operation
+from shared.bus.contract import Empty
+from shared.contracts import storage, vm
+from shared.contracts.host import KERNEL_LOG, SYSLOG, TASKS, TIMINGS, Syslog
+from shared.errors import ApiError
+
+log = logging.getLogger("api.host")
+
+
+@operation("host.dmesg")
+async def dmesg(call: Call, host: str) -> str:
+    """What the kernel has said: it is the hypervisor."""
+    return (await on_host(call, host, KERNEL_LOG, Empty())).text
+
+
+def _never_there(message: str) -> None:
+    """The original has no function for it either."""
+
+    @operation(message, built=False)
+    def refuse(call: Call, *host: str) -> None:
+        for ref in host:
+            require_live(call.store, ref)
+        raise ApiError("NOT_IMPLEMENTED", message)
+
+
+for _name in ("dmesg_clear", "get_log", "list_methods"):
+    _never_there(f"host.{_name}")
+
+
+@operation("host.get_thread_diagnostics")
+async def get_thread_diagnostics(call: Call, host: str) -> str:
+    """A line for each thread and asyncio task: where it is."""
+    return (await on_host(call, host, TASKS, Empty())).text
+
+
+@operation("host.get_diagnostic_timing_stats")
+async def get_diagnostic_timing_stats(call: Call, host: str, counts: bool) -> dict[str, str]:
+    """Message to mean and deviation in seconds, with `counts` after the number of calls."""
+    timings = (await on_host(call, host, TIMINGS, Empty())).timings
+    return {
+        name: (f"{timing.calls} calls, " if counts else "") + f"{timing.mean:.6f} [sd = {timing.deviation:.6f}]"
+        for name, timing in timings.items()
+    }
+
+
+@operation("host.get_sm_diagnostics")
+async def get_sm_diagnostics(call: Call, host: str) -> str:
+    """A line for each datapath: its SR, its disk, its state."""
+    found = (await on_host(call, host, storage.DATAPATHS, Empty())).datapaths
+    return "\n".join(
+        f"{path.dp}: SR {path.sr} VDI {path.location} {path.state} {'RW' if path.writable else 'RO'}" for path in found
+    )
+
+
+@operation("host.sm_dp_destroy")
+async def sm_dp_destroy(call: Call, host: str, dp: str, allow_leak: bool) -> None:
+    """With `allow_leak` a datapath that cannot be let go is forgotten by the caller."""
+    try:
+        await on_host(call, host, storage.CLOSE, storage.Close(dps=[dp]))
+    except ApiError as error:
+        if not allow_leak or error.code == "HOST_OFFLINE":
+            raise
+        log.warning("datapath %s stays open: %s", dp, error)
+
+
+@operation("host.syslog_reconfigure")
+async def syslog_reconfigure(call: Call, host: str) -> None:
+    """Has the API's log lines go to `logging[syslog_destination]`, too; they stay where they are."""
+    require_live(call.store, host)
+    destination = existing(call.store, "host", host)["logging"].get(SYSLOG_DESTINATION, "")
+    await on_host(call, host, SYSLOG, Syslog(destination=destination))
+
+
+SYSLOG_DESTINATION: Final = "syslog_destination"
+
+
+@operation("host.refresh_pack_info")
+async def refresh_pack_info(call: Call, host: str) -> None:
+    """What the host says of its software is written down anew."""
+    facts = await on_host(call, host, vm.CAPABILITIES, Empty())
+    await call.transact(host_facts(call.store, host, facts))
