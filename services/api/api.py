@@ -48,7 +48,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `auth`: file | pam. `pool_secret_file`: "" for none, then no other host can log in. `web_dir`: static files, ""
     for none. A port of 0 is not listened on. `internal_address`: the host's on its internal management network, "" for
-    none. `proxies`: networks, separated by commas, whose connections may begin with who the client is (PROXY v1).
+    none. `connections`: of clients, at the same time, waiting ones included. `proxies`: networks, separated by commas, whose connections may begin with who the client is (PROXY v1).
     """
 
     role: str = "coordinator"
@@ -70,6 +70,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     program_timeout: float = 3600.0
     internal_address: str = ""
     proxies: str = "127.0.0.0/8, ::1"
+    connections: int = 12_000
     rate_limit: bool = False
     call_costs_file: str = ""
     max_auto_registered_callers: int = 100

@@ -25,7 +25,7 @@ from services.api.decisions import session_limits
 from services.api.directory.directory import Directory
 from services.api.dispatch import XenApi
 from services.api.edge.dispatcher import Answer, Caller, Waiting
-from services.api.edge.endpoint import Endpoint, Kind
+from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.server import Edge
 from services.api.edge.web import Health
 from services.api.events import EventHub
@@ -103,6 +103,7 @@ async def setup(service: Service) -> None:
         bus=service.bus,
         certificates=core.host_side.certificates,
         is_coordinator=lambda host: api.is_coordinator,
+        limits=Limits(connections=options.connections),
         site=Path(options.web_dir) if options.web_dir else None,
         proxies=options.proxies,
         turn=api.limits.request_turn,
@@ -266,12 +267,13 @@ async def _drop_orphaned_locks(api: Api) -> None:
 
 async def sweep(api: Api) -> None:
     """Every half minute: sessions idle for a day, tasks long done, the oldest of too many messages, and what calls left
-    that could not be ended.
+    that could not be ended. Clients of event.next hear that the pool lives.
     """
     progress: dict[str, float] = {}
     unattended: set[str] = set()
     while True:
         await asyncio.sleep(SWEEP)
+        api.hub.heartbeat()
         before, unattended = unattended, set(tasks.unattended(api))
         try:
             await tasks.abandon(api, before & unattended)
