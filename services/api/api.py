@@ -48,7 +48,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `auth`: file | pam. `pool_secret_file`: "" for none, then no other host can log in. `web_dir`: static files, ""
     for none. A port of 0 is not listened on. `internal_address`: the host's on its internal management network, "" for
-    none. `connections`: of clients, at the same time, waiting ones included. `proxies`: networks, separated by commas, whose connections may begin with who the client is (PROXY v1).
+    none. `proxies`: networks, separated by commas, whose connections may begin with who the client is (PROXY v1).
+    `connections`: of clients at the same time, waiting ones included.
     """
 
     role: str = "coordinator"

@@ -37,9 +37,7 @@ class HandlerTable:
             await self._api.bus.subscribe(CANCEL, self._on_cancel)
 
     def _on_cancel(self, cancel: Cancel, _: str) -> None:
-        work = self._api.running.get(cancel.task)
-        if work is not None:
-            work.cancel()
+        self._api.running.cancel(cancel.task)
 
     # ---- what the edge asks for
 
@@ -82,18 +80,18 @@ class HandlerTable:
     async def _adopted(self, request: Request, registered: Registered) -> None:
         """Whatever happens, the task is told. What `task.cancel` cancels is this asyncio task."""
         problem: Exception | None = None
+        this = asyncio.current_task()
+        assert this is not None
         try:
             await tasks.adopt(request)
             await self._work(request, registered)
         except asyncio.CancelledError:
-            this = asyncio.current_task()
-            assert this is not None
             this.uncancel()
             problem = ApiError("TASK_CANCELLED", request.task)
         except Exception as error:
             problem = error
         finally:
-            self._api.running.pop(request.task, None)
+            self._api.running.end(request.task, this)
         await self._end(request, problem)
         if problem is not None:
             raise problem
@@ -117,7 +115,7 @@ class HandlerTable:
         this = asyncio.current_task()
         assert this is not None
         if request.task:
-            self._api.running[request.task] = this
+            self._api.running.begin(request.task, this)
         row = request.store.row("session", request.session)
         user = str(row["auth_user_name"]) if row is not None else ""
         context = msgspec.structs.replace(current.get(), task=request.task, session=request.session, user=user)
