@@ -15,9 +15,10 @@ class Running(dict[str, set[Work]]):
         self.setdefault(task, set()).add(work)
 
     def end(self, task: str, work: Work) -> None:
-        works = self[task]
-        works.remove(work)
-        if not works:
+        """Nothing happens if it has not begun."""
+        works = self.get(task, set())
+        works.discard(work)
+        if not works and task in self:
             del self[task]
 
     def cancel(self, task: str) -> None:

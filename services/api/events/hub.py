@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from services.api import sessions
 from services.api.api import Api
 from services.api.edge.dispatcher import Answer
 from services.api.events.changes import counts, since
@@ -107,16 +108,12 @@ class EventHub:
             pause = min(self._pause(subscription, token), deadline - time.monotonic())
             if pause > 0:
                 await asyncio.sleep(pause)
-                self._check(session)
+                sessions.find(self._api, session)
                 batch = self._batch(subscription, token)
         if not len(batch.changes) and time.monotonic() < deadline:
             del batch
             batch = await self._change(session, subscription, token, deadline) or self._batch(subscription, token)
         return await batch.answer(codec, batch.changes.after(token, subscription))
-
-    def _check(self, session: str) -> None:
-        if self._api.store.row("session", session) is None:
-            raise ApiError("SESSION_INVALID", session)
 
     def _batch(self, subscription: Subscription, token: Token) -> Batch:
         """What has happened; the same object for all who ask until something changes."""

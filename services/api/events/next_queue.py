@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from services.api import implicit
+from services.api import implicit, sessions
 from services.api.api import Api
 from services.api.events.changes import Kind
 from services.api.events.encoding import encode
@@ -97,8 +97,7 @@ class NextQueue:
             raise ApiError("SESSION_NOT_REGISTERED", track_id(session))
         await asyncio.sleep(DELAY)
         while True:
-            if self._api.store.row("session", session) is None:
-                raise ApiError("SESSION_INVALID", session)
+            sessions.find(self._api, session)
             if taken := self._take(registration):
                 return codec.array([event.encoded(codec) for event in taken])
             registration.woken.clear()
