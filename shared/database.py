@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -22,6 +24,22 @@ ATTEMPTS = 20
 """How often a decision is made again after conflicts; then the call fails with INTERNAL_ERROR."""
 
 
+@dataclass(slots=True)
+class CommitTimes:
+    """Seconds from a transaction's request to its answer, of those that were made."""
+
+    count: int = 0
+    total: float = 0.0
+    shortest: float = 0.0
+    longest: float = 0.0
+
+    def note(self, seconds: float) -> None:
+        self.shortest = min(self.shortest, seconds) if self.count else seconds
+        self.longest = max(self.longest, seconds)
+        self.total += seconds
+        self.count += 1
+
+
 class Database:
     """Writes go to the database process; `store` is what they are decided on. A write returns when the replica shows
     it.
@@ -32,6 +50,7 @@ class Database:
         self._replica = replica
         self.term = 0
         """Of the coordinator that writes: once the database has heard from a later one, it refuses this one."""
+        self.times = CommitTimes()
 
     @property
     def store(self) -> Store:
@@ -45,12 +64,14 @@ class Database:
         """
         request = Transact(changes=list(changes), preconditions=list(given))
         context = msgspec.structs.replace(current.get(), term=self.term)
+        begin = time.monotonic()
         try:
             committed = await self._bus.call(TRANSACT, request, context=context)
         except ApiError as error:
             if error.code == "DB_CONFLICT":
                 raise DatabaseConflict(*error.params) from None
             raise
+        self.times.note(time.monotonic() - begin)
         if self._replica is not None:
             await self._replica.wait_generation(committed.generation)
         return committed.generation

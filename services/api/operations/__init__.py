@@ -16,6 +16,7 @@ MODULES: Final = (
     "crashdump",
     "client_certificates",
     "data_sources",
+    "diagnostics",
     "dr_task",
     "driver",
     "emergency",

@@ -10,12 +10,14 @@ from urllib.parse import urlsplit
 from services.api import clock
 from services.api.call import Call
 from services.api.construct import insert, remove
+from services.api.decisions.addresses import is_address
 from services.api.decisions.rows import existing
 from services.api.operation import operation
 from shared.contracts.db import Change, Update
 from shared.errors import ApiError
 
 _KEY_NAME: Final = re.compile(r"[A-Za-z0-9_-]*")
+REMOTE_PATH: Final = "/repository/enabled"
 _ALONE: Final = frozenset({"bundle", "remote_pool"})
 """Origins of repositories that have to be the only one in use."""
 
@@ -24,6 +26,21 @@ def _check_url(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ApiError("INVALID_BASE_URL", url)
+
+
+def _check_remote_url(url: str) -> None:
+    """It is `https://<address>/repository/enabled`. Raises INVALID_BASE_URL."""
+    parts = urlsplit(url)
+    address = parts.hostname or ""
+    if (parts.scheme, parts.path) != ("https", REMOTE_PATH) or not (is_address(address, 4) or is_address(address, 6)):
+        raise ApiError("INVALID_BASE_URL", url)
+
+
+def _check_unknown(call: Call, name_label: str, binary_url: str) -> None:
+    """Raises REPOSITORY_ALREADY_EXISTS."""
+    for ref, row in call.store.rows("Repository").items():
+        if row["name_label"] == name_label or row["binary_url"] == binary_url:
+            raise ApiError("REPOSITORY_ALREADY_EXISTS", ref)
 
 
 def _check_key(path: str) -> None:
@@ -45,9 +62,7 @@ async def introduce(
     if source_url:
         _check_url(source_url)
     _check_key(gpgkey_path)
-    for ref, row in call.store.rows("Repository").items():
-        if row["name_label"] == name_label or row["binary_url"] == binary_url:
-            raise ApiError("REPOSITORY_ALREADY_EXISTS", ref)
+    _check_unknown(call, name_label, binary_url)
     fields = {
         "name_label": name_label,
         "name_description": name_description,
@@ -68,6 +83,24 @@ async def introduce_bundle(call: Call, name_label: str, name_description: str) -
         if row["name_label"] == name_label:
             raise ApiError("REPOSITORY_ALREADY_EXISTS", ref)
     fields = {"name_label": name_label, "name_description": name_description, "update": True, "origin": "bundle"}
+    return await insert(call, "Repository", fields)
+
+
+@operation("Repository.introduce_remote_pool")
+async def introduce_remote_pool(
+    call: Call, name_label: str, name_description: str, binary_url: str, certificate: str
+) -> str:
+    """The updates that another pool offers. `certificate`: what its coordinator is recognised by."""
+    _check_remote_url(binary_url)
+    _check_unknown(call, name_label, binary_url)
+    fields = {
+        "name_label": name_label,
+        "name_description": name_description,
+        "binary_url": binary_url,
+        "update": True,
+        "origin": "remote_pool",
+        "certificate": certificate,
+    }
     return await insert(call, "Repository", fields)
 
 

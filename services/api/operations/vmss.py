@@ -1,4 +1,4 @@
-"""Messages of class VMSS: snapshot schedules as records. The plug-in that takes the snapshots is not there yet."""
+"""Messages of class VMSS: snapshot schedules. The host's plug-in `vmss` takes the snapshots, where it is installed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any
 
 from services.api.call import Call
 from services.api.construct import plain_class
+from services.api.decisions import features
 from services.api.decisions.rows import existing
 from services.api.decisions.snapshot_schedule import check_retained, check_schedule
+from services.api.on_hosts import on_host
 from services.api.operation import operation
 from shared.contracts.db import MapDrop, Update
+from shared.contracts.host import CALL_PLUGIN, PluginCall
 from shared.errors import ApiError
 
 
@@ -69,7 +72,13 @@ async def set_last_run_time(call: Call, self: str, value: str) -> None:
     await _set(call, self, "last_run_time", value)
 
 
-@operation("VMSS.snapshot_now", built=False)
-def snapshot_now(call: Call, vmss: str) -> str:
-    existing(call.store, "VMSS", vmss)
-    raise ApiError("XENAPI_MISSING_PLUGIN", "vmss")
+@operation("VMSS.snapshot_now")
+async def snapshot_now(call: Call, vmss: str) -> str:
+    """The plug-in of that name, on the coordinator, takes the snapshots. Raises what it raises, or
+    XENAPI_MISSING_PLUGIN.
+    """
+    row = existing(call.store, "VMSS", vmss)
+    features.require(call.store, "vmss", "VMSS")
+    args = {"vmss_uuid": str(row["uuid"])}
+    request = PluginCall(plugin="vmss", function="snapshot_now", arguments=args, session=call.session)
+    return (await on_host(call, call.api.host_ref, CALL_PLUGIN, request)).text
