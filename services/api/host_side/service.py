@@ -11,7 +11,6 @@ from typing import Any, Final, Protocol
 from services.api.api import Api
 from services.api.edge.tls import Certificates, Shown
 from services.api.host_side import diagnostics, ssh_expiry
-from services.api.host_side import diagnostics
 from services.api.host_side.agent import Agent
 from services.api.host_side.certificate_rows import differing
 from services.api.host_side.machine import Machine
