@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,21 @@ from tests.api.edge.fakes import (
 HOST = HostConfig(uuid="host-1", name="host1", address="127.0.0.1")
 
 
+@functools.cache
+def _made_once() -> dict[str, bytes]:
+    """What a host's folder of certificates holds: making the key takes half a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        Certificates(Path(folder)).context(HOST)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+def certificates(folder: Path) -> Certificates:
+    made = Certificates(folder)
+    for name, content in _made_once().items():
+        (folder / name).write_bytes(content)
+    return made
+
+
 class Running:
     """An edge on loopback with all three kinds of listener, and what stands behind it."""
 
@@ -46,7 +63,7 @@ class Running:
             handlers=self.handlers,
             facts=self.facts,
             bus=self.bus,  # type: ignore[arg-type]
-            certificates=Certificates(folder / "tls"),
+            certificates=certificates(folder / "tls"),
             is_coordinator=lambda host: self.coordinator,
             **options,
         )
