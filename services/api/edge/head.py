@@ -6,9 +6,11 @@ version that is not 1.0 counts as 1.1, a request line of two words is one that h
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qsl, unquote
 
 END = b"\r\n\r\n"
+_BREAKS = re.compile(rb"[\r\n\0]")
 
 
 class HeadError(Exception):
@@ -74,6 +76,8 @@ def first_of(pairs: list[tuple[str, str]]) -> dict[str, str]:
 def parse(data: bytes) -> Head:
     """The head in `data` (without the empty line that ends it). Raises `HeadError` or `Unfinished`."""
     first, *lines = data.decode("utf-8", "replace").split("\r\n")
+    if _BREAKS.search(data.replace(b"\r\n", b"")):
+        raise HeadError("a line end or NUL within a line")  # others would see another request
     words = first.split(" ")
     if len(words) < 3:
         raise Unfinished
