@@ -33,7 +33,6 @@ from shared.bus.contract import Empty
 from shared.contracts import directory as contract
 from shared.contracts.alerts import ALERT, Alert
 from shared.contracts.db import Delta
-from shared.datamodel.errors import CATALOGUE
 from shared.errors import ApiError
 from shared.store import NULL, Touched
 
@@ -161,11 +160,11 @@ class HostDirectory:
             finally:
                 await _exit(plugin)
         except ServiceError as error:
-            code = tagged("AUTH", error)
-            if code in CATALOGUE:
+            code = tagged("AUTH_SET_LDAPS_FAILED", error)
+            if code != "AUTH_SET_LDAPS_FAILED":
                 raise ApiError(code, error.message) from error
             ref = self._api.store.ref_of_uuid("host", self.host) or NULL
-            raise ApiError("AUTH_SET_LDAPS_FAILED", ref, error.message) from error
+            raise ApiError(code, ref, error.message) from error
         return contract.Configuration(configuration={**setup.configuration, **changed})
 
     async def _offer(self, setup: Setup, plugin: Plugin) -> None:

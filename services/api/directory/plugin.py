@@ -45,13 +45,12 @@ class ServiceError(Exception):
 
 
 def tagged(code: str, error: ServiceError) -> str:
-    """That error code, made more exact if the catalogue has a code for it."""
-    exact = code + error.tag.value
-    return exact if exact in CATALOGUE else code
+    """That error code, or what the catalogue has for it that says more."""
+    return next((exact for exact in (code + error.tag, "AUTH" + error.tag) if exact in CATALOGUE), code)
 
 
 def api_error(code: str, error: ServiceError) -> ApiError:
-    """`<code><suffix> [message]`."""
+    """`<code> [message]`."""
     return ApiError(tagged(code, error), error.message)
 
 

@@ -15,6 +15,7 @@ from services.api.directory import hooks
 from services.api.directory.host_directory import Setup, setup_of
 from services.api.operation import operation
 from services.api.subcalls import perform
+from shared.bus.interface import HostOffline
 from shared.contracts import directory as contract
 from shared.contracts.alerts import Alert
 from shared.contracts.db import Update
@@ -47,8 +48,12 @@ async def host_enable(call: Call, host: str, config: dict[str, str], service_nam
         if setup is not None:
             raise ApiError("AUTH_ALREADY_ENABLED", setup.auth_type, setup.service_name)
         request = contract.Enable(auth_type=auth_type, service_name=service_name, config=config)
-        call.undo.append(lambda: _leave(call, host, {}))
-        joined = await call.api.bus.call(contract.ENABLE, request, host=_uuid(call, host))
+        call.undo.append(lambda: _leave(call, host, config))
+        try:
+            joined = await call.api.bus.call(contract.ENABLE, request, host=_uuid(call, host))
+        except HostOffline:
+            call.undo.pop()  # it has not heard of it
+            raise
         fields = {
             "external_auth_type": auth_type,
             "external_auth_service_name": service_name,
@@ -194,8 +199,8 @@ def _of_pool(code: str, host: str, error: ApiError) -> ApiError:
     """A host's error as the pool's: what is wrong with the request stays; the rest names the host."""
     if error.code == "AUTH_UNKNOWN_TYPE":
         return error
-    same = f"POOL_{error.code}"
-    exact = same if same.startswith(code) and same in CATALOGUE else code
+    words = error.code.removeprefix(code.removeprefix("POOL_")).removeprefix("AUTH")
+    exact = code + words if code + words in CATALOGUE else code
     message = error.params[0] if error.code.startswith("AUTH_") and error.params else str(error)
     return ApiError(exact, host, message)
 
