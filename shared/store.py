@@ -12,7 +12,7 @@ A state of a row never changes: what changes a row gives it a new map of fields 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
 from typing import Any, Final
@@ -397,3 +397,16 @@ class _RowsView(Mapping[str, Mapping[str, Any]]):
 
     def __contains__(self, ref: object) -> bool:
         return ref in self._rows
+
+    def items(self) -> ItemsView[str, Mapping[str, Any]]:
+        return _RowItems(self)
+
+
+class _RowItems(ItemsView[str, Mapping[str, Any]]):
+    """Quicker than looking each reference up."""
+
+    _mapping: _RowsView
+
+    def __iter__(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        for ref, row in self._mapping._rows.items():
+            yield ref, row.fields

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -27,6 +28,7 @@ from services.api.decisions import (
 )
 from services.api.decisions.rows import Rows
 from services.api.overlay import Overlay
+from services.api.owners import Owners
 from shared.contracts.db import Change, Delta, RowPresent, Update
 from shared.errors import ApiError
 from shared.store import Store, Touched
@@ -89,17 +91,17 @@ def _of_driver(store: Store, driver: Touched) -> Iterator[tuple[str, str]]:
             yield from (("VDI", vdi) for vdi in sr["VDIs"])
 
 
-def _whose(cls: str, field: str) -> Callable[[Store, Touched], Iterator[tuple[str, str]]]:
-    return lambda store, item: ((cls, ref) for ref, row in store.rows(cls).items() if row[field] == item.ref)
-
-
 _REMOTE_DEPENDENTS: Final[dict[str, Callable[[Store, Touched], Iterator[tuple[str, str]]]]] = {
     "PBD": _disks_of_sr,
     "SM": _of_driver,
-    "host_metrics": _whose("host", "metrics"),
-    "VM_guest_metrics": _whose("VM", "guest_metrics"),
 }
 """The same where the changed row does not name them."""
+
+METRICS: Final = frozenset({"host_metrics", "VM_guest_metrics"})
+"""Classes whose rows decide on what their owners allow (`owners`)."""
+
+TURN: Final = 0.005
+"""Seconds of looking at objects after which others get their turn."""
 
 
 def published(store: Store, cls: str, ref: str, changes: Iterable[Change]) -> list[Change]:
@@ -123,10 +125,12 @@ class Publisher:
         self._api = api
         self._stale: dict[tuple[str, str], None] = {}
         self._wake = asyncio.Event()
+        self._owners = Owners(api.store)
         api.replica.watch(self._on_commit)
 
     def _on_commit(self, touched: list[Touched], delta: Delta | None) -> None:
         before = len(self._stale)
+        self._owners.note(touched)
         for item in touched:
             # Also what its writer has published with it: that may have been decided before another's change arrived.
             if item.cls in ALLOWED and item.kind != "del":
@@ -137,6 +141,8 @@ class Publisher:
                     self._stale[cls, ref] = None
             if item.cls in _REMOTE_DEPENDENTS:
                 self._stale |= {key: None for key in _REMOTE_DEPENDENTS[item.cls](self._api.store, item)}
+            if item.cls in METRICS:
+                self._stale |= dict.fromkeys(self._owners.of(self._api.store, item.ref))
         if len(self._stale) > before:
             self._wake.set()
 
@@ -150,7 +156,11 @@ class Publisher:
             self._wake.clear()
             stale, self._stale = self._stale, {}
             changes: list[Change] = []
+            begun = time.perf_counter()
             for cls, ref in stale:
+                if time.perf_counter() - begun > TURN:
+                    await asyncio.sleep(0)
+                    begun = time.perf_counter()
                 try:
                     changes += published(self._api.store, cls, ref, ())
                 except ApiError as error:  # what it depends on is gone; a later change brings it up again

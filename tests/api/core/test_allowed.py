@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from shared.contracts.db import Update
+from services.api.owners import Owners
+from shared.contracts.db import Delta, RowChange, RowCreated, RowDeleted, RowModified, Update
+from shared.store import NULL, Store
 from tests.api.core import records
 from tests.api.harness import Client, Pool
 
@@ -70,3 +72,21 @@ async def test_after_a_storm_every_object_says_what_it_allows(pool: Pool, client
 
     await asyncio.gather(*(live(vm) for vm in vms))
     await pool.settled()
+
+
+def test_owners_of_metrics_are_those_that_refer_to_them_now() -> None:
+    store = Store()
+
+    def apply(*changes: RowChange) -> None:
+        owners.note(store.apply(Delta(term=1, generation=store.generation + 1, previous=0, changes=list(changes))))
+
+    def vm(ref: str, metrics: str) -> RowCreated:
+        return RowCreated(cls="VM", ref=ref, fields={"guest_metrics": metrics})
+
+    owners = Owners(store)
+    apply(vm("a", "m"), vm("b", "m"), vm("c", NULL))
+    assert owners.of(store, "m") == [("VM", "a"), ("VM", "b")]
+    apply(RowModified(cls="VM", ref="a", fields={"guest_metrics": "n"}), RowDeleted(cls="VM", ref="b"))
+    assert (owners.of(store, "m"), owners.of(store, "n")) == ([], [("VM", "a")])
+    assert Owners(store).of(store, "n") == [("VM", "a")]
+    assert owners.of(store, NULL) == []
