@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from services.cli.commands import (
+    callers,
+    clusters,
+    devices,
     drives,
     hosts,
     networks,
     pools,
+    recovery,
     storage,
     unwritten,
+    updates,
     vm_copies,
     vm_disks,
     vm_lifecycle,
@@ -31,6 +36,11 @@ def command_table() -> dict[str, Command]:
         networks.COMMANDS,
         hosts.COMMANDS,
         pools.COMMANDS,
+        devices.COMMANDS,
+        callers.COMMANDS,
+        clusters.COMMANDS,
+        recovery.COMMANDS,
+        updates.COMMANDS,
         unwritten.COMMANDS,
         *(generated(records) for records in RECORDS.values()),
     )

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from services.cli.protocol import Print
 from services.cli.server.command import Call
+
+FORCE_NEEDED: Final = (
+    "This operation is dangerous and may cause data loss. This operation must be forced (use --force)."
+)
 
 
 async def confirmed(call: Call) -> bool:
