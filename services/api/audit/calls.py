@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -61,7 +62,10 @@ def is_noted(message: Message) -> bool:
 def who(api: Api, session: str) -> Who:
     row = api.store.row("session", session)
     if row is None:
-        return Who(track_id(session), LOCAL_SESSION, "") if session else NOBODY
+        local = api.local_sessions.find(session) if session else None
+        if local is None:
+            return Who(track_id(session), "", "")
+        return Who(track_id(session), LOCAL_SESSION, str(local["auth_user_name"]))
     sid = LOCAL_SUPERUSER if row["is_local_superuser"] or row["pool"] else str(row["auth_user_sid"])
     return Who(track_id(session), sid, str(row["auth_user_name"]))
 
@@ -89,7 +93,7 @@ class Noted:
             at=time.time(),
             host=host_name(call.api, call.caller),
             address=call.caller.address,
-            task=f"{call.wire} R:{call.task.removeprefix('OpaqueRef:').replace('-', '')[:12]}",
+            task=f"{call.wire} R:{_short(call.task)}",
             who=asked,
             allowed=not refused,
             result=outcome(error, secret=call.message.secret),
@@ -115,6 +119,15 @@ def outcome(error: ApiError | None, *, secret: bool = False) -> str:
     if error is None:
         return "OK"
     return "ERROR:" + (error.code if secret else ": ".join((error.code, "; ".join(error.params))))
+
+
+def _short(task: str) -> str:
+    """The beginning of the uuid in a task's reference."""
+    found = _UUID.search(task)
+    return "".join(found.groups()) if found is not None else ""
+
+
+_UUID: Final = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})")
 
 
 # ---- arguments

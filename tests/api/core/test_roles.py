@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.api.access import Access
+from services.api.audit.http import Audited
+from services.api.edge.dispatcher import Basic, Caller, Credential, Session
+from services.api.edge.handlers import HANDLERS
+from services.api.identity import Identity
+from services.api.operations.role import names
+from services.api.role_rows import holders
 from shared.contracts.db import Update
 from shared.datamodel.roles import HIGH_TO_LOW, role_ref
 from tests.api.core.role_matrix import NOBODY, log_in, text
-from tests.api.harness import Client, Pool
+from tests.api.harness import Client, Pool, error_of
 from tests.datamodel import reference
 
 NOWHERE = "OpaqueRef:none"
@@ -199,6 +206,54 @@ async def test_a_session_without_roles_can_do_nothing_but_what_needs_none(pool: 
         assert error[:2] == ["RBAC_PERMISSION_DENIED", method.lower()]
 
 
+# ---- HTTP
+
+
+class Directory:
+    """Knows one user, who is only to read."""
+
+    is_on = True
+
+    @property
+    def logins(self) -> Directory:
+        return self
+
+    async def identify(self, user: str, password: str) -> Identity:
+        return Identity(user_name=user, auth_user_sid="S-1", rbac_permissions=tuple(names([role_ref("read-only")])))
+
+
+@pytest.fixture
+def http(pool: Pool) -> Callable[[Credential, str], Awaitable[str]]:
+    """Tries a handler's permission with a credential: the name of the session that it gets."""
+    pool.api.directory = Directory()  # type: ignore[assignment]
+    caller = Caller(host=pool.hosts[0].uuid, address="127.0.0.1", user_agent="tests")
+    access = Audited(pool.api, Access(pool.api))
+
+    async def attempt(credential: Credential, permission: str) -> str:
+        async with access.session(caller, credential, permission) as session:
+            return str(pool.row("session", session)["auth_user_name"])
+
+    return attempt
+
+
+async def test_http_basic_gives_no_more_than_the_users_roles(
+    pool: Pool, http: Callable[[Credential, str], Awaitable[str]]
+) -> None:
+    everybody = await log_in(pool, "read-only")
+    before = set(pool.store.rows("session"))
+    for credential in (Basic("reader", "x"), Session(everybody.session)):
+        for row in HANDLERS:
+            if not row.role or row.role == "local root":
+                continue
+            roles = holders()[row.permission]
+            if "read-only" in roles:
+                assert await http(credential, row.permission) in ("reader", "read-only")
+            else:
+                expected = ["RBAC_PERMISSION_DENIED", row.permission, text(roles)]
+                assert await error_of(http(credential, row.permission)) == expected
+    assert set(pool.store.rows("session")) == before
+
+
 # ---- rows
 
 
@@ -215,7 +270,7 @@ async def test_a_session_knows_what_it_may_do(pool: Pool) -> None:
 
 async def test_the_roles_of_a_permission_are_those_that_have_it(pool: Pool) -> None:
     client = await log_in(pool, "read-only")
-    for label, holders in {
+    for label, expected in {
         "vm.start": HIGH_TO_LOW[:5],
         "vm.get_all": HIGH_TO_LOW,
         "vm.add_to_other_config/key:pci": ("pool-admin",),
@@ -224,7 +279,7 @@ async def test_the_roles_of_a_permission_are_those_that_have_it(pool: Pool) -> N
         "nothing": (),
     }.items():
         found = await client.call("role.get_by_permission_name_label", label)
-        assert sorted(found) == sorted(role_ref(name) for name in holders), label
+        assert sorted(found) == sorted(role_ref(name) for name in expected), label
         assert sorted(await client.call("role.get_by_permission", role_ref(label))) == sorted(found)
 
 
