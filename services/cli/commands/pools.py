@@ -247,7 +247,4 @@ COMMANDS = (
         {"name_label": "name-label", "placement": "placement", "name_description": ("name-description", "")},
     ),
     message("vm-group-destroy", "VM_group.destroy", "uuid"),
-    message("subject-remove", "subject.destroy", "subject-uuid"),
-    message("session-subject-identifier-list", "session.get_all_subject_identifiers"),
-    message("session-subject-identifier-logout", "session.logout_subject_identifier", "subject-identifier"),
 )
