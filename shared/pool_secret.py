@@ -25,11 +25,15 @@ def generate() -> str:
     return "".join(secrets.choice(_ALPHABET) for _ in range(_LENGTH))
 
 
+def is_valid(secret: str) -> bool:
+    return _VALID.fullmatch(secret) is not None
+
+
 def read(path: Path) -> list[str]:
     """Those that count. Raises `OSError`, or `ValueError` naming the line that is none; never the secret."""
     found = path.read_text().split("\n")
     for number, line in enumerate(found, 1):
-        if line and not _VALID.fullmatch(line):
+        if line and not is_valid(line):
             raise ValueError(f"{path}:{number}: not a pool secret")
     return [line for line in found if line]
 

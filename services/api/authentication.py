@@ -128,6 +128,24 @@ class PoolSecrets:
             raise internal_error("this host does not know the pool secret")
         return valid[0]
 
+    def replace(self, secrets: list[str]) -> None:
+        """These count from now on. Blocking. Raises INTERNAL_ERROR."""
+        try:
+            pool_secret.write(self._file, secrets)
+        except OSError as error:
+            raise internal_error(f"the pool secret cannot be written: {error}") from error
+
+    @property
+    def pending_file(self) -> Path:
+        """Has the old and the new secret while they are exchanged. Raises INTERNAL_ERROR."""
+        return self._file.with_name(self._file.name + ".pending")
+
+    @property
+    def _file(self) -> Path:
+        if self._path is None:
+            raise internal_error("this host does not know the pool secret")
+        return self._path
+
     def _valid(self) -> list[str]:
         if self._path is None:
             return []

@@ -38,20 +38,7 @@ CHECKED: Final[dict[str, str]] = {
 FORWARDED: Final[frozenset[str]] = frozenset(
     {
         "host.apply_guest_agent_config",
-        "host.bugreport_upload",
-        "host.dmesg",
-        "host.dmesg_clear",
-        "host.disable_local_storage_caching",
-        "host.get_log",
-        "host.get_sm_diagnostics",
-        "host.get_thread_diagnostics",
-        "host.license_add",
-        "host.license_remove",
         "host.record_data_source",
-        "host.refresh_server_certificate",
-        "host.restart_agent",
-        "host.sm_dp_destroy",
-        "host.syslog_reconfigure",
     }
 )
 """Messages that a host answers by itself: a host that is unknown is one that cannot be reached."""

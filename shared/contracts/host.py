@@ -158,6 +158,25 @@ class Syslog(Record, frozen=True):
     destination: str
 
 
+class Post(Record, frozen=True):
+    host: str
+    port: int
+    body: str
+
+
+class Upload(Record, frozen=True):
+    """`proxy`: URL, "" for none."""
+
+    url: str
+    proxy: str = ""
+
+
+class PoolSecrets(Record, frozen=True):
+    """All that count; the host sends the first."""
+
+    secrets: list[str]
+
+
 class CallTiming(Record, frozen=True):
     """Of one message. Seconds."""
 
@@ -190,6 +209,27 @@ TRUSTED = Method(_A, "trusted", Empty, TrustedFiles, "What it trusts.")
 SET_TRUSTED = Method(_A, "set_trusted", TrustedFiles, Empty, "Trusts these files and no others.")
 VERIFY = Method(_A, "verify", Flag, Empty, "Checks the servers that it connects to from now on, or does not.")
 HTTPS_ONLY = Method(_A, "https_only", Flag, Empty, "Closes or opens its port for plain HTTP.")
+
+SET_POOL_SECRETS = Method(_A, "set_pool_secrets", PoolSecrets, Empty, "Knows the pool's hosts by these.")
+POST = Method(
+    _A,
+    "post",
+    Post,
+    Text,
+    "What a server outside answers over HTTPS.",
+    timeout=120,
+    replay=Replay.ONCE,
+    errors=("TLS_CONNECTION_FAILED", "SSL_VERIFY_ERROR"),
+)
+UPLOAD_REPORT = Method(
+    _A,
+    "upload_report",
+    Upload,
+    Empty,
+    "Sends the host's status report to a server outside.",
+    timeout=3600,
+    errors=("INVALID_VALUE", "SSL_VERIFY_ERROR", "SYSTEM_STATUS_RETRIEVAL_FAILED"),
+)
 
 CALL_PLUGIN = Method(
     _A,

@@ -13,19 +13,26 @@ from services.api.edge.tls import Certificates, Shown
 from services.api.host_side import diagnostics, ssh_expiry
 from services.api.host_side.agent import Agent
 from services.api.host_side.certificate_rows import differing
-from services.api.host_side.machine import Machine
+from services.api.host_side.machine import Machine, time_zone
+from services.api.host_side.outgoing import Outgoing
 from services.api.host_side.plugins import Programs
+from services.api.host_side.report import upload
 from services.api.host_side.trust import TrustFolder
 from shared.bus.contract import Empty
 from shared.bus.interface import BusError
 from shared.config import ConfigError, HostConfig
 from shared.contracts import host as contract
+from shared.contracts.db import Change, Precondition, Update
 from shared.errors import ApiError, internal_error
 from shared.service import Service
+from shared.store import Store
 
 log = logging.getLogger("api.host")
 
 _SHOWN: Final = {contract.Server.HOST: Shown.CLIENTS, contract.Server.INTERNAL: Shown.HOSTS}
+
+EDITION: Final = "free/libre"
+"""The one that there is."""
 
 RETRY: Final = 3.0
 """Seconds until a host that starts asks again for what it should trust."""
@@ -117,6 +124,20 @@ class HostSide:
             await asyncio.to_thread(trust.replace, request)
             return Empty()
 
+        outgoing = Outgoing(trust)
+
+        async def post(request: contract.Post) -> contract.Text:
+            answer = await asyncio.to_thread(outgoing.post, request.host, request.port, request.body)
+            return contract.Text(text=answer)
+
+        async def upload_report(request: contract.Upload) -> Empty:
+            await upload(self._api, host.uuid, outgoing, request)
+            return Empty()
+
+        async def set_pool_secrets(request: contract.PoolSecrets) -> Empty:
+            await asyncio.to_thread(self._api.pool_secrets.replace, request.secrets)
+            return Empty()
+
         async def verify(request: contract.Flag) -> Empty:
             trust.verify = request.value
             return Empty()
@@ -132,6 +153,9 @@ class HostSide:
         await serve(contract.SET_TRUSTED, set_trusted, host=host.uuid)
         await serve(contract.VERIFY, verify, host=host.uuid)
         await serve(contract.HTTPS_ONLY, https_only, host=host.uuid)
+        await serve(contract.SET_POOL_SECRETS, set_pool_secrets, host=host.uuid)
+        await serve(contract.POST, post, host=host.uuid)
+        await serve(contract.UPLOAD_REPORT, upload_report, host=host.uuid)
         await serve(contract.CALL_PLUGIN, programs.call_plugin, host=host.uuid)
         await serve(contract.CALL_EXTENSION, programs.call_extension, host=host.uuid)
         await serve(contract.HAS_EXTENSION, programs.has_extension, host=host.uuid)
@@ -201,7 +225,15 @@ class HostSide:
 
     async def _show(self, host: HostConfig) -> None:
         pems = await self._shown(host)
-        await self._api.database.decide(lambda store: (differing(store, host.uuid, pems), [], None))
+        facts = {"timezone": await asyncio.to_thread(time_zone), "editions": [EDITION], "ssl_legacy": False}
+
+        def decision(store: Store) -> tuple[list[Change], list[Precondition], None]:
+            ref = store.ref_of_uuid("host", host.uuid)
+            if ref is None:
+                raise ApiError("HOST_UNKNOWN_TO_MASTER", host.uuid)
+            return [*differing(store, host.uuid, pems), Update(cls="host", ref=ref, fields=facts)], [], None
+
+        await self._api.database.decide(decision)
 
     async def _fetch_trust(self, host: HostConfig) -> None:
         master = self._api.uuid_of("host", self._api.pool()["master"])

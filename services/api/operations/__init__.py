@@ -47,6 +47,7 @@ MODULES: Final = (
     "pool_guests",
     "pool_ha",
     "pool_network",
+    "pool_secrets",
     "pool_settings",
     "pvs",
     "rate_limit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import Final
+from urllib.parse import urlsplit
 
 from services.api.call import Call
 from services.api.decisions.liveness import require_live
@@ -13,7 +14,7 @@ from services.api.on_hosts import on_host
 from services.api.operation import operation
 from shared.bus.contract import Empty
 from shared.contracts import storage, vm
-from shared.contracts.host import KERNEL_LOG, SYSLOG, TASKS, TIMINGS, Syslog
+from shared.contracts.host import KERNEL_LOG, POST, SYSLOG, TASKS, TIMINGS, UPLOAD_REPORT, Post, Syslog, Upload
 from shared.errors import ApiError
 
 log = logging.getLogger("api.host")
@@ -84,6 +85,23 @@ async def syslog_reconfigure(call: Call, host: str) -> None:
 
 
 SYSLOG_DESTINATION: Final = "syslog_destination"
+
+
+@operation("host.bugreport_upload")
+async def bugreport_upload(call: Call, host: str, url: str, options: dict[str, str]) -> None:
+    """`options`: http_proxy."""
+    require_live(call.store, host)
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ApiError("INVALID_VALUE", "url", url)
+    await on_host(call, host, UPLOAD_REPORT, Upload(url=url, proxy=options.get("http_proxy", "")))
+
+
+@operation("pool.send_test_post")
+async def send_test_post(call: Call, host: str, port: int, body: str) -> str:
+    """To a server outside, from the coordinator, over HTTPS; its whole answer."""
+    if not 0 < port < 65536:
+        raise ApiError("INVALID_VALUE", "port", port)
+    return (await on_host(call, call.api.host_ref, POST, Post(host=host, port=port, body=body))).text
 
 
 @operation("host.refresh_pack_info")

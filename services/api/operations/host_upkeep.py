@@ -6,7 +6,9 @@ from typing import Any
 
 from services.api.call import Call
 from services.api.decisions.evacuation import obstacles
+from services.api.decisions.rows import existing
 from services.api.operation import operation
+from shared.contracts.db import Equals, Update
 from shared.errors import ApiError
 
 
@@ -27,3 +29,15 @@ def evacuate(call: Call, host: str, *options: Any) -> None:
     """A host without VMs is evacuated."""
     for reason in obstacles(call.store, host).values():
         raise reason
+
+
+@operation("host.allocate_resources_for_vm")
+async def allocate_resources_for_vm(call: Call, self: str, vm: str, live: bool) -> None:
+    """Keeps memory there for a VM that will come."""
+    existing(call.store, "host", self)
+    planned = existing(call.store, "VM", vm)["scheduled_to_be_resident_on"]
+    refusal = call.api.placement.check(vm, self)
+    if refusal is not None:
+        raise refusal
+    unchanged = Equals(cls="VM", ref=vm, field="scheduled_to_be_resident_on", value=planned)
+    await call.transact([Update(cls="VM", ref=vm, fields={"scheduled_to_be_resident_on": self})], [unchanged])

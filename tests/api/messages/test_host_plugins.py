@@ -70,8 +70,9 @@ async def pool(tmp_path: Path) -> AsyncIterator[Pool]:
     program(folder / "extensions" / "Thing.do", EXTENSION)
     program(folder / "extensions" / "pool_update.apply", EXTENSION)
     (folder / "plugins" / "notes.txt").write_text("no program")
-    options = {"plugins": str(folder / "plugins"), "extensions": str(folder / "extensions"), "program_timeout": 5.0}
-    running = await Pool.start(tmp_path, **options)
+    running = await Pool.start(
+        tmp_path, plugins=str(folder / "plugins"), extensions=str(folder / "extensions"), program_timeout=5.0
+    )
     await running.start_api(1)
     yield running
     await running.stop()
