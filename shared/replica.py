@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from shared import garbage
 from shared.bus.contract import Empty
 from shared.bus.interface import Bus, BusError
-from shared.contracts.db import DB_STATUS, DELTA, SNAPSHOT, Delta, SnapshotRequest, SnapshotRow
+from shared.contracts.db import DB_STATUS, DELTA, SNAPSHOT, Delta, SnapshotRequest
 from shared.errors import ApiError
 from shared.store import Store, Touched
 
@@ -25,6 +26,9 @@ OVERDUE = 2.0
 
 CHECK = 5.0
 """Seconds between two questions how far the database is."""
+
+PART = 200
+"""Rows of a snapshot that are taken in before others get their turn."""
 
 QUIET = 1.0
 """Seconds that the database may take to answer before the log says that it is waited for."""
@@ -48,6 +52,8 @@ class Replica:
         """Generation the database was at when it was last asked."""
         self._heard = time.monotonic()
         """When the database said something for the last time."""
+        self._new_rows = 0
+        """That have come since the collector of garbage was last told of them."""
         self._wanted = asyncio.Event()
         self._ready = asyncio.Event()
 
@@ -127,7 +133,12 @@ class Replica:
             self._early.append(delta)
             self.resync(f"generation {delta.generation} of term {delta.term} does not follow {store.generation}")
             return
-        self._tell(store.apply(delta), delta)
+        touched = store.apply(delta)
+        self._new_rows += sum(item.kind == "add" for item in touched)
+        if self._new_rows >= garbage.MANY:
+            garbage.keep(self._new_rows)
+            self._new_rows = 0
+        self._tell(touched, delta)
 
     def _tell(self, touched: list[Touched], delta: Delta | None) -> None:
         for watcher in self._watchers:
@@ -173,14 +184,21 @@ class Replica:
                 self._follow(delta)
 
     async def _fetch(self) -> Store:
-        first = await self._bus.call(SNAPSHOT, SnapshotRequest(), timeout=60)
-        rows: list[SnapshotRow] = list(first.rows)
-        for page in range(1, first.pages):
-            rows += (
-                await self._bus.call(SNAPSHOT, SnapshotRequest(snapshot=first.snapshot, page=page), timeout=60)
-            ).rows
+        """The rows of a new snapshot. They are taken in part by part: whoever uses the old ones is served meanwhile."""
         store = Store()
-        store.load(rows, first.generation, first.term)
+        with garbage.paused():
+            page = await self._bus.call(SNAPSHOT, SnapshotRequest(), timeout=60)
+            while True:
+                for begin in range(0, len(page.rows), PART):
+                    store.add(page.rows[begin : begin + PART])
+                    await asyncio.sleep(0)
+                if page.page + 1 >= page.pages:
+                    break
+                request = SnapshotRequest(snapshot=page.snapshot, page=page.page + 1)
+                page = await self._bus.call(SNAPSHOT, request, timeout=60)
+            store.complete(page.generation, page.term)
+        garbage.keep(store.count())
+        self._new_rows = 0
         return store
 
     async def wait_generation(self, generation: int, timeout: float = 30.0) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from sys import intern
 from typing import Any, Final
 
+from shared import garbage
 from shared.columns import Columns
 from shared.contracts.db import Delta, RowChange, RowCreated, RowDeleted, RowModified, SnapshotRow
 from shared.datamodel import model
@@ -178,8 +179,10 @@ class Store:
 
     def load(self, rows: Iterable[SnapshotRow], generation: int, term: int) -> None:
         """Fills an empty store."""
-        self.add(rows)
-        self.complete(generation, term)
+        with garbage.paused():
+            self.add(rows)
+            self.complete(generation, term)
+        garbage.keep(self.count())
 
     def add(self, rows: Iterable[SnapshotRow]) -> None:
         """Fills an empty store, part by part; `complete` follows the last one."""

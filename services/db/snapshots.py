@@ -12,7 +12,7 @@ from shared.contracts.db import SnapshotPage, SnapshotRequest, SnapshotRow
 from shared.errors import internal_error
 from shared.store import Store
 
-PAGE_ROWS = 2000
+PAGE_ROWS = 500
 KEEP_SECONDS = 60.0
 
 
