@@ -226,10 +226,16 @@ _SPECIAL = re.compile('[&<>"\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]
 _ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 
+def _is_plain(text: str) -> bool:
+    """Whether the text, or many joined, can stand as it is. The rest that is special cannot be printed; four searches
+    for one character are quicker than one for any of many.
+    """
+    return text.isprintable() and "&" not in text and "<" not in text and ">" not in text and '"' not in text
+
+
 def escape(text: str) -> str:
     """Text as it stands between tags, and between those of a member's name."""
-    # Nothing else that is special can be printed: four searches for one character are quicker than one for many.
-    if text.isprintable() and "&" not in text and "<" not in text and ">" not in text and '"' not in text:
+    if _is_plain(text):
         return text
     return _SPECIAL.sub(lambda found: _ESCAPED.get(found[0], ""), text)
 
@@ -261,9 +267,13 @@ _SCALARS: dict[Type, Callable[[Any], str]] = {INT: _integer, FLOAT: _float, BOOL
 def _writer(type_: Type) -> Callable[[Any], str]:
     """From a plain value to the text of its `<value>` element."""
     match type_:
+        case SetType() if _is_text(type_.of):
+            return _texts
         case SetType():
             item = _writer(type_.of)
             return lambda value: f"<value><array><data>{''.join(map(item, value))}</data></array></value>"
+        case MapType() if _is_text(type_.value):
+            return _text_map
         case MapType():
             entry = _writer(type_.value)
             return lambda value: (
@@ -277,6 +287,25 @@ def _writer(type_: Type) -> Callable[[Any], str]:
             inner = _writer(type_.of)
             return lambda value: "<value><nil/></value>" if value is None else inner(value)
     return _SCALARS.get(type_, _scalar)
+
+
+def _is_text(type_: Type) -> bool:
+    return type_ not in _SCALARS and not isinstance(type_, SetType | MapType | RecordType | OptionType)
+
+
+def _texts(value: Any) -> str:
+    if not value:
+        return "<value><array><data></data></array></value>"
+    plain = value if _is_plain("".join(value)) else map(escape, value)
+    return f"<value><array><data><value>{'</value><value>'.join(plain)}</value></data></array></value>"
+
+
+def _text_map(value: Any) -> str:
+    if _is_plain("".join(value.values())):
+        entries = [f"{_member_start(k)}<value>{v}</value></member>" for k, v in value.items()]
+    else:
+        entries = [f"{_member_start(k)}<value>{escape(v)}</value></member>" for k, v in value.items()]
+    return f"<value><struct>{''.join(entries)}</struct></value>"
 
 
 @lru_cache(maxsize=4096)
@@ -371,7 +400,7 @@ class XmlCodec:
     def map_pieces(names: Sequence[str], fragments: Iterable[bytes]) -> list[bytes]:
         if not names:
             return [b"<value><struct></struct></value>"]
-        plain = names if escape("".join(names)) == "".join(names) else [escape(name) for name in names]
+        plain = names if _is_plain("".join(names)) else [escape(name) for name in names]
         starts = [f"</member><member><name>{name}</name>".encode() for name in plain]
         starts[0] = f"<value><struct><member><name>{plain[0]}</name>".encode()
         return [*chain.from_iterable(zip(starts, fragments, strict=True)), b"</member></struct></value>"]
