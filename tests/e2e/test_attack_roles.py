@@ -8,6 +8,7 @@ import asyncio
 import http.client
 import json
 import subprocess
+import time
 import xmlrpc.client
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -341,3 +342,17 @@ def test_the_audit_log_tells_of_every_attempt_and_of_no_session(
     none = tmp_path / "none.log"
     done = _xe(pool, session, "audit-log-get", f"filename={none}", "since=2099-01-01")
     assert (done.returncode, none.read_text()) == (0, "")
+
+
+def test_what_members_refuse_is_in_the_coordinators_log(pool: PoolUnderTest, intruders: dict[str, str]) -> None:
+    session = intruders["vm-operator"]
+    row = next(row for row in HANDLERS if row.name == "put_host_restore")
+    assert _status(pool, "host2", row, urlencode({"session_id": session}), "") == 403
+    wanted = f"('{track_id(session)}' 'S-1-5-vm-operator' 'vm-operator' 'DENIED' "
+    request = f"GET /audit_log?session_id={session} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+    deadline = time.monotonic() + 10
+    while True:
+        log = rawhttp.exchange(pool.hosts["host1"], pool.plan.http_port, request).body.decode()
+        if any("|audit|host2|" in line and wanted in line and "host_restore'" in line for line in log.splitlines()):
+            return
+        assert time.monotonic() < deadline, "the line has not arrived"
