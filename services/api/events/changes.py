@@ -35,7 +35,7 @@ class Section:
 @dataclass(slots=True)
 class Changes:
     """`sections`: in the order of the answer. `generation`, `messages`: the highest of the rows and of the messages
-    among them, 0 where there are none.
+    that were looked at, those included that came and went unseen; 0 where there are none.
     """
 
     sections: list[Section]
@@ -47,6 +47,8 @@ class Changes:
 
     def after(self, token: Token, subscription: Subscription) -> Token:
         """The token of one who had seen everything up to `token`, and now these. It stays where there are none."""
+        if not self.sections:
+            return token if subscription.wants_messages else Token(token.generation, 0)
         messages = max(token.messages, self.messages) if subscription.wants_messages else 0
         return Token(max(token.generation, self.generation), messages)
 
@@ -70,13 +72,13 @@ def since(store: Store, subscription: Subscription, token: Token) -> Changes:
 
 
 def _recent(store: Store, classes: Iterable[str], token: Token) -> dict[str, list[str]] | None:
-    """References of these classes that may have changed, by class; None: look at all."""
+    """References of these classes that may have changed, by class, the last one last; None: look at all."""
     wanted = set(classes)
     oldest = min(token) if MESSAGE in wanted else token.generation
     if not wanted or oldest <= 0:
         return None
     recent = store.changes_since(oldest)
-    return None if recent is None else _by_class(item for item in recent if item[0] in wanted)
+    return None if recent is None else _by_class(item for item in reversed(recent) if item[0] in wanted)
 
 
 def _by_class(objects: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -131,15 +133,17 @@ class _Found:
     def deletions(self, cls: str, refs: Iterable[str] | None) -> None:
         """Rows (the named ones, or any) that the client knew and that are gone. The oldest are forgotten."""
         table, after = self._store.tables[cls], self._after(cls)
+        wanted = None if refs is None else set(refs)
         gone: dict[str, int] = {}
+        highest = 0
         for created, deleted, ref in reversed(table.tombstones):
             if deleted <= after:
                 break
-            if created <= after and ref not in table.rows:
-                gone.setdefault(ref, deleted)
-        if refs is not None:
-            gone = {ref: gone[ref] for ref in refs if ref in gone}
-        self._add(Section(cls, "del", list(gone), deleted=list(gone.values())), max(gone.values(), default=0))
+            if wanted is None or ref in wanted:
+                highest = max(highest, deleted)
+                if created <= after and ref not in table.rows:
+                    gone.setdefault(ref, deleted)
+        self._add(Section(cls, "del", list(gone), deleted=list(gone.values())), highest)
 
     def changes(self) -> Changes:
         sections = [*self._messages_first, *self._kinds["add"], *self._kinds["mod"], *self._kinds["del"]]
@@ -149,14 +153,12 @@ class _Found:
         return self._token.messages if cls == MESSAGE else self._token.generation
 
     def _add(self, section: Section, highest: int) -> None:
-        if not section.refs:
-            return
         if section.cls == MESSAGE:
             self._messages = max(self._messages, highest)
-            self._messages_first.append(section)
         else:
             self._generation = max(self._generation, highest)
-            self._kinds[section.kind].append(section)
+        if section.refs:
+            (self._messages_first if section.cls == MESSAGE else self._kinds[section.kind]).append(section)
 
 
 def counts(store: Store) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""event.from and its older brothers: what clients hear of changes."""
+"""event.from: what clients hear of changes."""
 
 from __future__ import annotations
 
@@ -8,26 +8,17 @@ from typing import Any
 
 import pytest
 
-from services.api.events import next_queue
-from shared.contracts.db import Change, Create, Delete, Update
+from services.api.events import encoding, hub
+from services.api.events.hub import GAP
+from services.api.events.tokens import Token
+from services.api.wire import xmlrpc
+from services.api.wire.jsonrpc import JSON
+from services.api.wire.xmlrpc import XML
+from shared.contracts.db import Change, Delete
 from tests.api.core import records
+from tests.api.events.looking import kinds, look
+from tests.api.events.rows import network, rename
 from tests.api.harness import Client, Pool, error_of
-
-
-async def look(client: Client, classes: list[str], token: str = "", timeout: float = 0.0) -> Any:
-    return await client.call("event.from", classes, token, timeout)
-
-
-def kinds(answer: Any) -> list[tuple[str, str, str]]:
-    return [(event["class"], event["operation"], event["ref"]) for event in answer["events"]]
-
-
-def network(ref: str, **fields: Any) -> Create:
-    return Create(cls="network", ref=ref, fields={"name_label": ref, "bridge": ref, **fields})
-
-
-def rename(ref: str, name: str) -> Update:
-    return Update(cls="network", ref=ref, fields={"name_label": name})
 
 
 async def test_from_the_beginning_everything_that_exists_is_added(pool: Pool, client: Client) -> None:
@@ -277,53 +268,229 @@ async def test_deletions_from_before_a_new_snapshot_are_still_told_after_it(pool
     assert set(kinds(await look(client, ["network"], token))) == {("network", "add", "n"), ("network", "del", "gone")}
 
 
-# ---- register, next
+# ---- timeouts
 
 
-async def test_next_tells_what_happens_after_register_in_order(pool: Pool, client: Client) -> None:
-    await client.call("event.register", ["network"])
+@pytest.mark.parametrize("timeout", [-1.0, -0.5, 1e300, 86401.0, "nan", "inf", "-inf"])
+async def test_odd_timeouts_wait_for_a_day(pool: Pool, client: Client, timeout: object) -> None:
+    token = (await look(client, ["network"]))["token"]
+    waiting = client.begin("event.from", ["network"], token, timeout)
+    await asyncio.sleep(0.02)
+    assert not waiting.done()
     await pool.write(network("n"))
-    await pool.write(rename("n", "x"))
-    await pool.write(Delete(cls="network", ref="n"))
-    told = await client.call("event.next")
-    assert [(event["operation"], event["ref"]) for event in told] == [("add", "n"), ("mod", "n"), ("del", "n")]
-    assert [event["snapshot"]["name_label"] for event in told] == ["n", "x", "x"]
-    assert [int(event["id"]) for event in told] == sorted(int(event["id"]) for event in told)
-    assert told[0]["timestamp"].rstrip(".").isdecimal()
-    assert int(await client.call("event.get_current_id")) == int(told[-1]["id"])
+    assert kinds(await waiting) == [("network", "add", "n")]
 
 
-async def test_snapshots_of_next_are_of_the_moment(pool: Pool, client: Client) -> None:
-    vm = await pool.vm(client)
+@pytest.mark.parametrize("timeout", [0, "0", "0x0", 0.0, -0.0, "1e-3"])
+async def test_timeouts_are_numbers_of_any_form(client: Client, timeout: object) -> None:
+    assert kinds(await client.call("event.from", ["nothing"], "", timeout)) == []
+
+
+@pytest.mark.parametrize("timeout", ["x", "", True, [], None, {}])
+async def test_a_timeout_that_is_no_number_is_refused(client: Client, timeout: object) -> None:
+    assert (await client.refusal("event.from", ["nothing"], "", timeout))[0] == "INTERNAL_ERROR"
+
+
+async def test_a_token_from_the_future_waits_until_the_pool_gets_there(pool: Pool, client: Client) -> None:
+    ahead = str(Token(pool.store.generation + 2, 0))
+    answer = await look(client, ["network"], ahead)
+    assert (kinds(answer), answer["token"]) == ([], ahead)
+    waiting = client.begin("event.from", ["network"], ahead, 30.0)
+    await asyncio.sleep(0)
+    await pool.write(network("n1"))
+    await pool.write(network("n2"))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    await pool.write(network("n3"))
+    assert kinds(await waiting) == [("network", "add", "n3")]
+
+
+async def test_the_tokens_message_part_is_zero_for_who_does_not_subscribe_to_them(pool: Pool, client: Client) -> None:
+    [uuid] = [row["uuid"] for row in pool.store.rows("pool").values()]
+    await client.call("message.create", "M", 5, "Pool", uuid, "")
+    with_messages = (await look(client, ["*"]))["token"]
+    assert Token.parse(with_messages).messages > 0
+    assert Token.parse((await look(client, ["pool"], with_messages))["token"]).messages == 0
+    assert Token.parse((await look(client, ["*"], with_messages))["token"]) == Token.parse(with_messages)
+
+
+async def test_what_came_and_went_while_a_call_waits_does_not_end_it(pool: Pool, client: Client) -> None:
+    token = (await look(client, ["network"]))["token"]
+    waiting = client.begin("event.from", ["network"], token, 30.0)
+    await asyncio.sleep(0)
+    await pool.write(network("brief"), Delete(cls="network", ref="brief"))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    assert pool.api.hub.waiting == 1
+    await pool.write(network("n"))
+    assert kinds(await waiting) == [("network", "add", "n")]
+
+
+async def test_injecting_is_only_into_rows_of_the_database_by_exact_class(pool: Pool, client: Client) -> None:
+    [(pool_ref, row)] = pool.store.rows("pool").items()
+    message = await client.call("message.create", "M", 5, "Pool", row["uuid"], "")
+    for cls, ref in (("Pool", pool_ref), ("message", message), ("nothing", "x"), ("", ""), ("event", "x")):
+        assert await client.refusal("event.inject", cls, ref) == ["HANDLE_INVALID", cls, ref]
+    injected = Token.parse(await client.call("event.inject", "pool", pool_ref))
+    assert injected.generation < pool.store.tables["pool"].rows[pool_ref].modified
+
+
+# ---- many changes, many clients
+
+
+async def test_a_change_in_a_quiet_pool_is_told_at_once(pool: Pool, client: Client) -> None:
     await pool.settled()
-    await client.call("event.register", ["vm"])
-    await client.call("VM.set_name_label", vm, "first")
-    await client.call("VIF.create", records.vif(vm, pool.ref("network", "network")))
-    told = await client.call("event.next")
-    assert [len(event["snapshot"]["VIFs"]) for event in told if event["ref"] == vm] == [0, 1]
+    token = (await look(client, ["network"]))["token"]
+    spent = []
+    for number in range(5):
+        waiting = client.begin("event.from", ["network"], token, 30.0)
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        await pool.write(network(f"n{number}"))
+        token = (await waiting)["token"]
+        spent.append(time.monotonic() - began)
+    assert min(spent) < GAP / 2
 
 
-async def test_next_without_register_is_refused(client: Client) -> None:
-    assert (await client.refusal("event.next"))[0] == "SESSION_NOT_REGISTERED"
-
-
-async def test_unregister_takes_back_exactly_what_was_registered(pool: Pool, client: Client) -> None:
-    await client.call("event.register", ["network", "VM"])
-    await client.call("event.unregister", ["network", "host"])
-    await pool.write(network("n"))
-    vm = await pool.vm(client)
-    told = await client.call("event.next")
-    assert {event["class"] for event in told} == {"vm"}
-    assert vm in {event["ref"] for event in told}
-
-
-async def test_a_slow_client_of_next_hears_that_events_were_lost(
+async def test_a_client_that_cannot_keep_up_gets_many_changes_at_once(
     pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(next_queue, "QUEUE", 2000)
-    await client.call("event.register", ["network"])
-    for number in range(7):
-        await pool.write(network(f"n{number}"))
-    assert await client.refusal("event.next") == ["EVENTS_LOST"]
-    await pool.write(network("after"))
-    assert "after" in [event["ref"] for event in await client.call("event.next")]
+    """It has seen a change a moment ago, and comes back to find the next one waiting."""
+    monkeypatch.setattr(hub, "GAP", 5.0)
+    token = (await look(client, ["network"]))["token"]
+    await pool.write(network("n1"))
+    token = (await look(client, ["network"], token))["token"]
+    await pool.write(network("n2"))
+    held_back = client.begin("event.from", ["network"], token, 30.0)
+    impatient = client.begin("event.from", ["network"], token, 0.0)
+    assert kinds(await impatient) == [("network", "add", "n2")]
+    await pool.write(network("n3"))
+    assert not held_back.done()
+    assert kinds(await look(client, ["network"], token, 0.05)) == [("network", "add", "n2"), ("network", "add", "n3")]
+    held_back.cancel()
+
+
+async def test_nobody_is_held_back_for_long(pool: Pool, client: Client) -> None:
+    token = (await look(client, ["network"]))["token"]
+    await pool.write(network("n1"))
+    began = time.monotonic()
+    token = (await look(client, ["network"], token))["token"]
+    await pool.write(network("n2"))
+    asked = time.monotonic()
+    assert kinds(await look(client, ["network"], token, 30.0)) == [("network", "add", "n2")]
+    assert time.monotonic() - max(began, asked) < GAP + 0.1
+
+
+async def test_who_follows_tasks_is_never_held_back(pool: Pool, client: Client) -> None:
+    task = await client.call("task.create", "t", "")
+    token = (await look(client, ["task"]))["token"]
+    began = time.monotonic()
+    for number in range(4):
+        await client.call("task.set_progress", task, number / 10 + 0.1)
+        token = (await look(client, ["task"], token, 5.0))["token"]
+        await client.call("task.set_progress", task, number / 10 + 0.15)
+        token = (await look(client, [f"task/{task}"], token, 5.0))["token"]
+    assert time.monotonic() - began < 7 * GAP
+
+
+async def test_calls_with_the_same_token_get_the_same_bytes(pool: Pool, client: Client) -> None:
+    token = (await look(client, ["network"]))["token"]
+    wait = pool.api.hub.wait
+    waiting = [asyncio.create_task(wait(client.session, ["network"], token, 30.0, codec)) for codec in (JSON, XML) * 3]
+    await asyncio.sleep(0)
+    await pool.write(network("n"))
+    answers = await asyncio.gather(*waiting)
+    assert len({id(answer) for answer in answers}) == 2
+    late = [await wait(client.session, ["network"], token, 30.0, JSON) for _ in range(2)]
+    assert late[0] is late[1]
+    assert late[0].whole == answers[0].whole
+
+
+async def test_those_who_wait_for_the_same_with_different_tokens_get_their_own(pool: Pool, client: Client) -> None:
+    now = pool.store.generation
+    ours = [str(Token(now, 0)), str(Token(now - 1, 0)), str(Token(now, now))]
+    subscriptions = [["network/n"], ["network/n"], ["network/n", "message"]]
+    asked = zip(subscriptions, ours, strict=True)
+    waiting = [client.begin("event.from", classes, token, 30.0) for classes, token in asked]
+    await asyncio.sleep(0)
+    await pool.write(network("n"))
+    tokens = [Token.parse((await one)["token"]) for one in waiting]
+    made = pool.store.tables["network"].rows["n"].created
+    assert tokens == [Token(made, 0), Token(made, 0), Token(made, now)]
+
+
+async def test_a_thousand_events_come_whole_in_both_codecs(pool: Pool, client: Client) -> None:
+    await pool.write(*(network(f"n{number}", tags=["<&>\"'\\ü"]) for number in range(1000)))
+    await pool.write(network('strange "<&>\\ ref'))
+    answer = await look(client, ["network"])
+    refs = await client.call("network.get_all")
+    assert [event["ref"] for event in answer["events"]] == refs
+    records_now = await client.call("network.get_all_records")
+    assert {event["ref"]: event["snapshot"] for event in answer["events"]} == records_now
+    text = (await pool.api.hub.wait(client.session, ["network"], "", 0.0, XML)).whole
+    told = xmlrpc.parse_value(text.decode())
+    assert [event["ref"] for event in told["events"]] == refs
+    assert [event["snapshot"]["name_label"] for event in told["events"]][-1001:] == refs[-1001:]
+    assert told["events"][-2]["snapshot"]["tags"] == ["<&>\"'\\ü"]
+    assert told["valid_ref_counts"]["network"] == len(refs)
+    assert told["token"] == answer["token"]
+
+
+async def test_others_are_served_while_a_large_answer_is_made(
+    pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "SLICE", 0.0)
+    await pool.write(*(network(f"n{number}") for number in range(1000)))
+    large = [client.begin("event.from", ["network"], "", 0.0) for _ in range(3)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert await client.call("network.get_name_label", "n1") == "n1"
+    assert not any(one.done() for one in large)
+    large[0].cancel()  # whoever goes away leaves the work to the others
+    await pool.write(Delete(cls="network", ref="n999"), rename("n998", "later"))
+    answer = await large[1]
+    assert len(kinds(answer)) == len(kinds(await large[2])) >= 1000
+    rest = await look(client, ["network"], answer["token"])
+    assert kinds(rest) == [("network", "mod", "n998"), ("network", "del", "n999")]
+
+
+# ---- the database goes away
+
+
+async def test_a_database_that_is_killed_leaves_those_who_wait_waiting_and_they_miss_nothing(
+    pool: Pool, client: Client
+) -> None:
+    await pool.write(network("gone"), network("changed"))
+    token = (await look(client, ["network"]))["token"]
+    waiting = [client.begin("event.from", ["network"], token, 30.0) for _ in range(3)]
+    one = client.begin("event.from", ["network/gone"], token, 30.0)
+    await asyncio.sleep(0)
+    await pool.kill_db()
+    writing = asyncio.create_task(pool.write(Delete(cls="network", ref="gone"), rename("changed", "x"), network("new")))
+    await asyncio.sleep(0.05)
+    assert not any(each.done() for each in (*waiting, one, writing))
+    term = pool.store.term
+    await pool.start_db()
+    for each in waiting:
+        assert kinds(await asyncio.wait_for(each, 10)) == [
+            ("network", "add", "new"),
+            ("network", "mod", "changed"),
+            ("network", "del", "gone"),
+        ]
+    assert kinds(await one) == [("network", "del", "gone")]
+    await writing
+    assert pool.store.term > term
+    assert pool.api.hub.waiting == 0
+
+
+async def test_a_session_that_ended_while_the_database_was_away_wakes_its_calls(pool: Pool, client: Client) -> None:
+    session = client.session
+    token = (await look(client, ["network"]))["token"]
+    waiting = client.begin("event.from", ["network"], token, 30.0)
+    await asyncio.sleep(0)
+    await pool.kill_db()
+    ending = client.begin("session.logout")
+    await asyncio.sleep(0.02)
+    await pool.start_db()
+    assert await error_of(asyncio.wait_for(waiting, 10)) == ["SESSION_INVALID", session]
+    await ending
