@@ -95,8 +95,7 @@ def matching(store: Store, cls: str, expression: str) -> dict[str, Row]:
     """Rows that the query selects. Raises INVALID_VALUE [expression, reason]; INTERNAL_ERROR for an unknown field."""
     if cls == "role":
         return {ref: store.tables[cls].rows[ref] for ref in role_rows.selected(expression)}
-    selects = query.compile(cls, expression)
-    return {ref: row for ref, row in store.tables[cls].rows.items() if selects(ref, row.fields)}
+    return query.matching(store, cls, expression)
 
 
 def _get_all_where(message: Message) -> Read:

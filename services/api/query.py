@@ -12,16 +12,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, Final
 
 from shared.datamodel import model, values
+from shared.datamodel.schema import Field
+from shared.datamodel.types import BOOL, DATETIME, STRING, EnumType, RefType
 from shared.errors import ApiError
+from shared.store import Row, Store
 
 Predicate = Callable[[str, Mapping[str, Any]], bool]
 """Gets a row's reference and fields."""
-
-_Value = Callable[[str, Mapping[str, Any]], str]
 
 _TOKEN = re.compile(r'[ \t\n]*(?:"([^"]*)"|(field|and|or|not|true|false)|([()=]))')
 _KEEP = 512
@@ -62,24 +63,60 @@ def _tokenise(expression: str) -> _Tokens:
     return _Tokens(items)
 
 
-def compile(cls: str, expression: str) -> Predicate:
-    """Raises INVALID_VALUE [expression, reason]; what it returns raises INTERNAL_ERROR for an unknown field."""
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A compiled expression. `selects` raises INTERNAL_ERROR for an unknown field; `known`: it names none.
+
+    `keys`: (column, literal) of fields that have an index and are equal in all rows it selects.
+    """
+
+    selects: Predicate
+    keys: tuple[tuple[str, str], ...] = ()
+    known: bool = True
+
+
+def compile(cls: str, expression: str) -> Query:
+    """Raises INVALID_VALUE [expression, reason]."""
     return _compile(cls, expression)
 
 
+def matching(store: Store, cls: str, expression: str) -> dict[str, Row]:
+    """The rows that it selects, found by an index where one helps. Raises as `compile` and what that gives."""
+    found = compile(cls, expression)
+    rows = store.tables[cls].rows
+    if found.keys and found.known:
+        rows = {ref: rows[ref] for ref in _candidates(store, cls, *found.keys[0])}
+    selects = found.selects
+    return {ref: row for ref, row in rows.items() if selects(ref, row.fields)}
+
+
+def _candidates(store: Store, cls: str, column: str, text: str) -> list[str]:
+    match column:
+        case "_ref":
+            return [text] if text in store.tables[cls].rows else []
+        case "uuid":
+            ref = store.ref_of_uuid(cls, text)
+            return [] if ref is None else [ref]
+    return store.by_name_label(cls, text)
+
+
+INDEXED: Final = ("_ref", "uuid", "name__label")
+"""Columns by which the store finds rows, the best first."""
+
+
 @lru_cache(maxsize=_KEEP)
-def _compile(cls: str, expression: str) -> Predicate:
+def _compile(cls: str, expression: str) -> Query:
     try:
         tokens = _tokenise(expression)
-        predicate = _expression(cls, tokens)
+        query = _expression(cls, tokens)
         if tokens.peek() != "end":
             raise _SyntaxError(f"unexpected {tokens.peek()}")
     except (_SyntaxError, RecursionError) as error:
         raise ApiError("INVALID_VALUE", expression, f"Query.Error: {error or 'too deeply nested'}") from None
-    return predicate
+    return query
 
 
-def _expression(cls: str, tokens: _Tokens) -> Predicate:
+def _expression(cls: str, tokens: _Tokens) -> Query:
     left = _operand(cls, tokens)
     while tokens.peek() in ("and", "or"):
         word, _ = tokens.next()
@@ -88,16 +125,17 @@ def _expression(cls: str, tokens: _Tokens) -> Predicate:
     return left
 
 
-def _operand(cls: str, tokens: _Tokens) -> Predicate:
+def _operand(cls: str, tokens: _Tokens) -> Query:
     word = tokens.peek()
     if word == "not":
         tokens.next()
         inner = _expression(cls, tokens)
-        return lambda ref, row: not inner(ref, row)
+        selects = inner.selects
+        return Query(lambda ref, row: not selects(ref, row), (), inner.known)
     if word in ("true", "false"):
         tokens.next()
         answer = word == "true"
-        return lambda ref, row: answer
+        return Query(lambda ref, row: answer)
     if word == "(":
         tokens.next()
         inner = _expression(cls, tokens)
@@ -107,22 +145,34 @@ def _operand(cls: str, tokens: _Tokens) -> Predicate:
     left = _value(cls, tokens)
     if tokens.next()[0] != "=":
         raise _SyntaxError("expected =")
-    right = _value(cls, tokens)
-    return lambda ref, row: left(ref, row) == right(ref, row)
+    return _equal(cls, left, _value(cls, tokens))
 
 
-def _both(left: Predicate, right: Predicate) -> Predicate:
-    return lambda ref, row: left(ref, row) and right(ref, row)
+def _both(left: Query, right: Query) -> Query:
+    first, second = left.selects, right.selects
+    keys = sorted((*left.keys, *right.keys), key=lambda key: INDEXED.index(key[0]))
+    return Query(lambda ref, row: first(ref, row) and second(ref, row), tuple(keys), left.known and right.known)
 
 
-def _either(left: Predicate, right: Predicate) -> Predicate:
-    return lambda ref, row: left(ref, row) or right(ref, row)
+def _either(left: Query, right: Query) -> Query:
+    first, second = left.selects, right.selects
+    return Query(lambda ref, row: first(ref, row) or second(ref, row), (), left.known and right.known)
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """One side of a comparison. `column`: "" for a literal, whose text is `text`. `read`: gives the stored text."""
+
+    read: Callable[[str, Mapping[str, Any]], str]
+    column: str = ""
+    text: str = ""
+    known: bool = True
 
 
 def _value(cls: str, tokens: _Tokens) -> _Value:
     word, text = tokens.next()
     if word == "text":
-        return lambda ref, row: text
+        return _Value(lambda ref, row: text, text=text)
     if word != "field":
         raise _SyntaxError(f"unexpected {word}")
     word, column = tokens.next()
@@ -133,13 +183,41 @@ def _value(cls: str, tokens: _Tokens) -> _Value:
 
 def _column(cls: str, column: str) -> _Value:
     if column == "_ref":
-        return lambda ref, row: ref
-    for name, field in model.classes[cls].fields.items():
-        if field.column == column:
-            type_ = field.type
-            return lambda ref, row: values.to_text(type_, row[name])
+        return _Value(lambda ref, row: ref, column)
+    field = _fields(cls).get(column)
+    if field is not None:
+        name, type_ = field.name, field.type
+        return _Value(lambda ref, row: values.to_text(type_, row[name]), column)
 
     def missing(ref: str, row: Mapping[str, Any]) -> str:
         raise ApiError("INTERNAL_ERROR", "missing field", column, "")
 
-    return missing
+    return _Value(missing, column, known=False)
+
+
+@cache
+def _fields(cls: str) -> dict[str, Field]:
+    return {field.column: field for field in model.classes[cls].fields.values()}
+
+
+def _equal(cls: str, left: _Value, right: _Value) -> Query:
+    if left.known and right.known and bool(left.column) != bool(right.column):
+        column, text = (left.column, right.text) if left.column else (right.column, left.text)
+        keys = ((column, text),) if column in INDEXED and text else ()
+        return Query(_test(cls, column, text), keys)
+    first, second = left.read, right.read
+    return Query(lambda ref, row: first(ref, row) == second(ref, row), (), left.known and right.known)
+
+
+def _test(cls: str, column: str, text: str) -> Predicate:
+    """Whether a field has that stored text; without making text of each row's value where that can be."""
+    if column == "_ref":
+        return lambda ref, row: ref == text
+    field = _fields(cls)[column]
+    name, type_ = field.name, field.type
+    if type_ == BOOL:
+        wanted = {"true": True, "false": False}.get(text)
+        return lambda ref, row: row[name] is wanted
+    if type_ in (STRING, DATETIME) or isinstance(type_, RefType | EnumType):
+        return lambda ref, row: bool(row[name] == text)
+    return lambda ref, row: values.to_text(type_, row[name]) == text

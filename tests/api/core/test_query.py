@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.api import query
+from shared.contracts.db import SnapshotRow
 from shared.errors import ApiError
+from shared.store import Store
 from tests.api.harness import Client, Pool
 
 ROW = {
@@ -36,7 +38,7 @@ COLUMNS = {
 
 
 def matches(expression: str) -> bool:
-    return query.compile("VM", expression)("OpaqueRef:r", ROW)
+    return query.compile("VM", expression).selects("OpaqueRef:r", ROW)
 
 
 @pytest.mark.parametrize(("column", "text"), COLUMNS.items())
@@ -107,9 +109,9 @@ def test_what_is_not_of_the_language_is_named(expression: str) -> None:
 
 
 def test_an_unknown_field_is_missing_when_it_is_looked_at() -> None:
-    predicate = query.compile("VM", 'field "name_label"="one"')
+    found = query.compile("VM", 'field "name_label"="one"')
     with pytest.raises(ApiError) as refused:
-        predicate("OpaqueRef:r", ROW)
+        found.selects("OpaqueRef:r", ROW)
     assert refused.value.description == ["INTERNAL_ERROR", "missing field", "name_label", ""]
 
 
@@ -175,6 +177,52 @@ def evaluated(flat: list[Any]) -> bool:
 @given(trees)
 def test_any_expression_means_what_the_grammar_says(tree: Tree) -> None:
     assert matches(written(tree)) is evaluated(tokens(tree))
+
+
+STORE = Store()
+STORE.load(
+    [
+        SnapshotRow(cls="VM", ref=f"r{number}", created=1, modified=1, fields=fields)
+        for number, fields in enumerate(
+            {**ROW, "name_label": name, "uuid": f"u{number}", "is_a_template": number % 2 == 0}
+            for number, name in enumerate(("one", "one", "two", ""))
+        )
+    ],
+    1,
+    1,
+)
+keys = st.sampled_from([*(("_ref", f"r{n}") for n in range(5)), *(("uuid", f"u{n}") for n in range(5)), ("uuid", "")])
+names = st.tuples(st.just("name__label"), st.sampled_from(["one", "two", "", "three"]))
+others = st.sampled_from([("is_a_template", "true"), ("is_a_template", "True"), ("nothing", "x")])
+conditions = st.one_of(keys, names, others).map(lambda pair: f'field "{pair[0]}"="{pair[1]}"')
+words = st.sampled_from([" and ", " or ", " and not "])
+
+
+def scanned(expression: str) -> object:
+    """What a look at every row gives."""
+    selects = query.compile("VM", expression).selects
+    try:
+        return {ref for ref, row in STORE.rows("VM").items() if selects(ref, row)}
+    except ApiError as error:
+        return error.description
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(words, conditions), min_size=1, max_size=4))
+def test_an_index_finds_what_a_look_at_every_row_finds(parts: list[tuple[str, str]]) -> None:
+    expression = "".join(word + condition for word, condition in parts).removeprefix(" or").removeprefix(" and")
+    try:
+        found: object = set(query.matching(STORE, "VM", expression))
+    except ApiError as error:
+        found = error.description
+    assert found == scanned(expression)
+
+
+def test_equality_of_an_indexed_field_looks_at_no_other_rows() -> None:
+    for where in ('field "uuid"="u1"', '("u1"=field "uuid") and field "is_a_template"="false"'):
+        assert query.compile("VM", where).keys == (("uuid", "u1"),)
+    assert query.compile("VM", 'field "name__label"="a" and field "_ref"="b"').keys[0] == ("_ref", "b")
+    assert query.compile("VM", 'field "uuid"="u1" or true').keys == ()
 
 
 @settings(max_examples=100, deadline=None)
