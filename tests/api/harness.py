@@ -69,6 +69,10 @@ class Client:
         """The call, on its way."""
         return asyncio.create_task(self.call(method, *params), name=method)
 
+    def sending(self, **headers: Any) -> Client:
+        """The same client and session, with other headers (members of `Caller`)."""
+        return Client(self._pool, self._core, msgspec.structs.replace(self._caller, **headers), self.session)
+
     async def refusal(self, method: str, *params: Any) -> list[str]:
         """The error of a call that must fail."""
         return await error_of(self.call(method, *params))
