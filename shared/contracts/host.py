@@ -31,6 +31,52 @@ class Figures(Record, frozen=True):
     figures: dict[str, str]
 
 
+# ---- devices
+
+
+class PciDevice(Record, frozen=True):
+    """`address`: 0000:00:02.0. Ids: four hexadecimal digits, "" for a subsystem that there is not. `driver`: or "".
+
+    `physical`: address of the device that it is a virtual function of. `related`: of the other functions of its slot.
+    `boots_display`: the machine's firmware draws on it.
+    """
+
+    address: str
+    class_id: str
+    vendor_id: str
+    device_id: str
+    class_name: str = ""
+    vendor_name: str = ""
+    device_name: str = ""
+    subsystem_vendor_id: str = ""
+    subsystem_vendor_name: str = ""
+    subsystem_device_id: str = ""
+    subsystem_device_name: str = ""
+    driver: str = ""
+    physical: str = ""
+    related: list[str] = []
+    boots_display: bool = False
+
+
+class UsbDevice(Record, frozen=True):
+    """`path`: bus and ports, 1-2.4. `version`: of USB, 2.00. `speed`: Mbit/s, -1 unknown."""
+
+    path: str
+    vendor_id: str
+    product_id: str
+    vendor_desc: str = ""
+    product_desc: str = ""
+    serial: str = ""
+    version: str = ""
+    description: str = ""
+    speed: float = -1.0
+
+
+class Devices(Record, frozen=True):
+    pci: list[PciDevice] = []
+    usb: list[UsbDevice] = []
+
+
 # ---- certificates
 
 
@@ -273,6 +319,7 @@ KERNEL_LOG = Method(_A, "kernel_log", Empty, Text, "What the kernel has said.", 
 SYSLOG = Method(_A, "syslog", Syslog, Empty, "Sends its log lines to another machine, too.")
 RESTART = Method(_A, "restart", Empty, Empty, "The process ends in a second and is started again.")
 SHUT_DOWN = Method(_A, "shut_down", Empty, Empty, "The process ends in a second and is not started again.")
+DEVICES = Method(_A, "devices", Empty, Devices, "Its PCI and USB devices, if the machine is its own.")
 GC_STATS = Method(_A, "gc_stats", Empty, Figures, "What its garbage collector has done, and its memory.")
 GC_COMPACT = Method(_A, "gc_compact", Empty, Empty, "Collects its garbage now; the process stands still meanwhile.")
 TASKS = Method(_A, "tasks", Empty, Text, "What the process is doing, for developers.")

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from services.api.api import Api
+from services.api.decisions import host_devices
 from services.api.edge.tls import Certificates, Shown
-from services.api.host_side import diagnostics, ssh_expiry
+from services.api.host_side import devices, diagnostics, ssh_expiry
 from services.api.host_side.agent import Agent
 from services.api.host_side.certificate_rows import differing
 from services.api.host_side.machine import Machine, time_zone
@@ -89,7 +90,7 @@ class HostSide:
             await self._serve(host)
 
     async def _serve(self, host: HostConfig) -> None:
-        managed = self._api.options.manage_host and not host.simulated
+        managed = self._owns(host)
         machine = Machine(managed, self.spawn)
         if managed:
             self._service.spawn(ssh_expiry.follow(self._api, host, machine), f"SSH of {host.name}")
@@ -175,6 +176,7 @@ class HostSide:
         await serve(contract.SYSLOG, agent.syslog, host=host.uuid)
         await serve(contract.RESTART, agent.restart, host=host.uuid)
         await serve(contract.SHUT_DOWN, agent.shut_down, host=host.uuid)
+        await serve(contract.DEVICES, lambda _: devices.found(managed), host=host.uuid)
         await serve(contract.GC_STATS, diagnostics.gc_stats, host=host.uuid)
         await serve(contract.GC_COMPACT, diagnostics.gc_compact, host=host.uuid)
         await serve(contract.TASKS, agent.tasks, host=host.uuid)
@@ -202,6 +204,7 @@ class HostSide:
         for host in self._service.hosts:
             await self._until_done(f"{host.name} does not listen as it should", self._open_doors, host)
             await self._until_done(f"the certificates of {host.name} are not written down", self._show, host)
+            await self._until_done(f"the devices of {host.name} are not written down", self._write_devices, host)
             if not self._api.is_coordinator:
                 await self._until_done(f"{host.name} does not know what to trust", self._fetch_trust, host)
 
@@ -234,6 +237,14 @@ class HostSide:
             return [*differing(store, host.uuid, pems), Update(cls="host", ref=ref, fields=facts)], [], None
 
         await self._api.database.decide(decision)
+
+    async def _write_devices(self, host: HostConfig) -> None:
+        found = await devices.found(self._owns(host))
+        await self._api.database.decide(lambda store: (host_devices.rows(store, host.uuid, found), [], None))
+
+    def _owns(self, host: HostConfig) -> bool:
+        """Whether the machine is that host's alone."""
+        return self._api.options.manage_host and not host.simulated
 
     async def _fetch_trust(self, host: HostConfig) -> None:
         master = self._api.uuid_of("host", self._api.pool()["master"])

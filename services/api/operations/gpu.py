@@ -4,11 +4,10 @@ a VM with one.
 
 from __future__ import annotations
 
-from typing import Any, Final
-
 from services.api.call import Call
 from services.api.construct import insert
 from services.api.decisions import features, gpus
+from services.api.decisions.host_devices import whole_gpu
 from services.api.decisions.rows import NULL, existing, is_null
 from services.api.implicit import new_row
 from services.api.locking import Decision, decide
@@ -16,13 +15,6 @@ from services.api.operation import operation
 from shared.contracts.db import Change, Create, Delete
 from shared.errors import ApiError
 from shared.store import Store
-
-WHOLE_GPU: Final[dict[str, Any]] = {
-    "model_name": "passthrough",
-    "implementation": "passthrough",
-    "identifier": "passthrough",
-}
-"""The type that hands a whole GPU to a VM: what a client means that names none."""
 
 
 async def _change(call: Call, cls: str, ref: str, decision: Decision) -> None:
@@ -153,11 +145,7 @@ def _type(store: Store, wanted: str) -> tuple[str, list[Change]]:
         if store.row("VGPU_type", wanted) is None:
             raise ApiError("INVALID_VALUE", "type", wanted)
         return wanted, []
-    for ref, row in store.rows("VGPU_type").items():
-        if row["implementation"] == WHOLE_GPU["implementation"]:
-            return ref, []
-    ref, uuid = new_row("VGPU_type")
-    return ref, [Create(cls="VGPU_type", ref=ref, fields={"uuid": uuid, **WHOLE_GPU})]
+    return whole_gpu(store)
 
 
 @operation("VGPU.destroy")

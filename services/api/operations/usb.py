@@ -9,13 +9,16 @@ from typing import Final
 from services.api.allowed import CHECKS, published
 from services.api.call import Call
 from services.api.construct import insert
-from services.api.decisions import features
+from services.api.decisions import features, host_devices
 from services.api.decisions.rows import existing
 from services.api.implicit import new_row
 from services.api.locking import Decision, decide
+from services.api.on_hosts import on_host
 from services.api.operation import operation
 from services.api.subcalls import perform
+from shared.bus.contract import Empty
 from shared.contracts.db import Change, Create, Delete, Update
+from shared.contracts.host import DEVICES
 from shared.errors import ApiError
 from shared.store import Store
 
@@ -55,6 +58,14 @@ async def destroy_group(call: Call, self: str) -> None:
 
 
 # ---- devices of the hosts
+
+
+@operation("PUSB.scan")
+async def scan(call: Call, host: str) -> None:
+    """Looks again at what is plugged into the host; it has already when this answers."""
+    found = (await on_host(call, host, DEVICES, Empty())).usb
+    uuid = call.api.uuid_of("host", host)
+    await _change(call, "host", host, lambda store: host_devices.usb_rows(store, uuid, host, found))
 
 
 @operation("PUSB.set_passthrough_enabled")
