@@ -8,7 +8,6 @@ from services.api import clock, locking, roles
 from services.api.call import Call, new_ref
 from services.api.operation import operation
 from shared.contracts.db import Change, Create, Delete, MapDrop, MapPut, Update
-from shared.store import NULL
 
 PENDING = ("pending", "cancelling")
 DESTROYED = "task"
@@ -33,7 +32,7 @@ async def create(call: Call, label: str, description: str) -> str:
         "resident_on": call.api.host_ref,
         "progress": 0.0,
         "type": "<none/>",
-        "subtask_of": call.caller.subtask_of or NULL,
+        "subtask_of": call.parent,
     }
     await call.api.database.transact([Create(cls="task", ref=ref, fields=fields)])
     return ref

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from services.api import clock, tasks
-from services.api.wire import result
+from services.api.wire import result, xmlrpc
 from shared.contracts.db import Create
 from shared.contracts.task import PROGRESS, Progress
+from shared.datamodel.types import BOOL, FLOAT, INT, STRING, VOID, MapType, RecordType, RefType, SetType, Type
 from shared.store import NULL
 from tests.api.core.leftovers import leftovers
 from tests.api.harness import Client, Pool, error_of
@@ -210,3 +211,236 @@ async def test_an_outcome_that_cannot_be_encoded_fails_the_task(
     task = await client.call("Async.VM.start", await pool.vm(client), False, False)
     row = await ended(pool, task)
     assert (row["status"], row["error_info"]) == ("failure", ["INTERNAL_ERROR", "TypeError: not a value"])
+
+
+# ---- what a caller says about tasks: the headers `subtask-of`, `task-id`, `x-http-other-config-...`
+
+
+async def test_a_task_is_part_of_the_one_its_caller_names(pool: Pool, client: Client) -> None:
+    parent = await client.call("task.create", "parent", "")
+    inner = client.sending(subtask_of=parent)
+    child = await inner.call("Async.VM.clone", pool.ref("VM", "Tiny guest"), "copy")
+    made = await inner.call("task.create", "child", "")
+    await ended(pool, child)
+    assert [pool.row("task", task)["subtask_of"] for task in (child, made)] == [parent, parent]
+    assert set(await client.call("task.get_subtasks", parent)) == {child, made}
+
+
+@pytest.mark.parametrize(
+    "parent", ["DummyRef:|5f1d4b8e-0000-4000-8000-000000000000|VM.start", "OpaqueRef:unknown", NULL, ""]
+)
+async def test_what_nobody_can_see_is_no_parent(pool: Pool, client: Client, parent: str) -> None:
+    inner = client.sending(subtask_of=parent)
+    task = await inner.call("Async.VM.clone", pool.ref("VM", "Tiny guest"), "copy")
+    assert (await ended(pool, task))["subtask_of"] == NULL
+    assert pool.row("task", await inner.call("task.create", "t", ""))["subtask_of"] == NULL
+
+
+async def test_headers_become_other_config_of_the_calls_task(pool: Pool, client: Client) -> None:
+    inner = client.sending(other_config={"origin": "tests", "dbg": "x"})
+    task = await inner.call("Async.VM.clone", pool.ref("VM", "Tiny guest"), "copy")
+    assert (await ended(pool, task))["other_config"] == {"http:origin": "tests", "http:dbg": "x"}
+
+
+async def test_a_call_runs_inside_the_task_it_names_and_leaves_it_pending(pool: Pool, client: Client) -> None:
+    vm = await pool.vm(client)
+    task = await client.call("task.create", "mine", "")
+    gate = pool.hosts[0].hold("vm.start")
+    starting = client.sending(task=task).begin("VM.start_on", vm, pool.host_ref(0), False, False)
+    await gate.reached.wait()
+    assert list(pool.store.rows("task")) == [task]
+    assert pool.row("VM", vm)["current_operations"] == {task: "start_on"}
+    gate.open()
+    await starting
+    await client.sending(task=task).call("VM.hard_shutdown", vm)
+    row = pool.row("task", task)
+    assert (row["status"], row["progress"], row["result"], row["finished"]) == ("pending", 0.0, "", clock.EPOCH)
+    assert list(pool.store.rows("task")) == [task]
+    await client.call("task.destroy", task)
+
+
+async def test_an_asynchronous_call_inside_a_task_is_that_task(pool: Pool, client: Client) -> None:
+    task = await client.call("task.create", "mine", "")
+    inner = client.sending(task=task)
+    assert await inner.call("Async.VM.clone", pool.ref("VM", "Tiny guest"), "copy") == task
+    await pool.until(lambda: pool.store.by_name_label("VM", "copy"))
+    await pool.idle()
+    assert pool.row("task", task)["status"] == "pending"
+
+
+async def test_cancelling_a_task_stops_every_call_that_runs_inside_it(pool: Pool, client: Client) -> None:
+    vms = [await pool.vm(client, f"vm{number}") for number in range(2)]
+    task = await client.call("task.create", "mine", "")
+    gates = [host.hold("vm.start") for host in pool.hosts]
+    inner = client.sending(task=task)
+    starting = [inner.begin("VM.start_on", vm, pool.host_ref(n), False, False) for n, vm in enumerate(vms)]
+    for gate in gates:
+        await gate.reached.wait()
+    await client.call("task.cancel", task)
+    for one in starting:
+        assert await error_of(one) == ["TASK_CANCELLED", task]
+    await client.call("task.set_status", task, "cancelled")
+    assert leftovers(pool) == {}
+
+
+async def test_calls_do_not_run_inside_tasks_that_have_ended_or_are_not_there(pool: Pool, client: Client) -> None:
+    done = await client.call("task.create", "done", "")
+    await client.call("task.set_status", done, "success")
+    for task in (done, "OpaqueRef:unknown", "DummyRef:|x|VM.start"):
+        own = await client.sending(task=task).call("Async.VM.clone", pool.ref("VM", "Tiny guest"), "copy")
+        assert own != task
+        assert (await ended(pool, own))["status"] == "success"
+
+
+async def test_nobody_runs_inside_another_users_task(pool: Pool, client: Client) -> None:
+    task = await client.call("task.create", "of root", "")
+    fields = {"auth_user_sid": "S-1", "auth_user_name": "operator", "last_active": clock.now(), "pool": False}
+    fields |= {"is_local_superuser": False, "rbac_permissions": ["vm.clone", "task.create"]}
+    await pool.write(Create(cls="session", ref="operator", fields=fields))
+    operator = client.sending(task=task)
+    operator.session = "operator"
+    own = await operator.call("Async.VM.clone", pool.ref("VM", "Tiny guest"), "copy")
+    assert own != task
+    assert (await ended(pool, own))["status"] == "success"
+
+
+async def test_calls_between_hosts_have_a_subtask_of_the_one_they_name(pool: Pool, client: Client) -> None:
+    task = await client.call("task.create", "mine", "")
+    inner = client.sending(task=task)
+    own = await inner.call("InternalAsync.VM.clone", pool.ref("VM", "Tiny guest"), "copy")
+    row = await ended(pool, own)
+    assert own != task
+    assert (row["name_label"], row["status"], row["subtask_of"]) == ("InternalAsync.VM.clone", "success", task)
+    assert row["result"] == f"<value>{pool.ref('VM', 'copy')}</value>"
+    assert pool.row("task", task)["status"] == "pending"
+
+
+async def test_messages_that_are_made_of_others_show_them_as_subtasks(pool: Pool, client: Client) -> None:
+    appliance = await client.call("VM_appliance.create", {"name_label": "a", "name_description": ""})
+    vm = await pool.vm(client)
+    await client.call("VM.set_appliance", vm, appliance)
+    gate = pool.hosts[0].hold("vm.start"), pool.hosts[1].hold("vm.start")
+    task = await client.sending(other_config={"origin": "tests"}).call("Async.VM_appliance.start", appliance, False)
+    await pool.until(lambda: pool.row("VM", vm)["current_operations"])
+    [inner] = pool.row("VM", vm)["current_operations"]
+    row = pool.row("task", inner)
+    assert (row["subtask_of"], row["name_label"], row["other_config"]) == (task, "VM.start", {})
+    assert pool.row("task", task)["subtasks"] == [inner]
+    for one in gate:
+        one.open()
+    assert (await ended(pool, task))["subtasks"] == []
+
+
+# ---- calls without a task of the database
+
+
+async def test_an_asynchronous_cancel_has_a_task_that_nobody_can_look_at(pool: Pool, client: Client) -> None:
+    vm = await pool.vm(client)
+    gate = pool.hosts[0].hold("vm.start")
+    task = await client.call("Async.VM.start_on", vm, pool.host_ref(0), False, False)
+    await gate.reached.wait()
+    cancelling = await client.call("Async.task.cancel", task)
+    assert cancelling.startswith("DummyRef:|")
+    assert await client.refusal("task.get_record", cancelling) == ["HANDLE_INVALID", "task", cancelling]
+    row = await ended(pool, task)
+    assert (row["status"], row["current_operations"]) == ("cancelled", {cancelling: "cancel"})
+    assert list(pool.store.rows("task")) == [task]
+
+
+# ---- how a task ends
+
+
+async def test_a_task_ends_in_one_commit_so_who_sees_its_status_sees_all(pool: Pool, client: Client) -> None:
+    seen: list[tuple[str, ...]] = []
+
+    def watch(touched: Any, _: Any) -> None:
+        for item in touched:
+            row = item.row.fields
+            if item.cls == "task" and row["status"] != "pending":
+                allowed = ",".join(row["allowed_operations"])
+                seen.append((row["status"], row["result"], str(row["progress"]), allowed, row["finished"][:2]))
+
+    pool.api.replica.watch(watch)
+    task = await client.call("Async.VM.clone", pool.ref("VM", "Tiny guest"), "copy")
+    await ended(pool, task)
+    assert seen == [("success", f"<value>{pool.ref('VM', 'copy')}</value>", "1.0", "", "20")]
+
+
+async def test_a_task_whose_client_has_ended_it_is_not_changed_by_the_call(pool: Pool, client: Client) -> None:
+    vm = await pool.vm(client)
+    gate = pool.hosts[0].hold("vm.start")
+    task = await client.call("Async.VM.start_on", vm, pool.host_ref(0), False, False)
+    await gate.reached.wait()
+    await client.call("task.set_status", task, "failure")
+    await client.call("task.set_error_info", task, ["MINE"])
+    gate.open()
+    await pool.until(lambda: pool.row("VM", vm)["power_state"] == "Running")
+    await pool.idle()
+    row = pool.row("task", task)
+    assert (row["status"], row["error_info"], row["result"], row["finished"]) == ("failure", ["MINE"], "", clock.EPOCH)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "text"),
+    [
+        (VOID, "", "<value></value>"),
+        (STRING, "<&>", "<value>&lt;&amp;&gt;</value>"),
+        (INT, -3, "<value>-3</value>"),
+        (BOOL, True, "<value><boolean>1</boolean></value>"),
+        (FLOAT, 0.5, "<value><double>0.5</double></value>"),
+        (RefType("VM"), "OpaqueRef:x", "<value>OpaqueRef:x</value>"),
+        (SetType(STRING), [], "<value><array><data></data></array></value>"),
+        (SetType(INT), [1, 2], "<value><array><data><value>1</value><value>2</value></data></array></value>"),
+        (
+            MapType(RefType("VM"), SetType(STRING)),
+            {"OpaqueRef:x": ["a"]},
+            "<value><struct><member><name>OpaqueRef:x</name>"
+            "<value><array><data><value>a</value></data></array></value></member></struct></value>",
+        ),
+    ],
+)
+def test_results_are_xml_of_any_type(type_: Type, value: Any, text: str) -> None:
+    assert result.to_text(type_, value) == text
+    assert result.from_text(type_, text) == value
+
+
+async def test_a_record_as_result_has_its_members(pool: Pool, client: Client) -> None:
+    vm = pool.ref("VM", "Tiny guest")
+    told = xmlrpc.parse_value(result.to_text(RecordType("VM"), pool.row("VM", vm)))
+    assert set(told) == set(await client.call("VM.get_record", vm))
+    assert told["name_label"] == "Tiny guest"
+
+
+async def test_client_made_tasks_cannot_be_cancelled_but_the_wish_is_noted(pool: Pool, client: Client) -> None:
+    task = await client.call("task.create", "mine", "")
+    assert await client.call("task.get_allowed_operations", task) == []
+    await client.call("task.cancel", task)
+    row = pool.row("task", task)
+    assert (row["status"], list(row["current_operations"].values())) == ("pending", ["cancel"])
+
+
+@pytest.mark.parametrize(
+    ("setter", "values"),
+    [
+        ("status", ["cancelling", "pending", "failure", "cancelled", "success"]),
+        ("progress", [0.5, 1.0, -1.0, 17.0]),
+        ("result", ["x", "", "<value>"]),
+        ("error_info", [["A"], [], ["A", "b"]]),
+    ],
+)
+async def test_clients_set_any_value_and_nothing_is_stamped(
+    pool: Pool, client: Client, setter: str, values: list[Any]
+) -> None:
+    task = await client.call("task.create", "mine", "")
+    for value in values:
+        await client.call(f"task.set_{setter}", task, value)
+        assert pool.row("task", task)[setter] == value
+    assert pool.row("task", task)["finished"] == clock.EPOCH
+
+
+async def test_a_task_that_was_to_be_destroyed_goes_once_its_client_has_ended_it(pool: Pool, client: Client) -> None:
+    task = await client.call("task.create", "mine", "")
+    await client.call("task.destroy", task)
+    assert tasks.collectable(pool.api, time.time(), {}) == []
+    await client.call("task.set_status", task, "success")
+    assert tasks.collectable(pool.api, time.time(), {}) == [task]
