@@ -26,6 +26,11 @@ WHOLE_GPU: Final[dict[str, Any]] = {
 """The type that hands a whole GPU to a VM."""
 
 
+def dom0_access(driver: str) -> str:
+    """Whether the host uses a device itself that has this driver."""
+    return "disabled" if driver == GUEST_DRIVER else "enabled"
+
+
 def named_ref(*parts: str) -> str:
     """The same for the same parts."""
     return f"OpaqueRef:{uuids.uuid5(uuids.NAMESPACE_URL, ':'.join(parts))}"
@@ -113,7 +118,7 @@ def _gpu_rows(store: Store, host: str, found: dict[str, PciDevice]) -> list[Chan
     made: dict[str, list[Change]] = {}
     for pci, device in found.items():
         access = {
-            "dom0_access": "disabled" if device.driver == GUEST_DRIVER else "enabled",
+            "dom0_access": dom0_access(device.driver),
             "is_system_display_device": device.boots_display,
         }
         if pci in known:

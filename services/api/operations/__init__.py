@@ -40,6 +40,7 @@ MODULES: Final = (
     "network_sriov",
     "observer",
     "pbd",
+    "pci",
     "pool",
     "pool_balancing",
     "pool_certificates",

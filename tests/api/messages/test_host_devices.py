@@ -170,6 +170,17 @@ async def test_the_display_of_the_machine_is_given_to_nobody(pool: Pool) -> None
     assert row["dom0_access"] == "disabled"
 
 
+async def test_a_device_is_the_hosts_until_it_is_left_to_vms(pool: Pool, client: Client) -> None:
+    await write(pool, 0, CARD, msgspec.structs.replace(GPU, driver="vfio-pci"))
+    answers = {
+        row["pci_id"]: await client.call("PCI.get_dom0_access_status", ref)
+        for ref, row in list(pool.store.rows("PCI").items())
+    }
+    assert answers == {CARD.address: "enabled", GPU.address: "disabled"}
+    [gpu] = pool.store.rows("PGPU")
+    assert await client.refusal("PGPU.enable_dom0_access", gpu) == ["NOT_IMPLEMENTED", "PGPU.enable_dom0_access"]
+
+
 async def test_what_is_gone_goes(pool: Pool, client: Client) -> None:
     await write(pool, 0, GPU, CARD, usb=(STICK,))
     await write(pool, 1, GPU)
