@@ -33,6 +33,12 @@ from shared.datamodel.types import INT, STRING, STRING_MAP, SetType
 from shared.errors import ApiError
 
 
+def _numbered(codec: Codec, count: int) -> tuple[list[str], list[bytes]]:
+    """Names and fragments of a long map: each of a kilobyte."""
+    names = [str(number) for number in range(count)]
+    return names, [codec.encoder(STRING)(name.zfill(1000)) for name in names]
+
+
 class FakeDispatcher:
     """Answers a few methods. `calls`: what arrived. `gate`: what `test.wait` and `test.work` wait for."""
 
@@ -61,6 +67,8 @@ class FakeDispatcher:
             return Answer(error=["HOST_STILL_BOOTING"], early=True)
         if method == "test.large":
             return Answer(codec.encoder(STRING)("x" * params.get(1, INT)))
+        if method == "test.pieces":
+            return Answer(pieces=codec.map_pieces(*_numbered(codec, params.get(1, INT))))
         if method == "test.bug":
             raise KeyError("oops")
         if method == "test.refused":
