@@ -179,7 +179,6 @@ async def test_a_member_without_the_database_answers_what_repairs_it_and_nothing
     assert await alone.call("host.is_in_emergency_mode") is True
     assert await alone.call("pool.is_slave", "OpaqueRef:any") is True
     assert await alone.refusal("host.local_assert_healthy") == BOOTING
-    assert await alone.refusal("host.shutdown_agent") == ["NOT_IMPLEMENTED", "host.shutdown_agent"]
     await alone.call("session.local_logout")
     assert await alone.refusal("host.is_in_emergency_mode") == ["SESSION_INVALID", alone.session]
 
