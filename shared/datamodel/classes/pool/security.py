@@ -36,7 +36,7 @@ MESSAGES: tuple[MessageDecl, ...] = (
     ),
     message(
         "detect_nonhomogeneous_external_auth",
-        "Fails if hosts use different external authentication.",
+        "Raises an alert for each host whose external authentication is not the coordinator's.",
         {"pool": refs.pool},
         since="george",
         sync_only=True,
