@@ -1,4 +1,4 @@
-"""What a member does not do itself: locks, tasks and placement are in the coordinator's process, reached over the bus."""
+"""What a member does not do itself: locks, tasks and placement are in the coordinator's process, over the bus."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from services.api.decisions import session_limits
-from shared import passwords
 from shared.contracts.db import Create, Delete
 from shared.datamodel import model
 from shared.datamodel.types import RefType, SetType, Type
@@ -86,7 +85,7 @@ async def test_an_unknown_user_costs_as_much_as_a_known_one(
         derived.append({name: value for name, value in cost.items() if name != "salt"})
         return derive(password, **cost)
 
-    monkeypatch.setattr(passwords.hashlib, "scrypt", count)
+    monkeypatch.setattr(hashlib, "scrypt", count)
     for user in ("root", "nobody", "", "x" * 10_000):
         assert (await error_of(pool.client().raw(call, user, "wrong horse")))[0] == "SESSION_AUTHENTICATION_FAILED"
     assert len(derived) == 4
