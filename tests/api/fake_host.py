@@ -111,6 +111,8 @@ class FakeHost:
             (storage.VDI_CLONE, self._vdi_clone),
             (storage.VDI_COPY, self._vdi_clone),
             (storage.VDI_RESIZE, self._vdi_resize),
+            (network.BRIDGE_UP, self._nothing),
+            (network.BRIDGE_DOWN, self._nothing),
             (network.VIFS_PLUG, self._vifs_plug),
             (network.VIFS_UNPLUG, self._nothing),
         ]

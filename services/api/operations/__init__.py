@@ -37,6 +37,7 @@ MODULES: Final = (
     "host_upkeep",
     "message",
     "network",
+    "network_attach",
     "network_sriov",
     "observer",
     "pbd",

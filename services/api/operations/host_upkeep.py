@@ -41,3 +41,24 @@ async def allocate_resources_for_vm(call: Call, self: str, vm: str, live: bool) 
         raise refusal
     unchanged = Equals(cls="VM", ref=vm, field="scheduled_to_be_resident_on", value=planned)
     await call.transact([Update(cls="VM", ref=vm, fields={"scheduled_to_be_resident_on": self})], [unchanged])
+
+
+@operation("host.migrate_receive", built=False)
+def migrate_receive(call: Call, host: str, network: str, options: dict[str, str]) -> dict[str, str]:
+    """Whether VMs could come over that network; the way for them is not built. Raises HOST_CANNOT_ATTACH_NETWORK,
+    PIF_HAS_NO_NETWORK_CONFIGURATION, INTERFACE_HAS_NO_IP.
+    """
+    existing(call.store, "host", host)
+    here = [
+        (ref, pif)
+        for ref in existing(call.store, "network", network)["PIFs"]
+        if (pif := existing(call.store, "PIF", ref))["host"] == host
+    ]
+    if not here:
+        raise ApiError("HOST_CANNOT_ATTACH_NETWORK", host, network)
+    ref, pif = here[0]
+    if pif["ip_configuration_mode"] == "None":
+        raise ApiError("PIF_HAS_NO_NETWORK_CONFIGURATION", ref)
+    if not pif["IP"]:
+        raise ApiError("INTERFACE_HAS_NO_IP", pif["device"])
+    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)

@@ -12,6 +12,7 @@ import pytest
 from services.api.decisions.host_removal import removal
 from services.api.decisions.rows import NULL
 from shared.contracts.db import Create, Delete, Update
+from tests.api.core import records
 from tests.api.harness import Client, Pool
 
 
@@ -181,3 +182,25 @@ async def test_addresses_that_no_balancing_server_has(pool: Pool, client: Client
 async def test_without_a_balancing_server(pool: Pool, client: Client) -> None:
     assert await client.refusal("pool.initialize_wlb", "127.0.0.1:1", "", "", "", "") == ["WLB_CONNECTION_REFUSED"]
     assert await client.refusal("pool.retrieve_wlb_recommendations") == ["WLB_NOT_INITIALIZED"]
+
+
+# ---- networks on a host
+
+
+async def test_networks_are_brought_up_for_programs(pool: Pool, client: Client) -> None:
+    host, network = pool.hosts[1], pool.ref("network", "network")
+    vm = await pool.vm(client)
+    await client.call("VIF.create", records.vif(vm, network))
+    host.served.clear()
+    await client.call("network.attach", network, pool.host_ref(1))
+    await client.call("network.attach_for_vm", pool.host_ref(1), vm)
+    await client.call("network.detach_for_vm", pool.host_ref(1), vm)
+    assert [name for name in host.served if name.startswith("network.")] == ["network.bridge_up"] * 2
+    assert (await client.refusal("network.attach", "OpaqueRef:x", pool.host_ref(1)))[0] == "HANDLE_INVALID"
+
+
+async def test_where_vms_of_other_pools_could_not_come_in(pool: Pool, client: Client) -> None:
+    host, network = pool.host_ref(0), pool.ref("network", "network")
+    lonely = await client.call("network.create", {"name_label": "n", "other_config": {}})
+    for other, code in ((NULL, "HANDLE_INVALID"), (lonely, "HOST_CANNOT_ATTACH_NETWORK"), (network, "NOT_IMPLEMENTED")):
+        assert (await client.refusal("host.migrate_receive", host, other, {}))[0] == code
