@@ -67,11 +67,12 @@ def setup_of(row: Mapping[str, Any]) -> Setup | None:
 
 
 class HostDirectory:
-    """`host`: uuid. `retry`: see `RETRY`."""
+    """`host`: uuid. `retry`, `overdue`: see `RETRY`, `OVERDUE`."""
 
     def __init__(self, api: Api, host: str, types: Types, kept: KeptFile, hooks: Hooks) -> None:
         self.host = host
         self.retry: tuple[float, ...] = RETRY
+        self.overdue = OVERDUE
         self._api = api
         self._types = types
         self._kept = kept
@@ -93,10 +94,12 @@ class HostDirectory:
         row = store.row("host", store.ref_of_uuid("host", self.host) or NULL)
         return setup_of(row) if row is not None else None
 
-    async def plugin(self, patience: float = OVERDUE) -> Plugin:
-        """The plug-in, once it is initialised. Raises AUTH_IS_DISABLED; `ServiceError` after `patience` seconds."""
+    async def plugin(self, patience: float | None = None) -> Plugin:
+        """The plug-in, once it is initialised. Raises AUTH_IS_DISABLED; `ServiceError` after `patience` seconds, which
+        are as many as until the alert.
+        """
         try:
-            async with asyncio.timeout(patience), self._moved:
+            async with asyncio.timeout(self.overdue if patience is None else patience), self._moved:
                 while True:
                     wanted = self.wanted
                     if wanted is None:
@@ -246,7 +249,7 @@ class HostDirectory:
                 await self._hooks.run(AFTER_INITIALIZE, self.host, setup.auth_type, setup.service_name)
                 return
             pause = self.retry[min(attempt, len(self.retry) - 1)]
-            overdue = began + OVERDUE - time.monotonic()
+            overdue = began + self.overdue - time.monotonic()
             if not told and overdue <= 0:
                 told = True
                 await self._alert(setup)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -22,7 +23,7 @@ from shared.store import Touched
 log = logging.getLogger("api.directory")
 
 FAILURE_DELAY: Final = 5.0
-"""Seconds that a failure takes longer, so that passwords cannot be tried fast."""
+"""Seconds that a failure takes, so that passwords cannot be tried fast."""
 
 LONGEST_NAME: Final = 256
 LONGEST_PASSWORD: Final = 4096
@@ -68,10 +69,11 @@ class Logins:
         """Raises SESSION_AUTHENTICATION_FAILED [user, text], SESSION_AUTHORIZATION_FAILED [user, text],
         RBAC_PERMISSION_DENIED or INTERNAL_ERROR [message, text].
         """
+        began = time.monotonic()
         try:
             return await self._identify(user, password)
         except ApiError:
-            await asyncio.sleep(self.failure_delay)
+            await asyncio.sleep(remaining(self.failure_delay, time.monotonic() - began))
             raise
 
     async def _identify(self, user: str, password: str) -> Identity:
@@ -149,6 +151,13 @@ async def about(plugin: Plugin, sid: str) -> tuple[dict[str, str], list[str]]:
     """What the directory tells about a user, and all its groups. Raises `SubjectNotFound`, `ServiceError`."""
     information = await plugin.query_subject_information(sid)
     return information, await plugin.query_group_membership(sid)
+
+
+def remaining(delay: float, elapsed: float) -> float:
+    """Seconds until a failure is told: when a multiple of `delay` has passed. How long the directory took, which is
+    longer for names that it knows, does not show.
+    """
+    return delay - elapsed % delay if delay > 0 else 0.0
 
 
 def is_plausible(user: str, password: str) -> bool:

@@ -17,7 +17,7 @@ from services.api.directory import subject_information as info
 from services.api.directory.hooks import AFTER_SUBJECT_UPDATE
 from services.api.directory.host_directory import HostDirectory
 from services.api.directory.logins import Logins, about
-from services.api.directory.plugin import Plugin, ServiceError, SubjectNotFound
+from services.api.directory.plugin import Plugin, ServiceError, SubjectNotFound, Tag
 from services.api.directory.pool_hooks import PoolHooks
 from shared.contracts.db import Change, Delete, Delta, RowPresent, Update
 from shared.errors import ApiError
@@ -58,6 +58,8 @@ class Revalidation:
 
     def _on_commit(self, touched: list[Touched], _: Delta | None) -> None:
         """Some changes end sessions at once: the directory is switched off, or a subject has gone."""
+        if not any(item.cls in ("host", "subject") for item in touched):
+            return
         was_on, self._was_on = self._was_on, self._directory.wanted is not None
         if (was_on and not self._was_on) or any(item.cls == "subject" and item.kind == "del" for item in touched):
             self._wake.set()
@@ -89,12 +91,14 @@ class Revalidation:
             for sid in sessions:
                 await self._end(sid, "external authentication is off")
             return
-        plugin: Plugin | None = None
+        away: ServiceError | None = None
         for sid in sessions:
             try:
-                plugin = plugin or await self._directory.plugin(0)
-                reason = await self._refusal(plugin, sid)
+                if away is not None:
+                    raise away
+                reason = await self._refusal(await self._directory.plugin(0), sid)
             except ServiceError as error:
+                away = error if error.tag is Tag.E_UNAVAILABLE else None  # no use in asking about everybody else
                 await self._doubt(sid, error)
             else:
                 await (self._end(sid, reason) if reason else self._confirm(sid))
@@ -120,7 +124,7 @@ class Revalidation:
 
     async def _doubt(self, sid: str, error: ServiceError) -> None:
         """The directory cannot be asked: nobody is thrown out for that, for a while."""
-        log.warning("a user of the directory cannot be looked at: %s", error.message, extra={"sid": sid})
+        log.info("a user of the directory cannot be looked at: %s", error.message, extra={"sid": sid})
         now = time.time()
 
         def decide(ref: str, row: Mapping[str, Any]) -> Change | None:

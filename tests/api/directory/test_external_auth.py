@@ -17,20 +17,35 @@ from tests.api.harness import PATIENCE, Client, Pool
 from tests.support.slapd import Slapd
 
 
+async def started(folder: Path, hosts: int) -> Pool:
+    """Each host with its API process; programs of all are in the folders `extauth` and `plugins`."""
+    programs.install(folder / "extauth", "demo", programs.DIRECTORY)
+    pool = await Pool.start(folder, hosts=hosts, directories=str(folder / "extauth"), plugins=str(folder / "plugins"))
+    for member in range(1, hosts):
+        await pool.start_api(host=member)
+    pool.api.directory.logins.failure_delay = 0.0
+    return pool
+
+
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncIterator[Pool]:
-    """Two hosts, each with its API process; programs of both are in the folders `extauth` and `plugins`."""
-    programs.install(tmp_path / "extauth", "demo", programs.DIRECTORY)
-    pool = await Pool.start(tmp_path, hosts=2, directories=str(tmp_path / "extauth"), plugins=str(tmp_path / "plugins"))
-    await pool.start_api(host=1)
-    pool.api.directory.logins.failure_delay = 0.0
+    pool = await started(tmp_path, 2)
     yield pool
     await pool.stop()
 
 
 @pytest.fixture
-async def admin(pair: Pool) -> Client:
-    return await pair.login()
+async def alone(tmp_path: Path) -> AsyncIterator[Pool]:
+    pool = await started(tmp_path, 1)
+    yield pool
+    await pool.stop()
+
+
+@pytest.fixture
+async def admin(request: pytest.FixtureRequest) -> Client:
+    """A session of root in the test's pool."""
+    pool: Pool = request.getfixturevalue(next(name for name in ("pair", "alone") if name in request.fixturenames))
+    return await pool.login()
 
 
 def types(pool: Pool) -> list[str]:
@@ -138,9 +153,9 @@ async def test_what_cannot_be_joined_is_refused(pair: Pool, admin: Client) -> No
     assert refused == ["AUTH_ALREADY_ENABLED", "demo", "somewhere"]
 
 
-async def test_a_program_that_others_may_write_is_none_of_ours(pair: Pool, admin: Client) -> None:
-    (pair.folder / "extauth" / "demo").chmod(0o777)
-    refused = await admin.refusal("pool.enable_external_auth", the_pool(pair), {}, "x", "demo")
+async def test_a_program_that_others_may_write_is_none_of_ours(alone: Pool, admin: Client) -> None:
+    (alone.folder / "extauth" / "demo").chmod(0o777)
+    refused = await admin.refusal("pool.enable_external_auth", the_pool(alone), {}, "x", "demo")
     assert refused == ["AUTH_UNKNOWN_TYPE", "demo"]
 
 
@@ -193,18 +208,18 @@ async def test_ldaps_is_tried_before_it_is_chosen(pair: Pool, admin: Client, ope
 # ---- programs
 
 
-async def test_a_program_is_a_directory(pair: Pool, admin: Client) -> None:
-    await enable_demo(admin, pair, color="blue", password="secret")
-    shown = pair.row("host", pair.host_ref(0))["external_auth_configuration"]
+async def test_a_program_is_a_directory(alone: Pool, admin: Client) -> None:
+    await enable_demo(admin, alone, color="blue", password="secret")
+    shown = alone.row("host", alone.host_ref(0))["external_auth_configuration"]
     assert shown == {"color": "blue"}
     group = await admin.call("subject.create", {"subject_identifier": "id-group", "other_config": {}})
-    await login(pair, "ann", "ann's")
-    assert (await refusal(pair, "ann", "wrong"))[0] == "SESSION_AUTHENTICATION_FAILED"
-    assert (await refusal(pair, "ben", "ben's"))[0] == "SESSION_AUTHORIZATION_FAILED"
+    await login(alone, "ann", "ann's")
+    assert (await refusal(alone, "ann", "wrong"))[0] == "SESSION_AUTHENTICATION_FAILED"
+    assert (await refusal(alone, "ben", "ben's"))[0] == "SESSION_AUTHORIZATION_FAILED"
     assert await admin.refusal("auth.get_subject_identifier", "zoe") == ["SUBJECT_CANNOT_BE_RESOLVED"]
     assert await admin.call("auth.get_group_membership", "id-ann") == ["id-group"]
     assert group in await admin.call("subject.get_all")
-    for _, told in calls(pair):
+    for _, told in calls(alone):
         assert (told["auth_type"], told["service_name"]) == ("demo", "somewhere")
         assert told["config"] == {"color": "blue", "password": "secret"}
 
@@ -222,11 +237,11 @@ TROUBLE = [
 ]
 
 
-async def test_trouble_in_a_program_is_not_the_users_fault(pair: Pool, admin: Client) -> None:
-    await enable_demo(admin, pair)
+async def test_trouble_in_a_program_is_not_the_users_fault(alone: Pool, admin: Client) -> None:
+    await enable_demo(admin, alone)
     for what in TROUBLE:
-        trouble(pair, "authenticate_username_password", what)
-        refused = await refusal(pair, "ann", "ann's")
+        trouble(alone, "authenticate_username_password", what)
+        refused = await refusal(alone, "ann", "ann's")
         assert refused[:2] == ["INTERNAL_ERROR", "session.login_with_password"], what
 
 
@@ -261,26 +276,47 @@ async def test_the_hook_hears_of_everything_on_every_host(pair: Pool, admin: Cli
 # ---- starting again
 
 
-async def test_after_a_restart_the_directory_is_asked_again(pair: Pool, admin: Client) -> None:
-    await enable_demo(admin, pair, password="secret")
+async def test_after_a_restart_the_directory_is_asked_again(alone: Pool, admin: Client) -> None:
+    await enable_demo(admin, alone, password="secret")
     await admin.call("subject.create", {"subject_identifier": "id-ann", "other_config": {}})
-    await pair.kill_api()
-    await pair.start_api()
-    await login(pair, "ann", "ann's")
-    told = next(told for function, told in calls(pair) if function == "on_xapi_initialize")
+    await alone.kill_api()
+    await alone.start_api()
+    await login(alone, "ann", "ann's")
+    told = next(told for function, told in calls(alone) if function == "on_xapi_initialize")
     assert told["config"] == {"password": "secret"}
 
 
-async def test_logins_wait_for_a_directory_that_is_being_initialised(pair: Pool, admin: Client) -> None:
-    await enable_demo(admin, pair)
+async def test_logins_wait_for_a_directory_that_is_being_initialised(alone: Pool, admin: Client) -> None:
+    await enable_demo(admin, alone)
     await admin.call("subject.create", {"subject_identifier": "id-ann", "other_config": {}})
-    trouble(pair, "on_xapi_initialize", "fail('E_UNAVAILABLE', 'still starting')")
-    await pair.kill_api()
-    await pair.start_api()
-    pair.api.directory.own.retry = (0.05,)
-    waiting = asyncio.create_task(login(pair, "ann", "ann's"))
+    trouble(alone, "on_xapi_initialize", "fail('E_UNAVAILABLE', 'still starting')")
+    await alone.kill_api()
+    await alone.start_api()
+    alone.api.directory.own.retry = (0.05,)
+    waiting = asyncio.create_task(login(alone, "ann", "ann's"))
     await asyncio.sleep(0)
     assert not waiting.done()
-    (pair.folder / "extauth" / "on_xapi_initialize").unlink()
+    (alone.folder / "extauth" / "on_xapi_initialize").unlink()
     async with asyncio.timeout(PATIENCE):
         await waiting
+
+
+async def test_a_directory_that_is_not_initialised_for_long_is_alerted(alone: Pool, admin: Client) -> None:
+    alone.set_password("root", "local")
+    await enable_demo(admin, alone)
+    trouble(alone, "on_xapi_initialize", "fail('E_UNAVAILABLE', 'no server')")
+    await alone.kill_api()
+    await alone.start_api()
+    own = alone.api.directory.own
+    own.retry, own.overdue = (0.05,), 0.2
+    alone.api.directory.logins.failure_delay = 0.0
+    heard: asyncio.Queue[Alert] = asyncio.Queue()
+    await alone.api_bus.subscribe(ALERT, lambda alert, _: heard.put_nowait(alert))
+    async with asyncio.timeout(PATIENCE):
+        alert = await heard.get()
+    assert (alert.name, alert.obj_uuid) == ("EXTAUTH_INIT_IN_HOST_FAILED", alone.hosts[0].uuid)
+    assert "no server" in alert.body
+    refused = await refusal(alone, "ann", "ann's")
+    assert refused[:2] == ["INTERNAL_ERROR", "session.login_with_password"]
+    assert "no server" in refused[2]
+    await login(alone, "root", "local")

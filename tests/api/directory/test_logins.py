@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from services.api.directory.logins import remaining
 from shared.contracts.db import Update
 from shared.errors import ApiError
 from tests.api.directory import people
@@ -15,10 +16,11 @@ from tests.api.harness import Client, Pool, error_of
 from tests.support.slapd import Slapd
 
 
-@pytest.fixture(autouse=True)
-async def joined(root: Client, openldap: Slapd) -> None:
+@pytest.fixture
+async def root(root: Client, openldap: Slapd) -> Client:
     """The pool is in the directory."""
     await enable(root, openldap)
+    return root
 
 
 @pytest.fixture
@@ -113,6 +115,12 @@ async def test_a_suspended_account_is_refused_although_the_password_is_right(
         ]
     finally:
         openldap.set(people.user("alice"), "shadowExpire", "-1")
+
+
+@pytest.mark.parametrize(("elapsed", "wait"), [(0.0, 5.0), (0.01, 4.99), (4.0, 1.0), (7.0, 3.0), (5.0, 5.0)])
+def test_how_long_a_failure_takes_tells_nothing(elapsed: float, wait: float) -> None:
+    assert remaining(5.0, elapsed) == pytest.approx(wait)
+    assert remaining(0.0, elapsed) == 0.0
 
 
 async def test_failures_take_longer(pool: Pool, root: Client) -> None:
