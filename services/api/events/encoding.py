@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.api import implicit
 from services.api.edge.dispatcher import Answer
 from services.api.events.changes import Changes, Kind, Section
 from services.api.events.subscription import CLASSES
 from services.api.events.tokens import Token
+from services.api.records import row_fragment
 from services.api.wire.codec import Codec
 from shared.datamodel.types import STRING, RecordType
 from shared.store import Row
@@ -77,13 +77,8 @@ class _Pieces:
         self._section: Section | None = None
         self._done = 0
         self._open, self._between, self._close = codec.array([b"@item@", b"@item@"]).split(b"@item@")
-        self._pieces: list[bytes] = []
-
-    def array(self) -> list[bytes]:
-        """The pieces of the whole array, once everything is there."""
-        if self._pieces:
-            self._pieces[0] = self._pieces[0].removeprefix(self._between)
-        return [self._open, *self._pieces, self._close]
+        self.array: list[bytes] = [b""]
+        """The pieces, once everything is there."""
 
     def go_on(self, seconds: float) -> bool:
         """Encodes for that long. Returns whether everything is there."""
@@ -92,11 +87,18 @@ class _Pieces:
             if self._section is None or self._done >= len(self._section.refs):
                 self._section, self._done = next(self._sections, None), 0
                 if self._section is None:
+                    self._close_array()
                     return True
             self._encode(self._section, slice(self._done, self._done + _LOOK))
             self._done += _LOOK
             if time.perf_counter() > until:
                 return False
+
+    def _close_array(self) -> None:
+        if len(self.array) > 1:
+            self.array[1] = self.array[1].removeprefix(self._between)
+        self.array[0] = self._open
+        self.array.append(self._close)
 
     def _encode(self, section: Section, part: slice) -> None:
         codec, cls = self._codec, section.cls
@@ -105,14 +107,15 @@ class _Pieces:
         refs = _texts(codec, section.refs[part])
         if section.kind == "del":
             gone = section.deleted[part]
-            self._pieces += [f"{start}{at}{middle}{ref}{after}".encode() for at, ref in zip(gone, refs, strict=True)]
+            self.array += [f"{start}{at}{middle}{ref}{after}".encode() for at, ref in zip(gone, refs, strict=True)]
             return
         rows = section.rows[part]
         times = [row.created for row in rows] if section.kind == "add" else [row.modified for row in rows]
         pieces = [template.end] * (3 * len(rows))
         pieces[0::3] = [f"{start}{at}{middle}{ref}{after}".encode() for at, ref in zip(times, refs, strict=True)]
-        pieces[1::3] = [implicit.row_fragment(codec, cls, row) for row in rows]
-        self._pieces += pieces
+        name = codec.name
+        pieces[1::3] = [row.fragments.get(name) or row_fragment(codec, cls, row) for row in rows]
+        self.array += pieces
 
 
 def _texts(codec: Codec, refs: list[str]) -> list[str]:
@@ -127,12 +130,27 @@ def _texts(codec: Codec, refs: list[str]) -> list[str]:
     return refs if inner(together) == together else [inner(ref) for ref in refs]
 
 
+class Counts:
+    """`valid_ref_counts`: the rows of every class at one moment, encoded once for each codec."""
+
+    def __init__(self, rows: Mapping[str, int]) -> None:
+        self._rows = rows
+        self._encoded: dict[str, bytes] = {}
+
+    def encoded(self, codec: Codec) -> bytes:
+        known = self._encoded.get(codec.name)
+        if known is None:
+            members = [codec.member(name, codec.native_int(count)) for name, count in self._rows.items()]
+            known = self._encoded[codec.name] = codec.record(members)
+        return known
+
+
 class Batch:
     """What happened, for everybody who gets it. `changes` and `counts` are of the same moment; snapshots are of the
     moment they are encoded, and never older.
     """
 
-    def __init__(self, changes: Changes, counts: Mapping[str, int]) -> None:
+    def __init__(self, changes: Changes, counts: Counts) -> None:
         self.changes = changes
         self._counts = counts
         self._begun: dict[str, _Pieces] = {}
@@ -155,15 +173,14 @@ class Batch:
             pieces = self._begun.setdefault(codec.name, _Pieces(codec, self.changes.sections))
             while codec.name not in self._arrays:
                 if pieces.go_on(SLICE):
-                    self._arrays[codec.name] = pieces.array()
+                    self._arrays[codec.name] = pieces.array
                 else:
                     await asyncio.sleep(0)
 
     def _finish(self, codec: Codec, token: Token) -> Answer:
-        counts = codec.record([codec.member(name, codec.native_int(count)) for name, count in self._counts.items()])
         members = [
             codec.member("events", b"@events@"),
-            codec.member("valid_ref_counts", counts),
+            codec.member("valid_ref_counts", self._counts.encoded(codec)),
             codec.member("token", codec.encoder(STRING)(str(token))),
         ]
         start, _, end = codec.record(members).partition(b"@events@")
@@ -182,7 +199,7 @@ def encode(codec: Codec, number: int, timestamp: str, cls: str, kind: Kind, ref:
         codec.member("class", text(cls.lower())),
         codec.member("operation", text(kind)),
         codec.member("ref", text(ref)),
-        codec.member("snapshot", implicit.row_fragment(codec, cls, row)),
+        codec.member("snapshot", row_fragment(codec, cls, row)),
     ]
     return codec.record(members)
 

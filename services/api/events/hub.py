@@ -21,7 +21,7 @@ from services.api import sessions
 from services.api.api import Api
 from services.api.edge.dispatcher import Answer
 from services.api.events.changes import counts, since
-from services.api.events.encoding import Batch
+from services.api.events.encoding import Batch, Counts
 from services.api.events.next_queue import NextQueue
 from services.api.events.subscription import Subscription
 from services.api.events.tokens import BEGINNING, Token
@@ -86,6 +86,8 @@ class EventHub:
         self._telling: deque[tuple[_Waiter, Batch]] = deque()
         self._scheduled = False
         self._batches: dict[tuple[Subscription, Token], Batch] = {}
+        self._counts: Counts | None = None
+        """Of now, once somebody asks."""
         self._commits: deque[tuple[int, float]] = deque()
         """Generation and time of the commits of the last moment."""
         api.replica.watch(self._on_commit)
@@ -120,7 +122,9 @@ class EventHub:
         known = self._batches.get((subscription, token))
         if known is None:
             store = self._api.store
-            known = Batch(since(store, subscription, token), counts(store))
+            if self._counts is None:
+                self._counts = Counts(counts(store))
+            known = Batch(since(store, subscription, token), self._counts)
             if not self._batches:
                 asyncio.get_running_loop().call_later(SHARED_FOR, self._batches.clear)
             if len(self._batches) < SHARED:
@@ -199,6 +203,7 @@ class EventHub:
         while self._commits[0][1] < now - GAP:
             self._commits.popleft()
         self._batches.clear()
+        self._counts = None
         for item in touched:
             if item.cls == "session" and item.kind == "del":
                 self._session_ended(item.ref)

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from services.api import implicit, sessions
+from services.api import sessions
 from services.api.api import Api
 from services.api.events.changes import Kind
 from services.api.events.encoding import encode
 from services.api.events.subscription import TOLD, Subscription
+from services.api.records import row_fragment
 from services.api.wire.codec import Codec
 from services.api.wire.jsonrpc import JSON
 from shared.errors import ApiError
@@ -141,10 +142,9 @@ class NextQueue:
         wanting = [one for one in self._registered.values() if one.subscription.wants(cls, ref)]
         if not wanting:
             return
-        # The store goes on changing the row, and lists of relations in place: this event shows it as it is now.
-        fields = {name: list(value) if type(value) is list else value for name, value in row.fields.items()}
-        moment = Row(fields, row.created, row.modified)
-        size = len(implicit.row_fragment(JSON, cls, row))
+        size = len(row_fragment(JSON, cls, row))
+        moment = Row(row.fields, row.created, row.modified)  # the row itself goes on to its next states
+        moment.fragments = row.fragments
         self.current_id += 1
         self._queue.append(_Queued(self.current_id, f"{int(time.time())}.", cls, kind, ref, moment, size))
         self._size += size
