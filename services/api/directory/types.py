@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.api.directory.ldap import SCHEMAS, LdapPlugin
 from services.api.directory.pam import PamPlugin
 from services.api.directory.plugin import Configuration, Plugin, UnknownType
 from services.api.directory.program import ProgramPlugin, find
 
+LDAP: Final = ("LDAP", "AD")
 PAM: Final = "PAM"
 
 
@@ -26,7 +26,9 @@ class Types:
 
     def make(self, auth_type: str, service_name: str, config: Configuration) -> Plugin:
         """Raises `UnknownType`."""
-        if auth_type in SCHEMAS:
+        if auth_type in LDAP:
+            from services.api.directory.ldap import SCHEMAS, LdapPlugin  # loads ldap3: only where it is used
+
             return LdapPlugin(SCHEMAS[auth_type], service_name, config, self.trusted)
         if auth_type == PAM:
             return PamPlugin(self.pam_service)
