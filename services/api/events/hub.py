@@ -4,8 +4,9 @@ A call that waits is a future in a group of those who want the same. A commit fi
 and by object; what happened is looked up and encoded once for a group, and told to its members a few at a time, so that
 ten thousand of them do not keep everybody else waiting.
 
-A call is answered as soon as there is something to tell. Only a client that cannot keep up, because it has seen a
-change a moment ago and finds the next one waiting, is held back a little, so that it gets many changes at once.
+A call is answered as soon as there is something to tell. Two things are held back for a moment, so that many changes
+come as one answer: a client that cannot keep up, because it has seen a change just now and finds the next one waiting;
+and everybody, after a round in which very many were told. Whoever follows tasks alone never waits.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
@@ -23,6 +24,7 @@ from services.api.edge.dispatcher import Answer
 from services.api.events.changes import counts, since
 from services.api.events.encoding import Batch, Counts
 from services.api.events.next_queue import NextQueue
+from services.api.events.rounds import Rounds, Tell, tell
 from services.api.events.subscription import Subscription
 from services.api.events.tokens import BEGINNING, Token
 from services.api.wire.codec import Codec
@@ -34,12 +36,6 @@ _Key = TypeVar("_Key", str, tuple[str, str])
 
 LONGEST: Final = 86400.0
 """Seconds that a call waits at most."""
-
-GAP: Final = 0.05
-"""Seconds from a change that a client has seen to its next answer, if that is about changes it finds waiting."""
-
-TOLD_AT_ONCE: Final = 64
-"""Waiting calls that are answered before others get their turn."""
 
 SHARED: Final = 64
 SHARED_FOR: Final = 0.25
@@ -82,9 +78,7 @@ class EventHub:
         self._by_class: dict[str, dict[_Group, None]] = {}
         self._by_object: dict[tuple[str, str], dict[_Group, None]] = {}
         self._by_session: dict[str, dict[_Waiter, None]] = {}
-        self._due: dict[_Group, None] = {}
-        self._telling: deque[tuple[_Waiter, Batch]] = deque()
-        self._scheduled = False
+        self.rounds: Rounds[_Group, Batch] = Rounds(self._look)
         self._batches: dict[tuple[Subscription, Token], Batch] = {}
         self._counts: Counts | None = None
         """Of now, once somebody asks."""
@@ -138,7 +132,7 @@ class EventHub:
         seen = max(token) if subscription.wants_messages else token.generation
         for generation, at in reversed(self._commits):
             if generation <= seen:
-                return at + GAP - time.monotonic() if generation == seen else 0.0
+                return at + self.rounds.gap - time.monotonic() if generation == seen else 0.0
         return 0.0
 
     async def _change(self, session: str, subscription: Subscription, token: Token, deadline: float) -> Batch | None:
@@ -148,7 +142,7 @@ class EventHub:
         waiter = _Waiter(session, group, loop.create_future())
         group.waiters[waiter] = None
         self._by_session.setdefault(session, {})[waiter] = None
-        timer = loop.call_later(deadline - time.monotonic(), _tell, waiter, None)
+        timer = loop.call_later(deadline - time.monotonic(), tell, waiter.told, None)
         try:
             return await waiter.told
         finally:
@@ -200,7 +194,7 @@ class EventHub:
     def _on_commit(self, touched: list[Touched], _: Delta | None) -> None:
         now = time.monotonic()
         self._commits.append((self._api.store.generation, now))
-        while self._commits[0][1] < now - GAP:
+        while self._commits[0][1] < now - self.rounds.gap:
             self._commits.popleft()
         self._batches.clear()
         self._counts = None
@@ -209,40 +203,21 @@ class EventHub:
                 self._session_ended(item.ref)
             for group in (*self._by_class.get(item.cls, ()), *self._by_object.get((item.cls, item.ref), ())):
                 self._detach(group)
-                self._due[group] = None
+                if group.subscription.only_tasks:
+                    self.rounds.add_at_once(group)
+                else:
+                    self.rounds.add(group)
         self._next.on_commit(touched)
-        self._schedule()
 
-    def _schedule(self) -> None:
-        """What one turn of the loop commits is told at once."""
-        if not self._scheduled and (self._due or self._telling):
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._tell_some)
-
-    def _tell_some(self) -> None:
-        self._scheduled = False
-        told = 0
-        while told < TOLD_AT_ONCE and (self._due or self._telling):
-            if not self._telling:
-                group = next(iter(self._due))
-                del self._due[group]
-                self._look(group)
-                told += 1
-            else:
-                waiter, batch = self._telling.popleft()
-                _tell(waiter, batch)
-                told += 1
-        self._schedule()
-
-    def _look(self, group: _Group) -> None:
+    def _look(self, group: _Group) -> Iterator[Tell[Batch]]:
         """Its members are told what happened; if it comes to nothing, they go on waiting."""
         batch = self._batch(group.subscription, group.position)
         if len(batch.changes):
-            self._telling.extend((waiter, batch) for waiter in group.waiters)
-            return
+            return ((waiter.told, batch) for waiter in list(group.waiters))
         for waiter in group.waiters:
             waiter.group = self._group(group.subscription, group.key[1] or group.position)
             waiter.group.waiters[waiter] = None
+        return iter(())
 
     def _session_ended(self, session: str) -> None:
         for waiter in self._by_session.get(session, ()):
@@ -269,11 +244,6 @@ class EventHub:
     def heartbeat(self) -> None:
         """Something for clients of `event.next` every half minute, so that they see that the connection lives."""
         self._next.heartbeat()
-
-
-def _tell(waiter: _Waiter, batch: Batch | None) -> None:
-    if not waiter.told.done():
-        waiter.told.set_result(batch)
 
 
 def _discard(index: dict[_Key, dict[_Group, None]], key: _Key, group: _Group) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.api.events import encoding, hub
-from services.api.events.hub import GAP
+from services.api.events import encoding
+from services.api.events.rounds import GAP
 from services.api.events.tokens import Token
 from services.api.wire import xmlrpc
 from services.api.wire.jsonrpc import JSON
@@ -356,7 +356,7 @@ async def test_a_client_that_cannot_keep_up_gets_many_changes_at_once(
     pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has seen a change a moment ago, and comes back to find the next one waiting."""
-    monkeypatch.setattr(hub, "GAP", 5.0)
+    monkeypatch.setattr(pool.api.hub.rounds, "gap", 5.0)
     token = (await look(client, ["network"]))["token"]
     await pool.write(network("n1"))
     token = (await look(client, ["network"], token))["token"]
