@@ -247,7 +247,8 @@ class JsonCodec:
             for name in options:
                 if shown[name] is None:
                     del shown[name]
-            return _dump(shown)
+            # What orjson gives was cut from a larger buffer, whose rest is lost as long as it is kept: a copy is exact.
+            return bytes(memoryview(_dump(shown)))
 
         return encode
 

@@ -301,6 +301,8 @@ def _texts(value: Any) -> str:
 
 
 def _text_map(value: Any) -> str:
+    if not value:
+        return "<value><struct></struct></value>"
     if _is_plain("".join(value.values())):
         entries = [f"{_member_start(k)}<value>{v}</value></member>" for k, v in value.items()]
     else:
@@ -330,23 +332,26 @@ def _record(type_: RecordType) -> Callable[[Any], str]:
 
 class _RowWriter:
     """Writes the rows of one class. Most values are the very objects that the row before had (`shared.columns`): only
-    the others are encoded, the rest is taken from there."""
+    the others are encoded, the rest is taken from there.
+
+    `_values`: the row before. `_members`: its text, between that of the struct's tags.
+    """
 
     def __init__(self, cls: str) -> None:
         fields = model.classes[cls].fields.values()
         self._writers = [_hidden if field.internal_only else _member(field.name, field.type) for field in fields]
         self._numbers = range(len(self._writers))
-        self._values: list[Any] = [self] * len(self._writers)
-        self._members = [""] * len(self._writers)
+        self._values = self._nothing = [self] * len(self._writers)
+        self._members = ["<value><struct>", *[""] * len(self._writers), "</struct></value>"]
 
     def __call__(self, row: dict[str, Any]) -> bytes:
-        values = list(row.values())
+        values: list[Any] = list(row.values())
+        known, self._values = self._values, self._nothing  # should one of them fail, all are written next time
         writers, members = self._writers, self._members
-        for number in compress(self._numbers, map(is_not, values, self._values)):
-            self._values[number] = self  # if writing it fails, it has to be written next time
-            members[number] = writers[number](values[number])
+        for number in compress(self._numbers, map(is_not, values, known)):
+            members[number + 1] = writers[number](values[number])
         self._values = values
-        return f"<value><struct>{''.join(members)}</struct></value>".encode()
+        return "".join(members).encode()
 
 
 def _hidden(_: Any) -> str:
@@ -354,10 +359,22 @@ def _hidden(_: Any) -> str:
 
 
 def _member(name: str, type_: Type) -> Callable[[Any], str]:
-    """From a field's value to its member; "" for a None of an option type."""
-    start, write = _member_start(name), _writer(type_)
+    """From a field's value to its member; "" for a None of an option type. Without a call more than it takes."""
+    start = _member_start(name)
     if isinstance(type_, OptionType):
-        return lambda value: "" if value is None else f"{start}{write(value)}</member>"
+        inner = _member(name, type_.of)
+        return lambda value: "" if value is None else inner(value)
+    if _is_text(type_):
+
+        def text(value: str) -> str:
+            if value.isprintable() and "&" not in value and "<" not in value and ">" not in value and '"' not in value:
+                return f"{start}<value>{value}</value></member>"
+            return f"{start}<value>{escape(value)}</value></member>"
+
+        return text
+    if type_ == INT:
+        return lambda value: f"{start}<value>{value:d}</value></member>"
+    write = _writer(type_)
     return lambda value: f"{start}{write(value)}</member>"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Mapping
 from functools import cache
 from typing import Any
@@ -115,6 +116,18 @@ def test_every_class_has_records(codec: Codec) -> None:
         apply(store, RowCreated(cls=cls, ref=f"OpaqueRef:{cls}", fields={}))
         [row] = store.tables[cls].rows.values()
         assert records.row_fragment(codec, cls, row) == fresh(codec, cls, row.fields)
+
+
+def test_a_value_that_cannot_be_written_does_not_stay_in_other_records() -> None:
+    store = many(2)
+    first, second = (row.fields for row in store.tables["VM"].rows.values())
+    odd = {**first, "name_label": "odd", "VCPUs_max": "not a number", "tags": ["odd"]}
+    for codec in CODECS:
+        encode = codec.row_encoder("VM")
+        encode(first)
+        with contextlib.suppress(ValueError):
+            encode(odd)
+        assert encode(second) == fresh(codec, "VM", second)
 
 
 @settings(max_examples=30, deadline=None)
