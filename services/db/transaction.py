@@ -109,7 +109,8 @@ class _Draft:
                 raise internal_error(f"{cls} has no field {name!r}")
         if "uuid" in declared.fields:
             row["uuid"] = row["uuid"] or str(uuid.uuid4())
-            if row["uuid"] in self._store.by_uuid or row["uuid"] in self._uuids:
+            owner = self._store.by_uuid.get(row["uuid"])
+            if (owner is not None and owner not in self.deleted) or row["uuid"] in self._uuids:
                 raise ApiError("UNIQUENESS_CONSTRAINT_VIOLATION", cls, "uuid", row["uuid"])
             self._uuids[row["uuid"]] = (cls, ref)
         self.created[cls, ref] = row

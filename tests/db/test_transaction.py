@@ -69,6 +69,14 @@ def test_a_uuid_is_unique_over_all_classes(store: Store) -> None:
     assert refused(store, rows.vm(uuid="w"), rows.vm(uuid="w")).code == "UNIQUENESS_CONSTRAINT_VIOLATION"
 
 
+def test_a_uuid_can_pass_from_a_row_that_goes_to_a_new_one(store: Store) -> None:
+    old = rows.vm(uuid="u")
+    commit(store, old)
+    new = rows.vm(uuid="u")
+    commit(store, Delete(cls="VM", ref=old.ref), new)
+    assert store.ref_of_uuid("VM", "u") == new.ref
+
+
 def test_equal_values_change_nothing(store: Store) -> None:
     made = rows.network("a")
     commit(store, made)

@@ -446,7 +446,7 @@ class Connection(asyncio.Protocol):
         stream = exchange.stream
         if stream.taken:
             if failure is not None and stream.started:
-                stream.abort()
+                await stream.fail()
             else:
                 await stream.end(self._failure(failure, exchange.row.name) if failure is not None else b"")
         elif self._state is _State.BUSY:

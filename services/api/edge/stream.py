@@ -40,6 +40,7 @@ class Stream:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._stall = stall
         self._linger = linger
+        self._told = False
         head = exchange.head
         self._left = 0 if head.bodiless else head.length
         self._ended = False
@@ -92,11 +93,15 @@ class Stream:
 
     # ---- the reply
 
-    async def start(self, headers: Headers = (), *, status: int = 200, http10: bool = False) -> None:
-        """Sends the head of the reply. Without a `content-length` the reply ends with the connection."""
+    async def start(
+        self, headers: Headers = (), *, status: int = 200, http10: bool = False, told: bool = False
+    ) -> None:
+        """Sends the head of the reply. Without a `content-length` the reply ends with the connection. `told`: the head
+        is all there is, and the client learns elsewhere how the request has ended.
+        """
         if self.started:
             raise RuntimeError("the reply has begun already")
-        self.started = True
+        self.started, self._told = True, told
         await self.write(pages.head(status, headers, http10=http10))
 
     async def write(self, data: bytes) -> None:
@@ -137,8 +142,15 @@ class Stream:
         finally:
             writer.close()
 
-    def abort(self) -> None:
+    async def fail(self) -> None:
         """Ends a reply that has begun and cannot be finished: by a reset, so that nobody takes it for whole."""
+        if self._told:
+            await self.end()
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Resets the connection."""
         if self._streams is None:
             return
         transport = self._streams[1].transport

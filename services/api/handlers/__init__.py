@@ -8,7 +8,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
-MODULES: Final = ("audit_log", "blob", "config_sync", "messages", "refusals", "system_status")
+MODULES: Final = (
+    "audit_log",
+    "blob",
+    "config_sync",
+    "export",
+    "import_",
+    "messages",
+    "refusals",
+    "system_status",
+)
 
 
 def load() -> None:

@@ -88,7 +88,7 @@ async def put_blob(request: Request) -> None:
         raise HttpRefusal(400, bare=True, error=internal_error("Content-Length is missing"))
     if not await asyncio.to_thread(api.blobs.has_room, stream.length):
         raise internal_error(f"{os.strerror(errno.ENOSPC)}: {stream.length} bytes do not fit")
-    await stream.start(_ACCEPTED)
+    await request.accept(_ACCEPTED)
     async with api.blobs.replacement(uuid) as new:
         while data := await stream.read():
             await new.write(data)

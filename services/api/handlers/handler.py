@@ -12,7 +12,7 @@ from services.api.edge.connection import Exchange
 from services.api.edge.credentials import argument
 from services.api.edge.dispatcher import Authenticator, Caller, HttpRefusal
 from services.api.edge.handlers import Handler
-from services.api.edge.stream import Stream
+from services.api.edge.stream import Headers, Stream
 from shared.contracts.db import Change
 from shared.errors import ApiError
 from shared.store import Store
@@ -64,6 +64,10 @@ class Request:
     def given_task(self) -> str:
         """The task that the client brought."""
         return argument(self.exchange.head, "task_id")
+
+    async def accept(self, headers: Headers) -> None:
+        """Begins the reply to an upload: its head says that the body may come, not how it ends."""
+        await self.stream.start(headers, told=bool(self.task and self.given_task))
 
     def named(self, cls: str) -> str:
         """The object that `ref` or `uuid` name. Raises HANDLE_INVALID, UUID_INVALID; `HttpRefusal` 500 without both."""

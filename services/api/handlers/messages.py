@@ -46,7 +46,7 @@ def _object(request: Request) -> None:
 async def put_messages(request: Request) -> None:
     """They are about the object that `cls` and `uuid` name, whatever it was called where they come from."""
     cls, uuid = request.query["cls"], request.query["uuid"]
-    await request.stream.start(_ACCEPTED)
+    await request.accept(_ACCEPTED)
     batch: dict[str, Change] = {}
     async for element in _elements(request.stream):
         fields = {**parse(element), "cls": cls, "obj_uuid": uuid}

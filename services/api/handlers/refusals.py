@@ -33,11 +33,6 @@ def sr_rrd(request: Request) -> None:
         raise HttpRefusal(404, bare=True, http10=True, error=ApiError("UUID_INVALID", "SR", uuid))
 
 
-@refusal("get_export")
-def get_export(request: Request) -> None:
-    request.named("VM")
-
-
 @refusal("get_export_raw_vdi")
 def get_export_raw_vdi(request: Request) -> None:
     """`vdi` is a reference or a uuid."""

@@ -10,14 +10,14 @@ from services.api import clock
 from services.api.allowed import published
 from services.api.call import Call, new_ref
 from services.api.decisions import provision as provisioning
-from services.api.decisions import vm_records, vtpms
-from services.api.decisions.device_metrics import removed
+from services.api.decisions import vm_records
 from services.api.decisions.rows import existing, is_null
+from services.api.decisions.vm_removal import removed
 from services.api.implicit import constructor_fields
 from services.api.operation import Lock, Policy, operation
 from services.api.operations.vdi import copy_disk, make_disk
 from shared.contracts import storage as contract
-from shared.contracts.db import Change, Create, Delete, Update
+from shared.contracts.db import Change, Create, Update
 from shared.errors import ApiError
 
 
@@ -129,19 +129,4 @@ async def destroy(call: Call, self: str) -> None:
     row = existing(call.store, "VM", self)
     if row["other_config"].get("default_template") == "true":
         raise ApiError("VM_CANNOT_DELETE_DEFAULT_TEMPLATE", self)
-    parent = row["parent"]
-    gone: list[Change] = [Update(cls="VM", ref=child, fields={"parent": parent}) for child in row["children"]]
-    for ref in row["VBDs"]:
-        gone += removed(call.store, "VBD", ref)
-    for ref in row["VIFs"]:
-        gone += removed(call.store, "VIF", ref)
-    for vtpm in row["VTPMs"]:
-        gone += vtpms.removed(call.store, vtpm)
-    for cls in ("VUSB", "VGPU"):
-        gone += [Delete(cls=cls, ref=ref) for ref in row[cls + "s"] if call.store.row(cls, ref) is not None]
-    gone += [Delete(cls="console", ref=ref) for ref in row["consoles"]]
-    gone += [Delete(cls=cls, ref=row[name]) for cls, name in _METRICS if not is_null(row[name])]
-    call.on_success += [*gone, Delete(cls="VM", ref=self)]
-
-
-_METRICS = (("VM_metrics", "metrics"), ("VM_guest_metrics", "guest_metrics"))
+    call.on_success += removed(call.store, self)

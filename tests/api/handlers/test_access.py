@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
@@ -27,8 +28,12 @@ def path(row: Handler, extra: str = "") -> str:
 
 
 async def status(site: Site, row: Handler, extra: str = "", **options: Any) -> int:
+    """0: it got in, and the connection was reset as the request then made no sense."""
     body = None if row.method == "GET" else b""
-    return (await site.ask(row.method, path(row, extra), body, **options)).status
+    try:
+        return (await site.ask(row.method, path(row, extra), body, **options)).status
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return 0
 
 
 def basic(user: str, password: str) -> str:

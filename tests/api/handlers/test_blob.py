@@ -133,8 +133,9 @@ async def test_a_disk_that_becomes_full_keeps_the_old_content_and_tells_the_task
 
     monkeypatch.setattr("services.api.blob_files.os.fsync", full)
     connection = await site.connect()
-    await connection.send(site.request("PUT", f"/blob?ref={blob}&task_id={task}", b"new"))
+    await connection.send(site.request("PUT", f"/blob?ref={blob}", b"new"))
     assert await is_cut_off(connection)
+    assert (await site.ask("PUT", f"/blob?ref={blob}&task_id={task}", b"new")).status == 200  # the task tells
     row = await site.ended(task)
     assert (row["error_info"][0], "No space left" in row["error_info"][1]) == ("INTERNAL_ERROR", True)
     assert (await site.ask("GET", f"/blob?ref={blob}")).body == b"old"
