@@ -47,8 +47,10 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     (`docs/rate-limits.md`). `call_costs_file`: what they cost. `max_auto_registered_callers`: negative for no limit.
 
     `auth`: file | pam. `pool_secret_file`: "" for none, then no other host can log in. `web_dir`: static files, ""
-    for none. A port of 0 is not listened on. `internal_address`: the host's on its internal management network, "" for
-    none. `proxies`: networks, separated by commas, whose connections may begin with who the client is (PROXY v1).
+    for none; `website_https_only`: plain HTTP is refused them, rather than sent to HTTPS. `log_dir`: where the logs of the
+    host's processes are, "" for nowhere. A port of 0 is not listened on.
+
+    `internal_address`: the host's on its internal management network, "" for none. `proxies`: networks, separated by commas, whose connections may begin with who the client is (PROXY v1).
     `connections`: of clients at the same time, waiting ones included.
     """
 
@@ -62,6 +64,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pam_service: str = "xapi"
     pool_secret_file: str = ""
     web_dir: str = ""
+    website_https_only: bool = True
     log_dir: str = ""
     audit_log: str = ""
     manage_host: bool = False

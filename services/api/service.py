@@ -105,6 +105,7 @@ async def setup(service: Service) -> None:
         is_coordinator=lambda host: api.is_coordinator,
         limits=Limits(connections=options.connections),
         site=Path(options.web_dir) if options.web_dir else None,
+        https_only=options.website_https_only,
         proxies=options.proxies,
         turn=api.limits.request_turn,
     )
