@@ -47,10 +47,11 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     (`docs/rate-limits.md`). `call_costs_file`: what they cost. `max_auto_registered_callers`: negative for no limit.
 
     `auth`: file | pam. `pool_secret_file`: "" for none, then no other host can log in. `web_dir`: static files, ""
-    for none; `website_https_only`: plain HTTP is refused them, rather than sent to HTTPS. `log_dir`: where the logs of the
-    host's processes are, "" for nowhere. A port of 0 is not listened on.
+    for none; `website_https_only`: over plain HTTP they are refused rather than moved to HTTPS. `log_dir`: where the
+    logs of the host's processes are, "" for nowhere. A port of 0 is not listened on.
 
-    `internal_address`: the host's on its internal management network, "" for none. `proxies`: networks, separated by commas, whose connections may begin with who the client is (PROXY v1).
+    `internal_address`: the host's on its internal management network, "" for none. `proxies`: networks, separated by
+    commas, whose connections may begin with who the client is (PROXY v1).
     `connections`: of clients at the same time, waiting ones included.
     """
 
