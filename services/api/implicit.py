@@ -14,8 +14,9 @@ from services.api.wire.codec import Codec
 from shared.contracts.db import Change, MapDrop, MapPut, SetAdd, SetDrop, Update
 from shared.datamodel import model
 from shared.datamodel.schema import MISSING, Message
+from shared.datamodel.text import is_storable
 from shared.datamodel.types import MapType, SetType
-from shared.errors import ApiError
+from shared.errors import ApiError, internal_error
 from shared.store import Row, Store
 
 Read = Callable[[Store, tuple[Any, ...], Codec], Encoded | Coroutine[Any, Any, Encoded]]
@@ -129,7 +130,7 @@ def writer(message: Message) -> Callable[[tuple[Any, ...]], Change] | None:
         return None
     name = field.name
     if message.kind == "setter":
-        return lambda a: Update(cls=cls, ref=a[0], fields={name: a[1]})
+        return lambda a: Update(cls=cls, ref=a[0], fields={name: _kept(a[1])})
     if isinstance(field.type, MapType):
         if message.kind == "add":
             return lambda a: MapPut(cls=cls, ref=a[0], field=name, key=_key(a[1]), value=a[2], new=True)
@@ -137,6 +138,13 @@ def writer(message: Message) -> Callable[[tuple[Any, ...]], Change] | None:
     if message.kind == "add":
         return lambda a: SetAdd(cls=cls, ref=a[0], field=name, value=a[1])
     return lambda a: SetDrop(cls=cls, ref=a[0], field=name, value=a[1])
+
+
+def _kept(value: Any) -> Any:
+    """A new value of a whole field is kept as it is, or refused. (What is added, or is in a new row, is cut.)"""
+    if not is_storable(value):
+        raise internal_error("the value has characters that XML cannot hold")
+    return value
 
 
 def _key(value: Any) -> str:

@@ -29,7 +29,8 @@ from shared.contracts.db import (
     Update,
 )
 from shared.datamodel import values
-from shared.datamodel.schema import MISSING, Class
+from shared.datamodel.schema import MISSING, Class, Field
+from shared.datamodel.text import storable
 from shared.errors import ApiError, DatabaseConflict, internal_error
 from shared.store import LINKS, Store
 
@@ -58,6 +59,11 @@ def _table(store: Store, cls: str) -> Any:
     if table is None:
         raise internal_error(f"no class {cls!r} in the database")
     return table
+
+
+def _plain(field: Field, value: Any) -> Any:
+    """As it is kept. Raises INTERNAL_ERROR for a value of another type."""
+    return storable(values.check(field.type, value))
 
 
 class _Draft:
@@ -99,7 +105,7 @@ class _Draft:
             if name in LINKS[cls].derived:
                 continue
             if name in fields:
-                row[name] = values.check(field.type, fields[name])
+                row[name] = _plain(field, fields[name])
             elif field.default is MISSING and name != "uuid":
                 row[name] = field.type.empty()
             else:
@@ -121,7 +127,7 @@ class _Draft:
         field = declared.fields.get(name)
         if field is None or name in LINKS[cls].derived:
             raise internal_error(f"{cls} has no field {name!r} that can be written")
-        value = values.check(field.type, value)
+        value = _plain(field, value)
         old = self.field(cls, ref, name)
         key = (cls, ref)
         if key in self.created:
@@ -186,20 +192,20 @@ def _draft_change(draft: _Draft, declared: Class, change: Change) -> None:
         case Touch():
             draft.touch(cls, ref)
         case MapPut():
-            mapping = draft.field(cls, ref, change.field)
-            if change.new and change.key in mapping:
+            mapping, key = draft.field(cls, ref, change.field), storable(change.key)
+            if change.new and key in mapping:
                 column = declared.fields[change.field].column
-                raise ApiError("MAP_DUPLICATE_KEY", cls, column, ref, change.key)
-            draft.write(declared, ref, change.field, {**mapping, change.key: change.value})
+                raise ApiError("MAP_DUPLICATE_KEY", cls, column, ref, key)
+            draft.write(declared, ref, change.field, {**mapping, key: change.value})
         case MapDrop():
             mapping = draft.field(cls, ref, change.field)
             if change.key in mapping:
                 left = {key: value for key, value in mapping.items() if key != change.key}
                 draft.write(declared, ref, change.field, left)
         case SetAdd():
-            members = draft.field(cls, ref, change.field)
-            if change.value not in members:
-                draft.write(declared, ref, change.field, [change.value, *members])
+            members, value = draft.field(cls, ref, change.field), storable(change.value)
+            if value not in members:
+                draft.write(declared, ref, change.field, [value, *members])
         case SetDrop():
             members = draft.field(cls, ref, change.field)
             if change.value in members:

@@ -140,6 +140,23 @@ def test_unknown_classes_fields_and_wrong_types_are_internal_errors(store: Store
     assert refused(store, Update(cls=cls, ref=made.ref, fields=fields or {"x": 1})).code == "INTERNAL_ERROR"
 
 
+def test_text_is_cut_before_what_xml_cannot_hold(store: Store) -> None:
+    made = Create(
+        cls="network", ref="OpaqueRef:1", fields={"name_label": "a\x00b", "other_config": {"k\x01": "v\x02w"}}
+    )
+    commit(store, made)
+    commit(
+        store,
+        Update(cls="network", ref=made.ref, fields={"name_description": "tab\tand\x1frest"}),
+        MapPut(cls="network", ref=made.ref, field="other_config", key="new\ufffe", value="x\ud800y", new=True),
+        SetAdd(cls="network", ref=made.ref, field="tags", value="t\x0bu"),
+    )
+    row = store.row("network", made.ref)
+    assert row is not None
+    assert (row["name_label"], row["name_description"], row["tags"]) == ("a", "tab\tand", ["t"])
+    assert row["other_config"] == {"k": "v", "new": "x"}
+
+
 def test_preconditions_name_the_one_that_failed(store: Store) -> None:
     made = rows.network("a", other_config={"k": "v"})
     commit(store, made)

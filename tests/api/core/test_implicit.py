@@ -64,6 +64,16 @@ async def test_what_was_written_is_read(client: Client, pool: Pool) -> None:
     assert (await client.call("VM.get_record", vm))["VCPUs_params"] == {"weight": "7"}
 
 
+async def test_a_value_that_xml_cannot_hold_is_refused_and_what_is_added_is_cut(client: Client, pool: Pool) -> None:
+    vm = await pool.vm(client, "kept")
+    assert (await client.refusal("VM.set_name_label", vm, "a\x00b"))[0] == "INTERNAL_ERROR"
+    assert (await client.refusal("VM.set_VCPUs_params", vm, {"k": "v\x01"}))[0] == "INTERNAL_ERROR"
+    await client.call("VM.add_to_other_config", vm, "k\x02", "v\x01w")
+    await client.call("VM.add_tags", vm, "t\ufffeu")
+    record = await client.call("VM.get_record", vm)
+    assert (record["name_label"], record["other_config"]["k"], record["tags"]) == ("kept", "v", ["t"])
+
+
 async def test_maps_refuse_a_key_twice_and_forgive_one_that_is_missing(client: Client, pool: Pool) -> None:
     vm = await pool.vm(client)
     await client.call("VM.add_to_other_config", vm, "k", "v")
