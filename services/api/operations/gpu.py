@@ -102,6 +102,7 @@ async def remove_enabled(call: Call, self: str, value: str) -> None:
 
 @operation("PGPU.set_GPU_group")
 async def set_group(call: Call, self: str, value: str) -> None:
+    existing(call.store, "GPU_group", value)
     await _change(call, "PGPU", self, lambda store: gpus.moved(store, self, value))
 
 

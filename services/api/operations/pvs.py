@@ -129,13 +129,13 @@ async def forget_server(call: Call, self: str) -> None:
 
 @operation("PVS_proxy.create", built=False)
 def create_proxy(call: Call, site: str, vif: str) -> str:
+    """On the host of the VIF's VM, which is why the VIF is looked at first."""
+    row = existing(call.store, "VIF", vif)
     _require_proxies(call.store)
     present = [ref for ref, row in call.store.rows("PVS_proxy").items() if row["VIF"] == vif]
     if present:
         raise ApiError("PVS_PROXY_ALREADY_PRESENT", *present)
     _require_row(call.store, "PVS_site", "site", site)
-    _require_row(call.store, "VIF", "VIF", vif)
-    row = existing(call.store, "VIF", vif)
     devices = [int(existing(call.store, "VIF", ref)["device"]) for ref in existing(call.store, "VM", row["VM"])["VIFs"]]
     if int(row["device"]) != min(devices):
         raise ApiError("PVS_VIF_MUST_BE_FIRST_DEVICE")

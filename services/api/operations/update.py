@@ -9,6 +9,7 @@ from __future__ import annotations
 from services.api.call import Call
 from services.api.construct import remove
 from services.api.decisions.rows import existing
+from services.api.decisions.vdi_types import incompatible
 from services.api.locking import decide
 from services.api.operation import operation
 from services.api.subcalls import perform
@@ -21,7 +22,7 @@ from shared.store import NULL, Store
 def introduce(call: Call, vdi: str) -> str:
     kind: str = existing(call.store, "VDI", vdi)["type"]
     if kind == "cbt_metadata":
-        raise ApiError("VDI_INCOMPATIBLE_TYPE", vdi, kind)
+        raise incompatible(vdi, kind)
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
@@ -83,4 +84,5 @@ async def destroy_host_patch(call: Call, self: str) -> None:
 @operation("host_patch.apply")
 def apply_host_patch(call: Call, self: str) -> str:
     """As with the original since patches are applied by `pool_patch.apply`."""
+    existing(call.store, "host_patch", self)
     raise ApiError("MESSAGE_DEPRECATED")

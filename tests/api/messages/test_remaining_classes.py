@@ -22,6 +22,7 @@ NULL = "OpaqueRef:NULL"
         ("pool_patch.destroy", "pool_patch", ()),
         ("pool_patch.clean", "pool_patch", ()),
         ("host_patch.destroy", "host_patch", ()),
+        ("host_patch.apply", "host_patch", ()),
         ("crashdump.destroy", "crashdump", ()),
         ("host_crashdump.destroy", "host_crashdump", ()),
         ("Host_driver.select", "Host_driver", (NOWHERE,)),
@@ -32,6 +33,7 @@ NULL = "OpaqueRef:NULL"
         ("Cluster_host.forget", "Cluster_host", ()),
         ("PCI.disable_dom0_access", "PCI", ()),
         ("PGPU.disable_dom0_access", "PGPU", ()),
+        ("PGPU.set_GPU_group", "GPU_group", (NOWHERE,)),
         ("PVS_site.forget", "PVS_site", ()),
         ("PVS_server.forget", "PVS_server", ()),
         ("SDN_controller.forget", "SDN_controller", ()),
@@ -50,7 +52,7 @@ async def test_bridges_have_no_proxies_and_no_controller(client: Client) -> None
     inactive = ["OPENVSWITCH_NOT_ACTIVE"]
     assert await client.refusal("PVS_site.introduce", "n", "d", "u") == inactive
     assert await client.refusal("PVS_server.introduce", ["1.2.3.4"], 1, 2, NOWHERE) == inactive
-    assert await client.refusal("PVS_proxy.create", NOWHERE, NOWHERE) == inactive
+    assert await client.refusal("PVS_proxy.create", NOWHERE, NOWHERE) == ["HANDLE_INVALID", "VIF", NOWHERE]
     assert (await client.refusal("SDN_controller.introduce", "ssl", "1.2.3.4", 6640))[0] == "OPERATION_NOT_ALLOWED"
     assert (await client.refusal("pool.set_vswitch_controller", "1.2.3.4"))[0] == "OPERATION_NOT_ALLOWED"
     assert await client.refusal("PVS_cache_storage.create", {}) == ["INVALID_VALUE", "host", NULL]
