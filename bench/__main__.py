@@ -54,13 +54,28 @@ def _figure(value: float, unit: str) -> str:
     return f"{value:.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
 
 
+def _name(module: ModuleType) -> str:
+    return module.__name__.removeprefix("bench.")
+
+
+def _summary(module: ModuleType) -> str:
+    """What it measures, by the first sentence of its docstring, without the command that it may begin with."""
+    first = " ".join((module.__doc__ or "").split("\n\n")[0].split())
+    return first.partition("`: ")[2] or first
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures, and prints a table of ratios.")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measures, and prints a table of ratios.",
+        epilog="\n".join(f"  {_name(module):8} {_summary(module)}" for module in modules(())),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("names", nargs="*", help="only these modules")
     results: list[Result] = []
     failed: list[str] = []
     for module in modules(parser.parse_args().names):
-        name = module.__name__.removeprefix("bench.")
+        name = _name(module)
         print(f"bench: {name}", flush=True)
         begun = time.monotonic()
         try:

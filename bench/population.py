@@ -50,10 +50,13 @@ _HALTED = [
 ]
 
 
-def creations(vms: int, *, network: str, sr: str, seed: int = 1) -> Iterator[Create]:
-    """One `Create` for every row of so many VMs, halted, each with its disk on that SR and its card on that network."""
+def creations(vms: int, *, network: str, sr: str, seed: int = 1, first: int = 0) -> Iterator[Create]:
+    """One `Create` for every row of so many VMs, halted, each with its disk on that SR and its card on that network.
+
+    `first`: number of the first one, which is in its name.
+    """
     draw = random.Random(seed)
-    for number in range(vms):
+    for number in range(first, first + vms):
         yield from _machine(draw, number, network, sr)
 
 
