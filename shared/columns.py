@@ -22,6 +22,10 @@ REMEMBERED: Final = 8192
 """Values that are looked for when another comes: at least so many of the latest, at most twice as many."""
 
 
+LONGEST: Final = 2048
+"""Characters of a list or map that is looked for: nobody can fill the memory with long ones that no row holds."""
+
+
 class _Known:
     """The values met lately. Those in use stay: what is found among the older ones counts as new again."""
 
@@ -55,11 +59,17 @@ def _text(value: Any) -> Any:
 
 
 def _texts(value: Any) -> Any:
-    return _sets.get(tuple(map(_text, value))) if value else EMPTY_LIST
+    if not value:
+        return EMPTY_LIST
+    texts = tuple(map(_text, value))
+    return _sets.get(texts) if sum(map(len, texts)) <= LONGEST else FrozenList(texts)
 
 
 def _text_map(value: Any) -> Any:
-    return _maps.get(tuple([(_text(key), _text(item)) for key, item in value.items()])) if value else EMPTY_MAP
+    if not value:
+        return EMPTY_MAP
+    pairs = tuple([(_text(key), _text(item)) for key, item in value.items()])
+    return _maps.get(pairs) if sum(map(len, value)) + sum(map(len, value.values())) <= LONGEST else FrozenMap(pairs)
 
 
 def _number(value: Any) -> Any:

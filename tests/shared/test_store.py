@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from shared.columns import LONGEST
 from shared.contracts.db import Delta, RowChange, RowCreated, RowDeleted, RowModified
 from shared.datamodel import model
 from shared.store import NULL, TOMBSTONES, Store, Touched
@@ -160,6 +161,16 @@ def test_rows_hold_equal_values_once_and_nobody_can_change_them() -> None:
         first["current_operations"].setdefault("task", "start")
     assert (copy.deepcopy(first["tags"]), {**first["platform"]}) == (["one"], {"nx": "true"})
     copy.copy(first["tags"]).append("two")
+
+
+def test_long_values_are_kept_by_their_rows_alone() -> None:
+    store = Store()
+    long = "x" * (LONGEST + 1)
+    apply(store, vm("a", tags=[long], platform={"k": long}))
+    tags = store.rows("VM")["a"]["tags"]
+    assert (tags, store.rows("VM")["a"]["platform"]) == ([long], {"k": long})
+    apply(store, vm("b", tags=[long]))
+    assert store.rows("VM")["b"]["tags"] is not tags
 
 
 def test_the_fields_of_a_row_are_in_the_models_order_whatever_was_given() -> None:
