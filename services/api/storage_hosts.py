@@ -18,17 +18,17 @@ from shared.store import NULL, Store
 def host_for(store: Store, sr: str, prefer: Iterable[str] = ()) -> str:
     """A live host with the SR attached: one of `prefer` if possible, else the coordinator, else any.
 
-    Raises HANDLE_INVALID; SR_HAS_NO_PBDS [sr]; SR_NOT_ATTACHED [sr].
+    Raises HANDLE_INVALID; SR_HAS_NO_PBDS [sr], when it is attached nowhere; HOST_OFFLINE.
     """
     row = existing(store, "SR", sr)
-    if not row["PBDs"]:
-        raise ApiError("SR_HAS_NO_PBDS", sr)
     hosts: list[str] = [
         pbd["host"] for pbd in (store.row("PBD", ref) for ref in row["PBDs"]) if pbd and pbd["currently_attached"]
     ]
+    if not hosts:
+        raise ApiError("SR_HAS_NO_PBDS", sr)
     live = [host for host in hosts if is_live(store, host)]
     if not live:
-        raise ApiError("SR_NOT_ATTACHED", sr)
+        raise ApiError("HOST_OFFLINE", hosts[0])
     pool = next(iter(store.rows("pool").values()), None)
     for host in (*prefer, pool["master"] if pool is not None else NULL):
         if host in live:

@@ -305,7 +305,7 @@ class FakeHost:
     async def _drivers(self, _: Empty) -> storage.Drivers:
         features = (
             *("SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN", "SR_UPDATE", "VDI_CREATE", "VDI_DELETE"),
-            *("VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE"),
+            *("VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE", "VDI_INTRODUCE", "VDI_UPDATE"),
         )
         driver = storage.DriverInfo(
             type="fake",

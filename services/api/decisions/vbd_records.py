@@ -6,6 +6,7 @@ from typing import Final
 
 from services.api.decisions import vbd_devices
 from services.api.decisions.rows import NULL, Record, Rows, busy, existing
+from services.api.decisions.vdi_types import incompatible
 from shared.contracts.db import Create
 from shared.errors import ApiError
 
@@ -55,7 +56,7 @@ def created(rows: Rows, ref: str, uuid: str, args: Record) -> Create:
 
 def _check_disk(ref: str, vdi: Record, args: Record) -> None:
     if vdi["type"] not in ATTACHABLE_TYPES:
-        raise ApiError("VDI_INCOMPATIBLE_TYPE", ref, vdi["type"])
+        raise incompatible(ref, vdi["type"])
     if args["type"] != "CD" and args["mode"] == "RW" and vdi["read_only"]:
         raise ApiError("VDI_READONLY", ref)
 

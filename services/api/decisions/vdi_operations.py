@@ -10,6 +10,7 @@ from typing import Final
 from services.api.decisions.rows import Record, Rows, busy, existing, the_pool
 from services.api.decisions.sm_features import lacks, plugged_pbds
 from services.api.decisions.vbd_operations import is_attached
+from services.api.decisions.vdi_types import incompatible
 from shared.errors import ApiError
 
 FEATURES: Final[dict[str, str | None]] = {
@@ -165,7 +166,7 @@ def _feature(facts: VdiFacts, op: str) -> ApiError | None:
 
 
 def _cbt_metadata(facts: VdiFacts, _: str) -> ApiError | None:
-    return ApiError("VDI_INCOMPATIBLE_TYPE", facts.ref, facts.type) if facts.type == "cbt_metadata" else None
+    return incompatible(facts.ref, facts.type) if facts.type == "cbt_metadata" else None
 
 
 def _cbt_enabled(facts: VdiFacts, _: str) -> ApiError | None:
@@ -220,7 +221,7 @@ def _cbt_refused(facts: VdiFacts, _: str) -> ApiError | None:
     if facts.vdi["is_a_snapshot"]:
         return ApiError("OPERATION_NOT_ALLOWED", "changed blocks of a snapshot are not tracked")
     if facts.type not in ("user", "system"):
-        return ApiError("VDI_INCOMPATIBLE_TYPE", facts.ref, facts.type)
+        return incompatible(facts.ref, facts.type)
     return _reset_on_boot(facts, "")
 
 

@@ -6,13 +6,16 @@ import uuid as uuids
 from functools import partial
 from typing import Any
 
+from services.api.allowed import published
 from services.api.call import Call, new_ref
+from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
 from services.api.operation import Lock, operation
 from services.api.storage_hosts import host_for, is_live, rescan, stat_change
 from shared.contracts import storage as contract
-from shared.contracts.db import Change, Create, Delete, Update
+from shared.contracts.db import Change, Create, Delete
 from shared.errors import ApiError
+from shared.store import Store
 
 
 def _types(call: Call) -> list[str]:
@@ -36,9 +39,12 @@ def _row(name: str, description: str, type_: str, content_type: str, shared: boo
     }
 
 
-def _known_type(call: Call, type_: str) -> None:
-    if type_ not in _types(call):
-        raise ApiError("SR_UNKNOWN_DRIVER", type_)
+def require_driver(store: Store, type_: str) -> str:
+    """The type as drivers write it. Raises SR_UNKNOWN_DRIVER."""
+    name = type_.lower()
+    if all(row["type"] != name for row in store.rows("SM").values()):
+        raise ApiError("SR_UNKNOWN_DRIVER", name)
+    return name
 
 
 @operation("SR.create")
@@ -54,9 +60,13 @@ async def create(
     shared: bool,
     sm_config: dict[str, str],
 ) -> str:
-    """Prepares the medium from the given host, then plugs the SR there, or on every live host if it is shared."""
-    existing(call.store, "host", host)
-    _known_type(call, type)
+    """Prepares the medium from the given host and plugs the SR there; a shared one from the coordinator, then on every
+    live host.
+    """
+    if shared:
+        host = call.api.host_ref
+    require_live(call.store, host)
+    type = require_driver(call.store, type)
     uuid, sr = str(uuids.uuid4()), new_ref()
     request = contract.SrCreate(
         sr=uuid,
@@ -113,13 +123,14 @@ async def introduce(
     shared: bool,
     sm_config: dict[str, str],
 ) -> str:
-    """A record for an SR whose medium exists; PBDs make it usable."""
-    _known_type(call, type)
+    """A record for an SR whose medium exists; PBDs make it usable. Nobody looks whether there is a driver yet."""
+    uuid = uuid or str(uuids.uuid4())
     if call.store.by_uuid.get(uuid) is not None:
         raise ApiError("SR_UUID_EXISTS", uuid)
-    ref = new_ref()
-    fields = {"uuid": uuid, **_row(name_label, name_description, type, content_type, shared, sm_config)}
-    await call.transact([Create(cls="SR", ref=ref, fields=fields)])
+    row = _row(name_label, name_description, type.lower(), content_type, shared, sm_config)
+    unknown = {"physical_size": -1, "physical_utilisation": -1}
+    changes: list[Change] = [Create(cls="SR", ref=(ref := new_ref()), fields={"uuid": uuid, **row, **unknown})]
+    await call.transact([*changes, *published(call.store, "SR", ref, changes)])
     return ref
 
 
@@ -128,8 +139,9 @@ async def scan(call: Call, sr: str) -> None:
     await rescan(call.api, sr, call.api.uuid_of("host", host_for(call.store, sr)))
 
 
-@operation("SR.update", Lock("SR", "update"))
+@operation("SR.update")
 async def update(call: Call, sr: str) -> None:
+    """Needs no lock: it only reads."""
     await scan(call, sr)
 
 
@@ -150,6 +162,11 @@ async def forget(call: Call, sr: str) -> None:
 async def destroy(call: Call, sr: str) -> None:
     """The medium goes too. The SR must be unplugged everywhere and hold no disks."""
     row = existing(call.store, "SR", sr)
+    if row["other_config"].get("indestructible") == "true":
+        raise ApiError("SR_INDESTRUCTIBLE", sr)
+    for host, one in call.store.rows("host").items():
+        if one["local_cache_sr"] == sr:
+            raise ApiError("SR_IS_CACHE_SR", host)
     if row["VDIs"]:
         raise ApiError("SR_NOT_EMPTY")
     pbds = [existing(call.store, "PBD", ref) for ref in row["PBDs"]]
@@ -167,14 +184,3 @@ async def destroy(call: Call, sr: str) -> None:
 def get_live_hosts(call: Call, sr: str) -> list[str]:
     pbds = [existing(call.store, "PBD", ref) for ref in existing(call.store, "SR", sr)["PBDs"]]
     return [pbd["host"] for pbd in pbds if pbd["currently_attached"] and is_live(call.store, pbd["host"])]
-
-
-def _setter(message: str, field: str) -> None:
-    @operation(message)
-    async def set_field(call: Call, sr: str, value: Any) -> None:
-        existing(call.store, "SR", sr)
-        await call.transact([Update(cls="SR", ref=sr, fields={field: value})])
-
-
-_setter("SR.set_name_label", "name_label")
-_setter("SR.set_name_description", "name_description")

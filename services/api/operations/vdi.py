@@ -8,7 +8,8 @@ from typing import Any
 
 from services.api import clock
 from services.api.call import Call, new_ref
-from services.api.decisions.rows import existing, is_null
+from services.api.decisions.rows import existing
+from services.api.decisions.vdi_types import incompatible
 from services.api.implicit import constructor_fields
 from services.api.locking import wait_until_allowed
 from services.api.operation import Lock, operation
@@ -19,8 +20,6 @@ from shared.contracts import storage as contract
 from shared.contracts.db import Change, Create, Delete, Update
 from shared.errors import ApiError
 from shared.store import NULL
-
-CREATABLE = ("user", "system", "ephemeral", "suspend", "crashdump", "metadata", "rrd", "ha_statefile", "redo_log")
 
 
 @operation("VDI.create")
@@ -33,10 +32,10 @@ async def make_disk(call: Call, record: Mapping[str, Any]) -> str:
     fields = constructor_fields("VDI", record)
     sr, size = fields["SR"], fields["virtual_size"]
     await wait_until_allowed(call, "SR", sr, "vdi_create")
+    if fields["type"] == "cbt_metadata":  # made by the SR with what it describes
+        raise incompatible("", fields["type"])
     if size <= 0:
         raise ApiError("INVALID_VALUE", "virtual_size", size)
-    if fields["type"] not in CREATABLE:
-        raise ApiError("VDI_INCOMPATIBLE_TYPE", NULL, fields["type"])
     disk = _NewDisk(call, sr)
     request = contract.VdiCreate(
         sr=disk.sr_uuid,
@@ -154,8 +153,14 @@ async def snapshot(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
 @operation("VDI.copy", Lock("VDI", "copy"))
 async def copy(call: Call, vdi: str, sr: str, base_vdi: str, into_vdi: str) -> str:
     """A full copy inside the SR; copies to another SR and into an existing disk are not built yet."""
-    own = existing(call.store, "VDI", vdi)["SR"]
-    if not (is_null(sr) or sr == own) or not is_null(base_vdi) or not is_null(into_vdi):
+    source, target = existing(call.store, "VDI", vdi), call.store.row("VDI", into_vdi)
+    if target is None:
+        existing(call.store, "SR", sr)
+    elif target["read_only"]:
+        raise ApiError("VDI_READONLY", into_vdi)
+    elif target["virtual_size"] < source["virtual_size"]:
+        raise ApiError("VDI_TOO_SMALL", into_vdi, source["virtual_size"])
+    if target is not None or sr != source["SR"] or call.store.row("VDI", base_vdi) is not None:
         raise ApiError("NOT_IMPLEMENTED", "VDI.copy to another SR or into a VDI")
     return await copy_disk(call, vdi, contract.VDI_COPY)
 
@@ -176,15 +181,3 @@ async def resize(call: Call, vdi: str, size: int) -> None:
 async def forget(call: Call, vdi: str) -> None:
     """The row goes, the disk stays: a scan of the SR brings it back."""
     call.on_success.append(Delete(cls="VDI", ref=vdi))
-
-
-def _setter(name: str) -> None:
-    @operation(f"VDI.set_{name}")
-    async def set_field(call: Call, self: str, value: Any) -> None:
-        existing(call.store, "VDI", self)
-        change: Change = Update(cls="VDI", ref=self, fields={name: value})
-        await call.transact([change])
-
-
-for _field in ("name_label", "name_description", "sharable", "read_only", "managed", "allow_caching"):
-    _setter(_field)

@@ -115,7 +115,7 @@ def vbd_args(**args: Any) -> dict[str, Any]:
         ({"type": "Floppy", "empty": True, "VDI": NULL}, ["VBD_NOT_REMOVABLE_MEDIA", "in constructor"]),
         ({"type": "CD"}, ["VBD_CDS_MUST_BE_READONLY"]),
         ({"VDI": "fixed"}, ["VDI_READONLY", "fixed"]),
-        ({"VDI": "changes"}, ["VDI_INCOMPATIBLE_TYPE", "changes", "cbt_metadata"]),
+        ({"VDI": "changes"}, ["VDI_INCOMPATIBLE_TYPE", "changes", "CBT metadata"]),
         ({"userdevice": "frob"}, ["INVALID_DEVICE", "frob"]),
         ({"userdevice": ""}, ["INVALID_DEVICE", ""]),
     ],

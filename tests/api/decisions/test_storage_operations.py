@@ -86,7 +86,7 @@ def test_a_disk_that_is_being_opened_waits() -> None:
 @pytest.mark.parametrize(
     ("vdi", "op", "expected"),
     [
-        ({"type": "cbt_metadata"}, "clone", ["VDI_INCOMPATIBLE_TYPE", "vdi", "cbt_metadata"]),
+        ({"type": "cbt_metadata"}, "clone", ["VDI_INCOMPATIBLE_TYPE", "vdi", "CBT metadata"]),
         ({"cbt_enabled": True}, "mirror", ["VDI_CBT_ENABLED", "vdi"]),
         ({"sharable": True}, "snapshot", ["VDI_IS_SHARABLE", "vdi"]),
         ({"on_boot": "reset"}, "copy", ["VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION"]),
@@ -94,7 +94,7 @@ def test_a_disk_that_is_being_opened_waits() -> None:
         ({"type": "rrd"}, "forget", ["VDI_HAS_RRDS", "vdi"]),
         ({"is_a_snapshot": True}, "data_destroy", ["VDI_NO_CBT_METADATA", "vdi"]),
         ({}, "revert_to", ["REVERT_ONLY_ALLOWED_ON_SNAPSHOT"]),
-        ({"type": "suspend"}, "enable_cbt", ["VDI_INCOMPATIBLE_TYPE", "vdi", "suspend"]),
+        ({"type": "suspend"}, "enable_cbt", ["VDI_INCOMPATIBLE_TYPE", "vdi", "Suspend"]),
         ({"managed": False}, "clone", ["VDI_NOT_MANAGED", "vdi"]),
         (
             {"current_operations": {"t": "clone"}},

@@ -1,0 +1,18 @@
+"""Storage plug-ins change records of their own SR, with a session that names it; nobody else may (storage 2)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.api.decisions.rows import Rows
+from shared.errors import ApiError
+
+OWN_SR: Final = "_sm_session"
+"""Key in the session's `other_config`: reference of the SR."""
+
+
+def require_own(rows: Rows, session: str, sr: str) -> None:
+    """Raises PERMISSION_DENIED."""
+    row = rows.row("session", session)
+    if row is None or row["other_config"].get(OWN_SR) != sr:
+        raise ApiError("PERMISSION_DENIED", "only the storage plug-in of the SR may do this")

@@ -1,0 +1,140 @@
+"""SR messages that change its row, ask what it is fit for, or look for SRs that have no row yet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.api.call import Call
+from services.api.decisions import features, sm_sessions, sr_everywhere
+from services.api.decisions.liveness import require_live
+from services.api.decisions.rows import existing
+from services.api.operation import operation
+from services.api.operations.sr import require_driver
+from services.api.storage_hosts import host_for
+from services.api.subcalls import perform
+from shared.contracts.db import Update
+from shared.errors import ApiError
+
+
+def _assert(refusal: ApiError | None) -> None:
+    if refusal is not None:
+        raise refusal
+
+
+def _label(field: str) -> None:
+    """The SR must be attached somewhere: a driver may keep its names in the medium."""
+
+    @operation(f"SR.set_{field}")
+    async def set_label(call: Call, sr: str, value: str) -> None:
+        host_for(call.store, sr)
+        await call.transact([Update(cls="SR", ref=sr, fields={field: value})])
+
+
+for _field in ("name_label", "name_description"):
+    _label(_field)
+
+
+def _figure(field: str) -> None:
+    """What only its plug-in knows. Others are refused before anybody looks whether there is such an SR."""
+
+    @operation(f"SR.set_{field}")
+    async def set_figure(call: Call, self: str, value: int) -> None:
+        sm_sessions.require_own(call.store, call.session, self)
+        existing(call.store, "SR", self)
+        await call.transact([Update(cls="SR", ref=self, fields={field: value})])
+
+
+for _field in ("physical_size", "virtual_allocation", "physical_utilisation"):
+    _figure(_field)
+
+
+@operation("SR.set_shared")
+async def set_shared(call: Call, sr: str, value: bool) -> None:
+    """What several hosts know stays shared."""
+    pbds = existing(call.store, "SR", sr)["PBDs"]
+    if not value and len(pbds) > 1:
+        raise ApiError("SR_HAS_MULTIPLE_PBDS", *pbds)
+    await call.transact([Update(cls="SR", ref=sr, fields={"shared": value})])
+
+
+# ---- what it is fit for
+
+
+@operation("SR.assert_can_host_ha_statefile")
+def assert_can_host_ha_statefile(call: Call, sr: str) -> None:
+    _assert(sr_everywhere.check_statefile(call.store, sr))
+
+
+@operation("SR.assert_supports_database_replication")
+def assert_supports_database_replication(call: Call, sr: str) -> None:
+    _assert(sr_everywhere.check_replication(call.store, sr))
+
+
+@operation("SR.enable_database_replication", built=False)
+def enable_database_replication(call: Call, sr: str) -> None:
+    """No driver of ours keeps databases."""
+    features.require(call.store, "dr", "DR")
+    _assert(sr_everywhere.check_replication(call.store, sr))
+    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+
+
+@operation("SR.disable_database_replication")
+async def disable_database_replication(call: Call, sr: str) -> None:
+    """Disks with this pool's database go; nothing writes to them."""
+    pool = next(iter(call.store.rows("pool")))
+    for vdi in list(existing(call.store, "SR", sr)["VDIs"]):
+        row = existing(call.store, "VDI", vdi)
+        if row["type"] == "metadata" and row["metadata_of_pool"] == pool:
+            for vbd in list(row["VBDs"]):
+                await perform(call, "VBD.destroy", vbd)
+            await perform(call, "VDI.destroy", vdi)
+
+
+# ---- SRs without a row
+
+
+@operation("SR.make", built=False)
+def make(call: Call, host: str, *arguments: Any) -> str:
+    """Replaced by SR.create before anybody used it."""
+    require_live(call.store, host)
+    raise ApiError("MESSAGE_DEPRECATED")
+
+
+def _probe(message: str) -> None:
+    @operation(message, built=False)
+    def probe(call: Call, host: str, device_config: dict[str, str], type: str, sm_config: dict[str, str]) -> Any:
+        """No driver of ours looks at media that it has not attached."""
+        require_live(call.store, host)
+        require_driver(call.store, type)
+        raise ApiError("NOT_IMPLEMENTED", message)
+
+
+for _name in ("SR.probe", "SR.probe_ext"):
+    _probe(_name)
+
+
+# ---- figures: hosts measure themselves and VMs, not SRs
+
+
+@operation("SR.get_data_sources")
+def get_data_sources(call: Call, sr: str) -> list[dict[str, Any]]:
+    host_for(call.store, sr)
+    return []
+
+
+@operation("SR.query_data_source", built=False)
+def query_data_source(call: Call, sr: str, data_source: str) -> float:
+    host_for(call.store, sr)
+    raise ApiError("INVALID_VALUE", "data_source", data_source)
+
+
+@operation("SR.record_data_source", built=False)
+def record_data_source(call: Call, sr: str, data_source: str) -> None:
+    host_for(call.store, sr)
+    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+
+
+@operation("SR.forget_data_source_archives")
+def forget_data_source_archives(call: Call, sr: str, data_source: str) -> None:
+    """There are none."""
+    host_for(call.store, sr)
