@@ -38,7 +38,7 @@ class _Template:
     start: str
     id_to_ref: str
     after: str
-    end: bytes
+    end: str
 
 
 _TEMPLATES: dict[tuple[str, str, Kind], _Template] = {}
@@ -65,7 +65,7 @@ def _made_template(codec: Codec, cls: str, kind: Kind) -> _Template:
     start, _, rest = codec.record(members).decode().partition("@id@")
     id_to_ref, _, rest = rest.partition("@ref@")
     after, _, end = rest.partition("@snapshot@")
-    return _Template(start, id_to_ref, after, end.encode())
+    return _Template(start, id_to_ref, after, end)
 
 
 class _Pieces:
@@ -76,9 +76,10 @@ class _Pieces:
         self._sections = iter(sections)
         self._section: Section | None = None
         self._done = 0
-        self._open, self._between, self._close = codec.array([b"@item@", b"@item@"]).split(b"@item@")
-        self.array: list[bytes] = [b""]
-        """The pieces, once everything is there."""
+        start, self._between, self._close = codec.array([b"@item@", b"@item@"]).decode().split("@item@")
+        self._end_of_last = ""
+        self.array = [start.encode()]
+        """The pieces, once everything is there: before each snapshot all that comes between it and the one before."""
 
     def go_on(self, seconds: float) -> bool:
         """Encodes for that long. Returns whether everything is there."""
@@ -96,25 +97,31 @@ class _Pieces:
 
     def _close_array(self) -> None:
         if len(self.array) > 1:
-            self.array[1] = self.array[1].removeprefix(self._between)
-        self.array[0] = self._open
-        self.array.append(self._close)
+            self.array[1] = self.array[1].removeprefix(self._between.encode())
+        self.array.append(f"{self._end_of_last}{self._close}".encode())
 
     def _encode(self, section: Section, part: slice) -> None:
         codec, cls = self._codec, section.cls
         template = _template(codec, cls, section.kind)
-        start, middle, after = self._between.decode() + template.start, template.id_to_ref, template.after
+        middle, after, end = template.id_to_ref, template.after, template.end
+        start = self._between + template.start
         refs = _texts(codec, section.refs[part])
-        if section.kind == "del":
-            gone = section.deleted[part]
-            self.array += [f"{start}{at}{middle}{ref}{after}".encode() for at, ref in zip(gone, refs, strict=True)]
-            return
         rows = section.rows[part]
-        times = [row.created for row in rows] if section.kind == "add" else [row.modified for row in rows]
-        pieces = [template.end] * (3 * len(rows))
-        pieces[0::3] = [f"{start}{at}{middle}{ref}{after}".encode() for at, ref in zip(times, refs, strict=True)]
+        if section.kind == "del":
+            times = section.deleted[part]
+        else:
+            times = [row.created for row in rows] if section.kind == "add" else [row.modified for row in rows]
+        before = [f"{end}{start}{at}{middle}{ref}{after}".encode() for at, ref in zip(times, refs, strict=True)]
+        if self._end_of_last != end:
+            before[0] = self._end_of_last.encode() + before[0].removeprefix(end.encode())
+        self._end_of_last = end
+        if section.kind == "del":
+            self.array += before
+            return
         name = codec.name
-        pieces[1::3] = [row.fragments.get(name) or row_fragment(codec, cls, row) for row in rows]
+        pieces = before * 2
+        pieces[0::2] = before
+        pieces[1::2] = [row.fragments.get(name) or row_fragment(codec, cls, row) for row in rows]
         self.array += pieces
 
 
