@@ -244,7 +244,7 @@ async def test_the_handler_table_is_documented(edge: Running) -> None:
     reply = await (await edge.client()).ask(GET.format("/openapi.json", ""))
     paths = json.loads(reply.body)["paths"]
     assert paths["/export"]["get"]["operationId"] == "get_export"
-    assert "501" in paths["/export"]["get"]["responses"]
+    assert "501" in paths["/import"]["put"]["responses"]
     assert paths["/jsonrpc"]["post"]["operationId"] == "post_jsonrpc"
 
 
