@@ -1,0 +1,252 @@
+"""Reads a dump, of this program or of the original, as its bytes arrive.
+
+Strict about damage: what cannot be understood ends it, with line, table and row. Lenient about age: columns that are
+missing have their defaults, tables and columns that nobody knows here are left out and counted.
+
+Nothing outside the document is ever looked at, and no entity is expanded: a document that declares any is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from xml.parsers import expat
+
+from shared import garbage
+from shared.contracts.db import SnapshotRow
+from shared.database_dump import text
+from shared.database_dump.schema import TABLES, Table
+from shared.datamodel import values
+from shared.datamodel.schema import MISSING
+from shared.datamodel.types import DATETIME, EPOCH, Type
+from shared.errors import ApiError
+
+LARGEST_ELEMENT: Final = 16 * 1024 * 1024
+"""Bytes of the largest row."""
+LARGEST_GENERATION: Final = 2**62
+REMEMBERED: Final = 20_000
+PIECE: Final = 64 * 1024
+
+_MANIFEST: Final = ("schema_major_vsn", "schema_minor_vsn", "generation_count")
+
+
+class DumpError(Exception):
+    """Not a database that can be read; the text says where and why."""
+
+
+@dataclass(slots=True)
+class Dump:
+    """`rows`: of persistent tables, with every stored field; times are the document's. `schema`: major, minor.
+
+    `unknown`: tables, and columns as `table.column`, that were left out: in how many rows.
+    """
+
+    schema: tuple[int, int] = (0, 0)
+    generation: int = 0
+    rows: list[SnapshotRow] = field(default_factory=list)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+
+_Known = dict[str, Any]
+"""Of one type: texts met lately, as they stand in the document, to values."""
+
+
+class _Reading:
+    """How rows of one table are read. `blank`: a row of defaults. `required`: columns without one.
+
+    `columns`: to field, values known already, and type.
+    """
+
+    def __init__(self, table: Table, known: dict[Type, _Known]) -> None:
+        self.table = table
+        self.blank: dict[str, Any] = {}
+        self.required: list[str] = []
+        self.columns: dict[str, tuple[str, _Known, Type]] = {}
+        for column in table.columns.values():
+            field = column.field
+            if field is None or column.derived:
+                continue
+            self.blank[field.name] = field.type.empty() if column.volatile else field.initial()
+            if column.read:
+                self.columns[column.name] = (field.name, known.setdefault(field.type, {}), field.type)
+                if field.default is MISSING:
+                    self.required.append(column.name)
+
+
+class Reader:
+    """`feed` the document in pieces, then `close` it: that gives the rows. Both raise `DumpError`."""
+
+    def __init__(self) -> None:
+        self._dump = Dump()
+        self._manifest: dict[str, str] = {}
+        self._open: list[str] = []
+        self._table = ""
+        self._reading: _Reading | None = None
+        self._refs: set[str] = set()
+        self._uuids: dict[str, str] = {}
+        known: dict[Type, _Known] = {}
+        self._readings = {name: _Reading(table, known) for name, table in TABLES.items() if table.persistent}
+        self._fed = 0
+        self._parser = parser = expat.ParserCreate()
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.StartDoctypeDeclHandler = self._declared
+
+    def feed(self, data: bytes) -> None:
+        self._fed += len(data)
+        with self._located():
+            self._parser.Parse(data, False)
+        if self._fed - self._parser.CurrentByteIndex > LARGEST_ELEMENT:
+            raise DumpError(f"{self._where()}: an element of more than {LARGEST_ELEMENT} bytes")
+
+    def close(self) -> Dump:
+        with self._located():
+            self._parser.Parse(b"", True)
+        dump = self._dump
+        major, minor, dump.generation = (self._number(key) for key in _MANIFEST)
+        dump.schema = (major, minor)
+        return dump
+
+    def _number(self, key: str) -> int:
+        found = self._manifest.get(key)
+        if found is None:
+            raise DumpError(f"the manifest has no {key}")
+        number = _decimal(found)
+        if number is None or number > LARGEST_GENERATION:
+            raise DumpError(f"the manifest's {key} is no number that can be: {found[:40]!r}")
+        return number
+
+    # ---- where
+
+    @contextmanager
+    def _located(self) -> Iterator[None]:
+        try:
+            yield
+        except expat.ExpatError as error:
+            what = expat.errors.messages.get(error.code, "") if isinstance(expat.errors.messages, dict) else ""
+            raise DumpError(f"line {error.lineno}, column {error.offset}: {what or error}{self._inside()}") from None
+
+    def _where(self) -> str:
+        return f"line {self._parser.CurrentLineNumber}, column {self._parser.CurrentColumnNumber}"
+
+    def _inside(self) -> str:
+        return f" (in table {self._table})" if self._table else ""
+
+    def _wrong(self, why: str) -> DumpError:
+        return DumpError(f"{self._where()}{self._inside()}: {why}")
+
+    # ---- elements
+
+    def _declared(self, *_: Any) -> None:
+        raise self._wrong("a document type declaration: a database has none")
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        place = self._open[-1] if self._open else ""
+        if (place, name) not in _PLACES:
+            raise self._wrong(f"an element {name!r} in {place or 'the document'!r}")
+        self._open.append(name)
+        match name:
+            case "row":
+                self._row(attributes)
+            case "table":
+                if list(attributes) != ["name"]:
+                    raise self._wrong("a table has one attribute, its name")
+                self._table = attributes["name"]
+                self._reading = self._readings.get(self._table)
+                if self._table not in TABLES:
+                    self._dump.unknown.setdefault(self._table, 0)
+            case "pair":
+                if list(attributes) != ["key", "value"]:
+                    raise self._wrong("a pair has a key and a value, in this order")
+                self._manifest[attributes["key"]] = attributes["value"]
+
+    def _end(self, name: str) -> None:
+        self._open.pop()
+        if name == "table":
+            self._table, self._reading = "", None
+
+    # ---- rows
+
+    def _row(self, given: dict[str, str]) -> None:
+        ref = given.pop("ref", None)
+        if ref is None:
+            raise self._wrong("a row without ref")
+        created, modified = self._time(ref, given, "__ctime"), self._time(ref, given, "__mtime")
+        reading = self._reading
+        if reading is None:
+            if self._table not in TABLES:
+                self._dump.unknown[self._table] += 1
+            return
+        fields = self._fields(reading, ref, given)
+        self._unique(ref, fields.get("uuid", ""))
+        row = SnapshotRow(cls=self._table, ref=ref, created=created, modified=modified, fields=fields)
+        self._dump.rows.append(row)
+
+    def _time(self, ref: str, given: dict[str, str], name: str) -> int:
+        found = _decimal(given.pop(name, "0"))
+        if found is None or found > LARGEST_GENERATION:
+            raise self._wrong(f"row {ref}: {name} is no generation")
+        return found
+
+    def _fields(self, reading: _Reading, ref: str, given: dict[str, str]) -> dict[str, Any]:
+        """Rows share equal values; nobody changes them in place."""
+        fields, columns = reading.blank.copy(), reading.columns
+        for column, shown in given.items():
+            if column in columns:
+                name, known, type_ = columns[column]
+                value = known.get(shown)
+                fields[name] = self._value(known, type_, ref, column, shown) if value is None else value
+            elif column not in reading.table.columns:
+                name = f"{self._table}.{column}"
+                self._dump.unknown[name] = self._dump.unknown.get(name, 0) + 1
+        for column in reading.required:
+            if column not in given:
+                raise self._wrong(f"row {ref}: no {column}, which has no default")
+        return fields
+
+    def _value(self, known: _Known, type_: Type, ref: str, column: str, shown: str) -> Any:
+        plain = text.unguarded(shown)
+        try:
+            value = EPOCH if type_ is DATETIME and not plain else values.from_text(type_, plain)
+        except ApiError as error:
+            raise self._wrong(f"row {ref}, {column}: {error.params[0] if error.params else error}") from None
+        if len(known) >= REMEMBERED:
+            known.clear()
+        known[shown] = value
+        return value
+
+    def _unique(self, ref: str, uuid: str) -> None:
+        """Over all tables."""
+        if ref in self._refs:
+            raise self._wrong(f"row {ref}: the reference is another row's too")
+        self._refs.add(ref)
+        if uuid:
+            other = self._uuids.setdefault(uuid, ref)
+            if other != ref:
+                raise self._wrong(f"row {ref}: its uuid {uuid} is that of {other} too")
+
+
+_PLACES: Final = {
+    ("", "database"),
+    ("database", "manifest"),
+    ("manifest", "pair"),
+    ("database", "table"),
+    ("table", "row"),
+}
+"""Which element may be in which."""
+
+
+def _decimal(shown: str) -> int | None:
+    return int(shown) if shown.isascii() and shown.isdigit() and len(shown) < 20 else None
+
+
+def read(path: Path) -> Dump:
+    """A whole file. It blocks. Raises `DumpError`, `OSError`."""
+    reader = Reader()
+    with garbage.paused(), path.open("rb") as file:
+        while data := file.read(PIECE):
+            reader.feed(data)
+    return reader.close()
