@@ -152,6 +152,13 @@ def test_external_entities_are_not_read(tmp_path: Any) -> None:
         wire.parse(body)
 
 
+def test_an_external_document_type_is_not_read(tmp_path: Any) -> None:
+    (tmp_path / "no.dtd").write_text("not a DTD: reading it would be an error")
+    for name in ("no.dtd", "absent"):
+        body = f"<!DOCTYPE m SYSTEM 'file://{tmp_path}/{name}'>".encode() + call("<value>x</value>")[21:]
+        assert wire.parse(body).params == ["x"]
+
+
 def test_of_duplicate_members_the_first_counts() -> None:
     member = "<member><name>a</name><value>{}</value></member>"
     assert typed(f"<value><struct>{member.format(1)}{member.format(2)}</struct></value>", STRING_MAP) == {"a": "1"}
