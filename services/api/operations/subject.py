@@ -42,10 +42,9 @@ async def destroy(call: Call, self: str) -> None:
 @operation("subject.add_to_roles")
 async def add_to_roles(call: Call, self: str, role: str) -> None:
     """Counts from the next login on. Raises ROLE_NOT_FOUND, ROLE_ALREADY_EXISTS."""
-    row = existing(call.store, "subject", self)
     if not _is_role(role):
         raise ApiError("ROLE_NOT_FOUND")
-    if role in row["roles"]:
+    if role in existing(call.store, "subject", self)["roles"]:
         raise ApiError("ROLE_ALREADY_EXISTS")
     await call.transact([SetAdd(cls="subject", ref=self, field="roles", value=role)])
     _tell(call, hooks.AFTER_ROLES_UPDATE)
