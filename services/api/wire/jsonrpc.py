@@ -19,7 +19,8 @@ from shared.datamodel.types import FLOAT, MapType, OptionType, RecordType, SetTy
 CONTENT_TYPE = "application/json"
 
 _MEMBER = re.compile(rb'"\s*:')
-_STRING_OR_COMMENT = re.compile(r'("(?:[^"\\]|\\.)*")|/\*.*?\*/', re.DOTALL)
+_STRING_OR_COMMENT = re.compile(r'"(?:[^"\\]|\\(?:.|\Z))*+(?:"|\Z)|/\*.*?(?:(\*/)|\Z)', re.DOTALL)
+"""Those without an end go to the end of the text: each character is looked at once. Group 1: the end of a comment."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LARGEST = 2**64
 DEEPEST = 200
@@ -123,7 +124,7 @@ def _call_of_odd_text(body: bytes) -> JsonCall:
     """The exact and slow way: comments, duplicate members, bytes that are not UTF-8."""
     text = body.decode("utf-8", "surrogateescape")
     if "/*" in text:
-        text = _STRING_OR_COMMENT.sub(lambda found: found[1] or " ", text)
+        text = _STRING_OR_COMMENT.sub(lambda found: " " if found[1] else found[0], text)
     try:
         request = json.loads(text, object_pairs_hook=_first_wins, parse_int=_number, parse_constant=_refuse)
         _members(request)
