@@ -12,6 +12,7 @@ MODULES: Final = (
     "audit_log",
     "blob",
     "config_sync",
+    "database",
     "export",
     "import_",
     "messages",
