@@ -101,31 +101,45 @@ class _Pieces:
         self.array.append(f"{self._end_of_last}{self._close}".encode())
 
     def _encode(self, section: Section, part: slice) -> None:
-        codec, cls = self._codec, section.cls
-        template = _template(codec, cls, section.kind)
-        middle, after, end = template.id_to_ref, template.after, template.end
-        start = self._between + template.start
-        refs = _texts(codec, section.refs[part])
-        rows = section.rows[part]
+        codec, refs, rows = self._codec, section.refs[part], section.rows[part]
+        template = _template(codec, section.cls, section.kind)
         if section.kind == "del":
-            times = section.deleted[part]
+            before = self._before(template, section.deleted[part], refs)
+        elif section.kind == "mod":
+            before = self._before(template, [row.modified for row in rows], refs)
         else:
-            times = [row.created for row in rows] if section.kind == "add" else [row.modified for row in rows]
-        before = [f"{end}{start}{at}{middle}{ref}{after}".encode() for at, ref in zip(times, refs, strict=True)]
-        if self._end_of_last != end:
-            before[0] = self._end_of_last.encode() + before[0].removeprefix(end.encode())
-        self._end_of_last = end
+            before = self._before_new(template, refs, rows)
+        if self._end_of_last != template.end:
+            before[0] = self._end_of_last.encode() + before[0].removeprefix(template.end.encode())
+            self._end_of_last = template.end
         if section.kind == "del":
             self.array += before
             return
-        name = codec.name
         pieces = before * 2
         pieces[0::2] = before
+        name, cls = codec.name, section.cls
         pieces[1::2] = [row.fragments.get(name) or row_fragment(codec, cls, row) for row in rows]
         self.array += pieces
 
+    def _before(self, template: _Template, times: Sequence[int], refs: Sequence[str]) -> list[bytes]:
+        """What stands before each snapshot, from the end of the event before it."""
+        start, middle, after = f"{template.end}{self._between}{template.start}", template.id_to_ref, template.after
+        texts = _texts(self._codec, refs)
+        return [f"{start}{at}{middle}{ref}{after}".encode() for at, ref in zip(times, texts, strict=True)]
 
-def _texts(codec: Codec, refs: list[str]) -> list[str]:
+    def _before_new(self, template: _Template, refs: Sequence[str], rows: Sequence[Row]) -> list[bytes]:
+        """The same for `add`; kept with the row, as all clients begin with everything there is."""
+        name = f"add {self._codec.name}"
+        before: list[bytes | None] = [row.fragments.get(name) for row in rows]
+        if None in before:
+            made = self._before(template, [row.created for row in rows], refs)
+            for row, text in zip(rows, made, strict=True):
+                row.fragments[name] = text
+            return made
+        return before  # type: ignore[return-value]
+
+
+def _texts(codec: Codec, refs: Sequence[str]) -> Sequence[str]:
     """References as they stand within a text of that codec, which usually leaves all of them as they are."""
     text = codec.encoder(STRING)
     start, _, end = text("@").decode().partition("@")
