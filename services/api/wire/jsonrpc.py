@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import chain
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import orjson
 
@@ -19,9 +19,15 @@ from shared.datamodel.types import FLOAT, MapType, OptionType, RecordType, SetTy
 CONTENT_TYPE = "application/json"
 
 _MEMBER = re.compile(rb'"\s*:')
-_STRING_OR_COMMENT = re.compile(r'"(?:[^"\\]|\\(?:.|\Z))*+(?:"|\Z)|/\*.*?(?:(\*/)|\Z)', re.DOTALL)
-"""Those without an end go to the end of the text: each character is looked at once. Group 1: the end of a comment."""
+_ODD = re.compile(
+    r'"(?:[^"\\]|\\(?:.|\Z))*+(?:"|\Z)|/\*.*?(?:(\*/)|\Z)|(//)[^\n]*+|(?<!\w)([A-Za-z_][A-Za-z0-9_]*+)(?=\s*+:)',
+    re.DOTALL,
+)
+"""Strings, comments, names of members. What has no end goes to the end of the text: each character is looked
+at once."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_HIGH_SURROGATE = re.compile("[\ud800-\udbff]")
+"""Without its other half it is no JSON, while a low one alone is only a character that UTF-8 does not have."""
 _LARGEST = 2**64
 DEEPEST = 200
 """Objects and arrays inside each other; no parameter of the API needs more than a few."""
@@ -121,12 +127,14 @@ def _call(request: Any) -> JsonCall:
 
 
 def _call_of_odd_text(body: bytes) -> JsonCall:
-    """The exact and slow way: comments, duplicate members, bytes that are not UTF-8."""
-    text = body.decode("utf-8", "surrogateescape")
-    if "/*" in text:
-        text = _STRING_OR_COMMENT.sub(lambda found: " " if found[1] else found[0], text)
+    """The exact and slow way: what the original's parser lets pass though JSON does not.
+
+    Comments, names without quotes, control characters in strings, `NaN` and `Infinity`, duplicate members, bytes that
+    are not UTF-8.
+    """
+    text = _ODD.sub(_strict, body.decode("utf-8", "surrogateescape"))
     try:
-        request = json.loads(text, object_pairs_hook=_first_wins, parse_int=_number, parse_constant=_refuse)
+        request = json.loads(text, object_pairs_hook=_first_wins, parse_int=_number, strict=False)
         _members(request)
         call = _call(request)
         orjson.dumps([call.method, call.id])
@@ -135,9 +143,16 @@ def _call_of_odd_text(body: bytes) -> JsonCall:
         raise Malformed(f"the body is not JSON: {error}") from None
     if bad is None:
         return call
-    if any(0xDC80 <= ord(c) <= 0xDCFF for c in bad):
+    if not _HIGH_SURROGATE.search(bad):
         raise InvalidText(call, _SURROGATE.sub("\ufffd", bad))
     raise Malformed("a surrogate without its other half")
+
+
+def _strict(found: re.Match[str]) -> str:
+    comment, line_comment, name = found.groups()
+    if comment or line_comment:
+        return " "
+    return f'"{name}"' if name else found[0]
 
 
 def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -150,10 +165,6 @@ def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _number(text: str) -> int | float:
     number = int(text) if len(text) <= 20 else _LARGEST
     return number if -_LARGEST < number < _LARGEST else float(text)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not JSON")
 
 
 def _texts(value: Any) -> Iterable[str]:

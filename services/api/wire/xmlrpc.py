@@ -37,7 +37,7 @@ _ENCODINGS = {"utf-8", "us-ascii", "iso-8859-1", "iso-8859-15", "utf-16", "utf-1
 _BLANK = " \t\n"
 
 # Entities are refused before parsing, so nothing can expand; no network, no files; libxml2's limits on size and depth.
-# `collect_ids=False` must not be among them: libxml2 takes it for a wish to read the external DTD, whatever file that is.
+# `collect_ids=False` must not be among them: libxml2 then reads the external DTD, whatever file that is.
 _parser = etree.XMLParser(
     encoding="utf-8",
     resolve_entities=False,

@@ -54,7 +54,10 @@ def call(**members: Any) -> bytes:
         call(jsonrpc=2.0),
         call(jsonrpc=None),
         call() + b" x",
-        b'{"method":"m","params":[NaN],"id":1}',
+        b'{"method":"m","params":[nan],"id":1}',
+        b'{"method":"m","params":["\\x41"],"id":1}',
+        b'{"method":"m","params":[01],"id":1}',
+        call() + b"/* open",
         b'{"method":"m","params":["\\ud83d"],"id":1}',
         b'{"method":"\xff","params":[],"id":1}',
         b'{"method":"m","params":' + b"[" * 5000 + b"]" * 5000 + b',"id":1}',
@@ -83,6 +86,10 @@ def test_what_is_not_a_call_is_malformed(body: bytes) -> None:
         (call(params=["a\x00b", "\U0001f600"]), ["a\x00b", "\U0001f600"]),
         (b'{"method":"m","params":["first"],"params":["second"],"id":1}', ["first"]),
         (b'{"method":"m","params":[{"a":1,"a":2}],"id":1}', [{"a": 1}]),
+        (b"// c\n" + call(params=["// not a comment"]) + b"// c", ["// not a comment"]),
+        (b'{method:"m",params :[{b_1:"a:b","c d":2}],id:1}', [{"b_1": "a:b", "c d": 2}]),
+        (b'{"method":"m","params":["a\tb\nc"],"id":1}', ["a\tb\nc"]),
+        (b'{"method":"m","params":[Infinity,-Infinity],"id":1}', [math.inf, -math.inf]),
         (call(params=[2**63 - 1, -(2**63)]), [2**63 - 1, -(2**63)]),
     ],
 )
@@ -94,6 +101,8 @@ def test_text_that_is_not_utf8_is_reported_before_anything_else() -> None:
     with pytest.raises(wire.InvalidText) as found:
         wire.parse(b'{"method":"m","params":["ok","a\xffb"],"id":7}')
     assert found.value.description == ["INVALID_VALUE", "Invalid UTF-8 string in parameter", "a\ufffdb"]
+    with pytest.raises(wire.InvalidText):
+        wire.parse(b'{"method":"m","params":["\\udc00"],"id":7}')
     reply = json.loads(found.value.call.early_failure(found.value.description))
     assert reply == {"jsonrpc": "2.0", "error": found.value.description, "id": 0}
 
