@@ -69,6 +69,7 @@ class FakeHost:
         self.disks = disks
         self.vms: dict[str, vm.VmState] = {}
         self.attached: set[str] = set()
+        self.interfaces: list[network.Interface] = []
         self.served: list[str] = []
         """Methods in the order in which they were called."""
         self._broker = broker
@@ -111,6 +112,7 @@ class FakeHost:
             (storage.VDI_CLONE, self._vdi_clone),
             (storage.VDI_COPY, self._vdi_clone),
             (storage.VDI_RESIZE, self._vdi_resize),
+            (network.SCAN, self._scan_interfaces),
             (network.BRIDGE_UP, self._nothing),
             (network.BRIDGE_DOWN, self._nothing),
             (network.VIFS_PLUG, self._vifs_plug),
@@ -402,6 +404,9 @@ class FakeHost:
         return info
 
     # ---- network
+
+    async def _scan_interfaces(self, _: Empty) -> network.Interfaces:
+        return network.Interfaces(interfaces=self.interfaces)
 
     async def _vifs_plug(self, request: network.VifsPlug) -> network.VifBackends:
         backends = [network.VifBackend(vm=vif.vm, device=vif.device, kind="none") for vif in request.vifs]

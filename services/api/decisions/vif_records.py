@@ -6,6 +6,7 @@ import hashlib
 import re
 from typing import Final
 
+from services.api.decisions.mac import is_mac
 from services.api.decisions.rows import Record, Rows, existing
 from services.api.decisions.vbd_records import refuse_while_migrating
 from shared.contracts.db import Create
@@ -15,7 +16,6 @@ HIGHEST: Final = 15
 """Of the numbers that `VM.get_allowed_VIF_devices` offers."""
 
 _NUMBER: Final = re.compile(r"\d{1,9}", re.ASCII)
-_MAC: Final = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
 
 GIVEN: Final = (
     "MTU",
@@ -49,7 +49,7 @@ def assign_mac(vm: Record, device: str, mac: str) -> tuple[str, bool]:
     seed = vm["other_config"].get("mac_seed", "")
     if mac == "" and seed:
         return mac_from_seed(seed, int(device)), True
-    if not _MAC.fullmatch(mac):
+    if not is_mac(mac):
         raise ApiError("MAC_INVALID", mac)
     return mac, False
 

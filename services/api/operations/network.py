@@ -50,6 +50,33 @@ async def create(call: Call, args: Mapping[str, Any]) -> str:
     return ref
 
 
+@operation("network.pool_introduce")
+async def pool_introduce(
+    call: Call,
+    name_label: str,
+    name_description: str,
+    mtu: int,
+    other_config: dict[str, str],
+    bridge: str,
+    managed: bool,
+    purpose: list[str],
+) -> str:
+    """The record of a joining host's network, as it is there."""
+    ref = new_ref()
+    fields = {
+        "uuid": str(uuids.uuid4()),
+        "name_label": name_label,
+        "name_description": name_description,
+        "MTU": mtu,
+        "other_config": other_config,
+        "bridge": bridge,
+        "managed": managed,
+        "purpose": purpose,
+    }
+    await call.transact([Create(cls="network", ref=ref, fields=fields)])
+    return ref
+
+
 @operation("network.destroy")
 async def destroy(call: Call, self: str) -> None:
     refusal = network_operations.check_destroy(call.store, self)
