@@ -18,7 +18,9 @@ import msgspec
 from services.api import locking, roles, tasks
 from services.api.audit.calls import Noted
 from services.api.call import Call
+from services.api.decisions.liveness import require_live
 from services.api.host_errors import with_refs
+from services.api.on_hosts import named_host
 from services.api.operation import Operation
 from shared import trace
 from shared.bus.context import CallContext, current
@@ -122,6 +124,8 @@ class Executor:
             await call.turn
         if call.asynchronous:
             roles.check(call.api, call.session, call.message, arguments)
+        if operation.forwarded:
+            require_live(call.store, named_host(call, arguments))
         if operation.lock is not None:
             await locking.acquire(call, operation.lock, arguments)
         outcome = operation.body(call, *arguments)

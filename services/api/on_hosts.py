@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from services.api.call import Call
 from services.api.decisions.liveness import is_live, require_live
 from shared.bus.contract import Method, Reply, Request
+from shared.datamodel.types import RefType
 
 
 async def on_host(call: Call, host: str, method: Method[Request, Reply], request: Request) -> Reply:
     """`host`: reference. Raises HOST_OFFLINE, for an unknown host too, and what the method raises."""
     require_live(call.store, host)
     return await call.api.bus.call(method, request, host=call.api.uuid_of("host", host))
+
+
+def named_host(call: Call, arguments: Sequence[Any]) -> str:
+    """The host among the arguments of a message that is declared with one."""
+    params = zip(call.message.params, arguments, strict=True)
+    return next(str(value) for param, value in params if param.type == RefType("host"))
 
 
 def live_hosts(call: Call) -> list[str]:

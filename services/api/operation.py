@@ -54,24 +54,31 @@ Body = Callable[..., Awaitable[Any] | Any]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """`built` false: it only refuses what could not succeed anyway, then says NOT_IMPLEMENTED."""
+    """`built` false: it only refuses what could not succeed anyway, then says NOT_IMPLEMENTED.
+
+    `forwarded`: the host among its arguments answers it, so that this host is live before anything else is looked at;
+    an unknown one is not. Messages whose first step is `on_host` need not say so.
+    """
 
     message: str
     body: Body
     lock: Lock | None
     built: bool = True
+    forwarded: bool = False
 
 
 OPERATIONS: dict[str, Operation] = {}
 
 
-def operation(message: str, lock: Lock | None = None, *, built: bool = True) -> Callable[[Body], Body]:
-    """Registers the function that carries out a message, such as `VM.start`. `built`: see `Operation`."""
+def operation(
+    message: str, lock: Lock | None = None, *, built: bool = True, forwarded: bool = False
+) -> Callable[[Body], Body]:
+    """Registers the function that carries out a message, such as `VM.start`. `built`, `forwarded`: see `Operation`."""
 
     def register(body: Body) -> Body:
         if message in OPERATIONS:
             raise ValueError(f"{message} is registered twice")
-        OPERATIONS[message] = Operation(message, body, lock, built)
+        OPERATIONS[message] = Operation(message, body, lock, built, forwarded)
         return body
 
     return register

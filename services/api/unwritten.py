@@ -10,7 +10,6 @@ from typing import Any, Final
 from services.api import extensions
 from services.api.allowed import CHECKS
 from services.api.call import Call
-from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing, is_null
 from services.api.operation import Operation
 from shared.datamodel import model
@@ -37,11 +36,21 @@ CHECKED: Final[dict[str, str]] = {
 
 FORWARDED: Final[frozenset[str]] = frozenset(
     {
+        "Diagnostics.network_stats",
+        "PIF.create_VLAN",
+        "PIF.introduce",
+        "PIF.scan",
         "host.apply_guest_agent_config",
+        "host.backup_rrds",
         "host.record_data_source",
+        "host.rescan_drivers",
+        "host.send_debug_keys",
+        "pool_patch.apply",
+        "pool_patch.precheck",
+        "pool_update.resync_host",
     }
 )
-"""Messages that a host answers by itself: a host that is unknown is one that cannot be reached."""
+"""See `Operation.forwarded`."""
 
 
 def operation(message: Message) -> Operation:
@@ -51,8 +60,6 @@ def operation(message: Message) -> Operation:
     def body(call: Call, *arguments: Any) -> Any:
         if message.forward:
             return extensions.forwarded(call, arguments)
-        if message.wire_name in FORWARDED:
-            require_live(call.store, arguments[0])
         for index, cls in references:
             if index == references[0][0] or not is_null(arguments[index]):
                 existing(call.store, cls, arguments[index])
@@ -64,7 +71,7 @@ def operation(message: Message) -> Operation:
                 raise refusal
         raise ApiError("NOT_IMPLEMENTED", message.wire_name)
 
-    return Operation(message.wire_name, body, None)
+    return Operation(message.wire_name, body, None, forwarded=message.wire_name in FORWARDED)
 
 
 def _references(message: Message) -> list[tuple[int, str]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from services.api.call import Call
-from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
 from services.api.operation import Lock, operation
 from shared.bus.contract import Empty
@@ -73,22 +72,19 @@ def _value(sources: Mapping[str, Source], name: str, sample: Any) -> float:
     return float(sources[name].read(sample))
 
 
-@operation("host.get_data_sources")
+@operation("host.get_data_sources", forwarded=True)
 async def get_host_sources(call: Call, host: str) -> list[dict[str, Any]]:
-    require_live(call.store, host)
     return _records(HOST, await _sample(call, host))
 
 
-@operation("host.query_data_source")
+@operation("host.query_data_source", forwarded=True)
 async def query_host_source(call: Call, host: str, data_source: str) -> float:
-    require_live(call.store, host)
     return _value(HOST, data_source, await _sample(call, host))
 
 
-@operation("host.forget_data_source_archives")
+@operation("host.forget_data_source_archives", forwarded=True)
 def forget_host_archives(call: Call, host: str, data_source: str) -> None:
     """There are none."""
-    require_live(call.store, host)
 
 
 _VM_LOCK: Final = Lock("VM", "data_source_op")

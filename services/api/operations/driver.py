@@ -39,7 +39,6 @@ def deselect(call: Call, self: str) -> None:
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
-@operation("Host_driver.rescan", built=False)
+@operation("Host_driver.rescan", built=False, forwarded=True)
 def rescan(call: Call, host: str) -> None:
-    require_live(call.store, host)
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)

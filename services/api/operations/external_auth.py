@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from services.api.call import Call
-from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
 from services.api.directory import hooks
 from services.api.directory.host_directory import Setup, setup_of
@@ -37,10 +36,9 @@ NON_HOMOGENEOUS: Final = "EXTAUTH_IN_POOL_IS_NON_HOMOGENEOUS"
 # ---- one host
 
 
-@operation("host.enable_external_auth")
+@operation("host.enable_external_auth", forwarded=True)
 async def host_enable(call: Call, host: str, config: dict[str, str], service_name: str, auth_type: str) -> None:
     """Raises AUTH_UNKNOWN_TYPE, AUTH_ALREADY_ENABLED, AUTH_ENABLE_FAILED and its variants."""
-    require_live(call.store, host)
     if not auth_type:
         raise ApiError("AUTH_UNKNOWN_TYPE", auth_type)
     async with _turn(call, host):
@@ -63,10 +61,9 @@ async def host_enable(call: Call, host: str, config: dict[str, str], service_nam
     call.api.directory.hooks.begin_on(hooks.AFTER_ENABLE, _uuid(call, host), auth_type, service_name)
 
 
-@operation("host.disable_external_auth")
+@operation("host.disable_external_auth", forwarded=True)
 async def host_disable(call: Call, host: str, config: dict[str, str], force: bool = False) -> None:
     """A host that cannot leave its directory stays in it, unless forced. Raises AUTH_DISABLE_FAILED, its variants."""
-    require_live(call.store, host)
     async with _turn(call, host):
         setup = _setup(call, host)
         if setup is None:
@@ -82,10 +79,9 @@ async def host_disable(call: Call, host: str, config: dict[str, str], force: boo
         await call.transact([Update(cls="host", ref=host, fields=dict(OFF))])
 
 
-@operation("host.external_auth_set_ldaps")
+@operation("host.external_auth_set_ldaps", forwarded=True)
 async def host_set_ldaps(call: Call, host: str, ldaps: bool, force: bool) -> None:
     """Raises AUTH_IS_DISABLED, AUTH_SET_LDAPS_FAILED and what else is wrong with TLS."""
-    require_live(call.store, host)
     async with _turn(call, host):
         if _setup(call, host) is None:
             raise ApiError("AUTH_IS_DISABLED")

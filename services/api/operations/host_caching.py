@@ -6,7 +6,6 @@ from typing import Final
 
 from services.api.call import Call
 from services.api.decisions.idle_host import require_idle
-from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing, is_null
 from services.api.operation import operation
 from services.api.subcalls import perform
@@ -17,12 +16,11 @@ from shared.store import NULL, Store
 CACHING: Final = "SR_SUPPORTS_LOCAL_CACHING"
 
 
-@operation("host.enable_local_storage_caching")
+@operation("host.enable_local_storage_caching", forwarded=True)
 async def enable(call: Call, host: str, sr: str) -> None:
     """Raises HOST_NOT_DISABLED, HOST_IN_USE; HOST_CANNOT_SEE_SR [host, sr] for an SR that is not the host's own;
     SR_OPERATION_NOT_SUPPORTED [sr].
     """
-    require_live(call.store, host)
     require_idle(call.store, host)
     if not _is_local(call.store, host, sr):
         raise ApiError("HOST_CANNOT_SEE_SR", host, sr)
@@ -32,9 +30,8 @@ async def enable(call: Call, host: str, sr: str) -> None:
     await call.transact([*changes, Update(cls="host", ref=host, fields={"local_cache_sr": sr})])
 
 
-@operation("host.disable_local_storage_caching")
+@operation("host.disable_local_storage_caching", forwarded=True)
 async def disable(call: Call, host: str) -> None:
-    require_live(call.store, host)
     require_idle(call.store, host)
     await call.transact([*_off(call.store, host), Update(cls="host", ref=host, fields={"local_cache_sr": NULL})])
 

@@ -6,7 +6,6 @@ import datetime
 
 from services.api.call import Call
 from services.api.decisions.certificates import check_server_certificate
-from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
 from services.api.host_side.certificate_rows import differing
 from services.api.on_hosts import called_host, on_host
@@ -23,11 +22,10 @@ async def get_server_certificate(call: Call, host: str) -> str:
     return (await on_host(call, host, contract.SERVER_CERTIFICATES, Empty())).host
 
 
-@operation("host.install_server_certificate")
+@operation("host.install_server_certificate", forwarded=True)
 async def install_server_certificate(
     call: Call, host: str, certificate: str, private_key: str, certificate_chain: str
 ) -> None:
-    require_live(call.store, host)
     if call.api.pool()["ha_enabled"]:
         raise ApiError("HA_IS_ENABLED")
     check_server_certificate(certificate, private_key, certificate_chain, datetime.datetime.now(datetime.UTC))
@@ -36,7 +34,7 @@ async def install_server_certificate(
     await _write_down(call, host)
 
 
-@operation("host.reset_server_certificate")
+@operation("host.reset_server_certificate", forwarded=True)
 async def reset_server_certificate(call: Call, host: str) -> None:
     """A new one that it has signed itself."""
     if call.api.pool()["ha_enabled"]:

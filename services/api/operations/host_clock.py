@@ -74,7 +74,7 @@ async def get_ntp_servers_status(call: Call, self: str) -> dict[str, str]:
     return (await on_host(call, self, NTP_SERVERS, Empty())).status
 
 
-@operation("host.set_ntp_mode")
+@operation("host.set_ntp_mode", forwarded=True)
 async def set_ntp_mode(call: Call, self: str, value: str) -> None:
     servers = existing(call.store, "host", self)["ntp_custom_servers"]
     if value == "Custom" and not servers:
@@ -83,7 +83,7 @@ async def set_ntp_mode(call: Call, self: str, value: str) -> None:
     call.on_success.append(Update(cls="host", ref=self, fields={"ntp_mode": value}))
 
 
-@operation("host.set_ntp_custom_servers")
+@operation("host.set_ntp_custom_servers", forwarded=True)
 async def set_ntp_custom_servers(call: Call, self: str, value: list[str]) -> None:
     """They are asked in mode Custom only."""
     mode = existing(call.store, "host", self)["ntp_mode"]

@@ -7,7 +7,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from services.api.call import Call
-from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
 from services.api.host_connect import host_facts
 from services.api.on_hosts import on_host
@@ -26,18 +25,17 @@ async def dmesg(call: Call, host: str) -> str:
     return (await on_host(call, host, KERNEL_LOG, Empty())).text
 
 
-def _never_there(message: str) -> None:
+def _never_there(message: str, forwarded: bool) -> None:
     """The original has no function for it either."""
 
-    @operation(message, built=False)
+    @operation(message, built=False, forwarded=forwarded)
     def refuse(call: Call, *host: str) -> None:
-        for ref in host:
-            require_live(call.store, ref)
         raise ApiError("NOT_IMPLEMENTED", message)
 
 
-for _name in ("dmesg_clear", "get_log", "list_methods"):
-    _never_there(f"host.{_name}")
+for _name in ("dmesg_clear", "get_log"):
+    _never_there(f"host.{_name}", forwarded=True)
+_never_there("host.list_methods", forwarded=False)
 
 
 @operation("host.get_thread_diagnostics")
@@ -76,10 +74,9 @@ async def sm_dp_destroy(call: Call, host: str, dp: str, allow_leak: bool) -> Non
         log.warning("datapath %s stays open: %s", dp, error)
 
 
-@operation("host.syslog_reconfigure")
+@operation("host.syslog_reconfigure", forwarded=True)
 async def syslog_reconfigure(call: Call, host: str) -> None:
     """Has the API's log lines go to `logging[syslog_destination]`, too; they stay where they are."""
-    require_live(call.store, host)
     destination = existing(call.store, "host", host)["logging"].get(SYSLOG_DESTINATION, "")
     await on_host(call, host, SYSLOG, Syslog(destination=destination))
 
@@ -87,10 +84,9 @@ async def syslog_reconfigure(call: Call, host: str) -> None:
 SYSLOG_DESTINATION: Final = "syslog_destination"
 
 
-@operation("host.bugreport_upload")
+@operation("host.bugreport_upload", forwarded=True)
 async def bugreport_upload(call: Call, host: str, url: str, options: dict[str, str]) -> None:
     """`options`: http_proxy."""
-    require_live(call.store, host)
     if urlsplit(url).scheme not in ("http", "https"):
         raise ApiError("INVALID_VALUE", "url", url)
     await on_host(call, host, UPLOAD_REPORT, Upload(url=url, proxy=options.get("http_proxy", "")))

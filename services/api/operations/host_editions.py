@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from services.api.call import Call
-from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
 from services.api.operation import operation
 from services.api.subcalls import perform
@@ -15,10 +14,9 @@ from shared.errors import ApiError
 EDITION: Final = "free/libre"
 
 
-@operation("host.apply_edition")
+@operation("host.apply_edition", forwarded=True)
 async def apply_edition(call: Call, host: str, edition: str, force: bool) -> None:
     """Raises INVALID_EDITION [edition]. Empty means the one that there is."""
-    require_live(call.store, host)
     if edition not in ("", EDITION):
         raise ApiError("INVALID_EDITION", edition)
     fields = {"edition": EDITION, "editions": [EDITION]}
@@ -38,14 +36,12 @@ def get_license_state(call: Call, self: str) -> dict[str, str]:
     return {"edition": EDITION, "expiry": "never"}
 
 
-@operation("host.license_add")
+@operation("host.license_add", forwarded=True)
 def license_add(call: Call, host: str, contents: str) -> None:
     """No file is a licence of an edition that needs none."""
-    require_live(call.store, host)
     raise ApiError("LICENSE_PROCESSING_ERROR")
 
 
-@operation("host.license_remove")
+@operation("host.license_remove", forwarded=True)
 def license_remove(call: Call, host: str) -> None:
     """There is never one."""
-    require_live(call.store, host)

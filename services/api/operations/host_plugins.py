@@ -6,7 +6,6 @@ from typing import Any
 
 from services.api import extensions
 from services.api.call import Call
-from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
 from services.api.on_hosts import on_host
 from services.api.operation import Lock, Policy, operation
@@ -51,10 +50,9 @@ async def pool_has_extension(call: Call, self: str, name: str) -> bool:
     return True
 
 
-@operation("host.call_extension")
+@operation("host.call_extension", forwarded=True)
 async def call_extension(call: Call, host: str, request: str) -> Any:
     """`request`: a JSON-RPC call, with its session."""
-    require_live(call.store, host)
     try:
         inner = jsonrpc.parse(request.encode())
     except (Malformed, jsonrpc.InvalidText) as error:

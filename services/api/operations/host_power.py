@@ -37,7 +37,7 @@ _end("shutdown", reboot=False)
 _end("reboot", reboot=True)
 
 
-@operation("host.prepare_for_poweroff")
+@operation("host.prepare_for_poweroff", forwarded=True)
 async def prepare_for_poweroff(call: Call, host: str) -> None:
     """What a machine that goes down asks for: its VMs end, its storage is let go."""
     row = existing(call.store, "host", host)

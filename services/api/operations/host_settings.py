@@ -26,26 +26,26 @@ async def _set(call: Call, host: str, key: str, text: str, **fields: Any) -> Non
     await call.transact([Update(cls="host", ref=host, fields=fields)])
 
 
-@operation("host.set_iscsi_iqn")
+@operation("host.set_iscsi_iqn", forwarded=True)
 async def set_iscsi_iqn(call: Call, host: str, value: str) -> None:
     if not value:
         raise ApiError("INVALID_VALUE", "value", value)
     await _set(call, host, "iscsi_iqn", value, iscsi_iqn=value)
 
 
-@operation("host.set_multipathing")
+@operation("host.set_multipathing", forwarded=True)
 async def set_multipathing(call: Call, host: str, value: bool) -> None:
     await _set(call, host, "multipathing", str(value).lower(), multipathing=value)
 
 
-@operation("host.get_sched_gran")
+@operation("host.get_sched_gran", forwarded=True)
 def get_sched_gran(call: Call, self: str) -> str:
     """The host's own scheduler works CPU by CPU."""
     existing(call.store, "host", self)
     return "cpu"
 
 
-@operation("host.set_sched_gran")
+@operation("host.set_sched_gran", forwarded=True)
 def set_sched_gran(call: Call, self: str, value: str) -> None:
     existing(call.store, "host", self)
     raise ApiError("OPERATION_NOT_ALLOWED", "The scheduler's granularity cannot be changed on this host.")
@@ -54,7 +54,7 @@ def set_sched_gran(call: Call, self: str, value: str) -> None:
 # ---- how clients reach it
 
 
-@operation("host.set_https_only")
+@operation("host.set_https_only", forwarded=True)
 async def set_https_only(call: Call, self: str, value: bool) -> None:
     """Its port for plain HTTP is closed or opened before the row says so."""
     before = existing(call.store, "host", self)["https_only"]
@@ -94,7 +94,7 @@ async def disable_ssl_legacy(call: Call, self: str) -> None:
     await call.transact([Update(cls="host", ref=host, fields=off) for host in call.store.rows("host")])
 
 
-@operation("host.set_hostname_live")
+@operation("host.set_hostname_live", forwarded=True)
 async def set_hostname_live(call: Call, host: str, hostname: str) -> None:
     existing(call.store, "host", host)
     if not hostname:
@@ -107,10 +107,9 @@ async def set_hostname_live(call: Call, host: str, hostname: str) -> None:
     call.on_success.append(Update(cls="host", ref=host, fields={"hostname": hostname}))
 
 
-@operation("host.get_tracked_user_agents")
+@operation("host.get_tracked_user_agents", forwarded=True)
 def get_tracked_user_agents(call: Call, self: str) -> dict[str, str]:
     """Programs that have logged in lately, with their versions: to the coordinator, nobody logs in elsewhere."""
-    require_live(call.store, self)
     return call.api.clients.versions() if self == call.api.host_ref else {}
 
 
@@ -120,7 +119,7 @@ def get_tracked_user_agents(call: Call, self: str) -> dict[str, str]:
 _CSTATE: Final = re.compile(r"\d+(,\d+)?")
 
 
-@operation("host.set_max_cstate")
+@operation("host.set_max_cstate", forwarded=True)
 async def set_max_cstate(call: Call, self: str, value: str) -> None:
     """`value`: `0`, `1`, or `N,M` (a state and its sub-state); empty for no limit."""
     existing(call.store, "host", self)
@@ -132,7 +131,7 @@ async def set_max_cstate(call: Call, self: str, value: str) -> None:
     call.on_success.append(Update(cls="host", ref=self, fields={"max_cstate": value}))
 
 
-@operation("host.set_numa_affinity_policy")
+@operation("host.set_numa_affinity_policy", forwarded=True)
 async def set_numa_affinity_policy(call: Call, self: str, value: str) -> None:
     """The kernel places memory where it likes (`any`, which is the default); to keep VMs on few nodes is not built."""
     existing(call.store, "host", self)
@@ -141,13 +140,13 @@ async def set_numa_affinity_policy(call: Call, self: str, value: str) -> None:
     await call.transact([Update(cls="host", ref=self, fields={"numa_affinity_policy": value})])
 
 
-@operation("host.enable_display")
+@operation("host.enable_display", forwarded=True)
 def enable_display(call: Call, host: str) -> str:
     """What the screen shows follows at the next boot of the machine, whose boot loader is not managed."""
     return _display(call, host, "enabled")
 
 
-@operation("host.disable_display", built=False)
+@operation("host.disable_display", forwarded=True, built=False)
 def disable_display(call: Call, host: str) -> str:
     return _display(call, host, "disabled")
 

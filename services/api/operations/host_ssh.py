@@ -37,7 +37,7 @@ def _expiry(timeout: int) -> str:
     return clock.stamp(time.time() + timeout) if timeout else clock.EPOCH
 
 
-@operation("host.enable_ssh")
+@operation("host.enable_ssh", forwarded=True)
 async def enable_ssh(call: Call, self: str) -> None:
     """For as long as its timeout says. Ends the automatic mode."""
     timeout = existing(call.store, "host", self)["ssh_enabled_timeout"]
@@ -46,7 +46,7 @@ async def enable_ssh(call: Call, self: str) -> None:
     call.on_success.append(Update(cls="host", ref=self, fields=fields))
 
 
-@operation("host.disable_ssh")
+@operation("host.disable_ssh", forwarded=True)
 async def disable_ssh(call: Call, self: str) -> None:
     existing(call.store, "host", self)
     await _switch(call, self, False, "DISABLE_SSH_FAILED")
@@ -54,7 +54,7 @@ async def disable_ssh(call: Call, self: str) -> None:
     call.on_success.append(Update(cls="host", ref=self, fields=fields))
 
 
-@operation("host.set_ssh_enabled_timeout")
+@operation("host.set_ssh_enabled_timeout", forwarded=True)
 async def set_ssh_enabled_timeout(call: Call, self: str, value: int) -> None:
     """Counts from now when SSH is open."""
     row = existing(call.store, "host", self)
@@ -66,7 +66,7 @@ async def set_ssh_enabled_timeout(call: Call, self: str, value: int) -> None:
     call.on_success.append(Update(cls="host", ref=self, fields=fields))
 
 
-@operation("host.set_console_idle_timeout")
+@operation("host.set_console_idle_timeout", forwarded=True)
 async def set_console_idle_timeout(call: Call, self: str, value: int) -> None:
     existing(call.store, "host", self)
     if value < 0:
@@ -75,7 +75,7 @@ async def set_console_idle_timeout(call: Call, self: str, value: int) -> None:
     call.on_success.append(Update(cls="host", ref=self, fields={"console_idle_timeout": value}))
 
 
-@operation("host.set_ssh_auto_mode")
+@operation("host.set_ssh_auto_mode", forwarded=True)
 def set_ssh_auto_mode(call: Call, self: str, value: bool) -> None:
     """Opening SSH when the toolstack is down takes something beside the toolstack, which does not exist."""
     if existing(call.store, "host", self)["ssh_auto_mode"] != value:

@@ -10,30 +10,28 @@ from shared.contracts.network import BRIDGE_DOWN, BRIDGE_UP, Bridge
 from shared.store import Store
 
 
-@operation("network.attach", Lock("network", "attaching"))
+@operation("network.attach", Lock("network", "attaching"), forwarded=True)
 async def attach(call: Call, network: str, host: str) -> None:
-    existing(call.store, "host", host)
     await on_host(call, host, BRIDGE_UP, _bridge(call.store, network))
 
 
-@operation("network.attach_for_vm")
+@operation("network.attach_for_vm", forwarded=True)
 async def attach_for_vm(call: Call, host: str, vm: str) -> None:
     """All networks that the VM's interfaces are on."""
-    for network in _networks(call.store, host, vm):
+    for network in _networks(call.store, vm):
         await on_host(call, host, BRIDGE_UP, _bridge(call.store, network))
 
 
-@operation("network.detach_for_vm")
+@operation("network.detach_for_vm", forwarded=True)
 async def detach_for_vm(call: Call, host: str, vm: str) -> None:
     """Bridges without ports go, but for those with an interface of the host."""
-    for network in _networks(call.store, host, vm):
+    for network in _networks(call.store, vm):
         pifs = existing(call.store, "network", network)["PIFs"]
         if not any(existing(call.store, "PIF", pif)["host"] == host for pif in pifs):
             await on_host(call, host, BRIDGE_DOWN, _bridge(call.store, network))
 
 
-def _networks(store: Store, host: str, vm: str) -> list[str]:
-    existing(store, "host", host)
+def _networks(store: Store, vm: str) -> list[str]:
     vifs = existing(store, "VM", vm)["VIFs"]
     return list(dict.fromkeys(existing(store, "VIF", vif)["network"] for vif in vifs))
 

@@ -51,7 +51,7 @@ def _pending(file: Path, current: str) -> tuple[str, str]:
 
 
 def _step(message: str, order: slice) -> None:
-    @operation(f"host.{message}")
+    @operation(f"host.{message}", forwarded=True)
     async def step(call: Call, host: str, old_ps: str, new_ps: str) -> None:
         """One step on one host. Raises INVALID_VALUE for what is no secret."""
         for name, value in (("old_ps", old_ps), ("new_ps", new_ps)):

@@ -70,10 +70,9 @@ def clean(call: Call, self: str) -> None:
     existing(call.store, "pool_patch", self)
 
 
-@operation("pool_patch.clean_on_host")
+@operation("pool_patch.clean_on_host", forwarded=True)
 def clean_on_host(call: Call, self: str, host: str) -> None:
     existing(call.store, "pool_patch", self)
-    existing(call.store, "host", host)
 
 
 @operation("host_patch.destroy")
