@@ -212,6 +212,12 @@ class Store:
         for table in self.tables.values():
             table.touched = max((row.modified for row in table.rows.values()), default=0)
 
+    def become(self, other: Store) -> None:
+        """All rows are those of `other`, which nobody may use any more."""
+        self.tables, self.by_uuid, self.by_ref = other.tables, other.by_uuid, other.by_ref
+        self._referrers, self._arriving, self._history = other._referrers, other._arriving, other._history
+        self.generation, self.term = other.generation, other.term
+
     def apply(self, delta: Delta) -> list[Touched]:
         """Applies one commit; returns every row it touched, each once, in order of first touch."""
         touched: dict[tuple[str, str], Touched] = {}

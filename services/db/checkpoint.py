@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import traceback
 
 from services.db.committer import Committer
-from services.db.redo_log import CheckpointHeader, FileRedoLog, RedoLogError
+from services.db.redo_log import CheckpointHeader, FileRedoLog, RedoLogError, sync_folder
 from shared.store import Store
 
 log = logging.getLogger("db.checkpoint")
@@ -47,6 +48,38 @@ async def write(store: Store, redo_log: FileRedoLog, committer: Committer) -> bo
         return False
     await asyncio.to_thread(redo_log.forget_before, generation)
     return True
+
+
+async def replace(rows: Store, redo_log: FileRedoLog, header: CheckpointHeader) -> None:
+    """Has a child write other rows, which count from then on: the file's new name is the moment.
+
+    Nothing may be committed meanwhile. Raises `RedoLogError`: then there is no file, and the rows are as before.
+    """
+    child = os.fork()
+    if child == 0:
+        _in_child(rows, redo_log, header)
+    waiting = asyncio.ensure_future(asyncio.to_thread(_wait, child))
+    try:
+        status = await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        if not waiting.done():
+            os.kill(child, signal.SIGKILL)
+        await waiting
+        _withdraw(redo_log, header.generation)
+        raise
+    if status != 0:
+        _withdraw(redo_log, header.generation)
+        raise RedoLogError(f"the rows could not be written (status {status})")
+
+
+def _withdraw(redo_log: FileRedoLog, generation: int) -> None:
+    """A child may fail after the file has its name: what is then committed on the old rows would be lost with them."""
+    try:
+        redo_log.drop_checkpoint(generation)
+        sync_folder(redo_log.folder)
+    except OSError as error:
+        log.critical("a checkpoint that must not count cannot be removed: %s; starting anew with it", error)
+        os._exit(1)
 
 
 def _cut(store: Store, redo_log: FileRedoLog, committer: Committer) -> tuple[int, int]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +23,7 @@ import orjson
 from services.db.redo_log import LogRecord, RedoLogError, encode
 from services.db.transaction import inverse, persistent_part, resolve
 from shared.contracts.db import Committed, Delta, RowChange, Transact
-from shared.errors import internal_error
+from shared.errors import DatabaseConflict, internal_error
 from shared.store import Store, Touched
 
 log = logging.getLogger("db.commit")
@@ -74,6 +75,8 @@ class Committer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="redo-log")
         self._progress = asyncio.Event()
         self._boundary: list[Callable[[], None]] = []
+        self._alone: asyncio.Future[None] | None = None
+        """While somebody has the rows to himself; transactions wait for its end."""
         self.taken_back = 0
         self._last_durable = store.generation
 
@@ -94,6 +97,8 @@ class Committer:
         """Applies and waits until durable. Raises what `resolve` raises, or INTERNAL_ERROR when the log cannot be
         written.
         """
+        if self._alone is not None:
+            await self._others_turn()
         if request_id:
             if request_id in self._requests:
                 return Committed(generation=self._requests[request_id], term=self.store.term)
@@ -144,6 +149,38 @@ class Committer:
             await self._progress.wait()
             if self.taken_back != taken_back:
                 raise internal_error(f"the redo log failed: {self.why}")
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """All that was applied is durable, and nothing is applied inside. Not re-entrant; raises INTERNAL_ERROR."""
+        if self._alone is not None:
+            raise RuntimeError("somebody has the rows already")
+        over = self._alone = asyncio.get_running_loop().create_future()
+        try:
+            await self.wait_durable(self.store.generation)
+            yield
+        finally:
+            self._alone = None
+            over.set_result(None)
+
+    async def _others_turn(self) -> None:
+        """Raises DB_CONFLICT when other rows have taken the place of those that the caller has decided on."""
+        term = self.store.term
+        while self._alone is not None:
+            await asyncio.shield(self._alone)
+        if self.store.term != term:
+            raise DatabaseConflict(-1, "pool", "", "")
+
+    async def take_over(self, rows: Store, request_id: str) -> None:
+        """Goes on with other rows, whose checkpoint is durable. Only for who is `alone`."""
+        self.store.become(rows)
+        self.durable = self._last_durable = rows.generation
+        self.remember([(request_id, rows.generation)])
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._thread, self._log.rotate, rows.generation, rows.term)
+        except RedoLogError as error:
+            self.healthy, self.why = False, str(error)  # the next transaction tries again
 
     def at_boundary(self, action: Callable[[], None]) -> None:
         """Calls `action` when no write is in flight, at once or between two batches. It must not block."""

@@ -15,6 +15,7 @@ from prometheus_client import Counter, Gauge
 from services.db import checkpoint, seed
 from services.db.committer import RESERVE, Committer
 from services.db.redo_log import FileRedoLog, LogRecord, Recovered, encode
+from services.db.restores import Restores
 from services.db.snapshots import Snapshots
 from shared.bus.context import current
 from shared.contracts import db as contract
@@ -102,6 +103,9 @@ class Database:
         self.committer = Committer(self.store, self.log, self._publish)
         self.committer.remember(found.requests.items())
         self.snapshots = Snapshots(self.store, self.committer)
+        self.writing = asyncio.Lock()
+        """Of those who write all rows to a file: one at a time."""
+        self.restores = Restores(self.committer, self.log, self.writing, self._publish)
         log.info(
             "recovered",
             extra={
@@ -169,7 +173,11 @@ class Database:
         while True:
             await asyncio.sleep(1.0)
             if self.log.segment_bytes >= self._options.checkpoint_bytes and self.committer.healthy:
-                await checkpoint.write(self.store, self.log, self.committer)
+                await self.checkpoint()
+
+    async def checkpoint(self) -> None:
+        async with self.writing:
+            await checkpoint.write(self.store, self.log, self.committer)
 
 
 _KIND = {contract.RowCreated: "add", contract.RowModified: "mod", contract.RowDeleted: "del"}
@@ -182,6 +190,8 @@ async def setup(service: Service) -> None:
     service.spawn(database.checkpoints(), "checkpoints")
     await service.serve(contract.TRANSACT, database.transact)
     await service.serve(contract.SNAPSHOT, database.snapshots.page)
+    await service.serve(contract.RESTORE_PART, database.restores.part)
+    await service.serve(contract.RESTORE, database.restores.restore)
     await service.serve(contract.DB_STATUS, database.status)
     # A new term with nothing in it: followers fetch a snapshot at once, whatever they have missed.
     store = database.store
@@ -192,7 +202,7 @@ async def setup(service: Service) -> None:
     service.details.update(term=str(database.store.term), pool=_pool_name(database.store), pid=str(os.getpid()))
 
     async def flush() -> None:
-        await checkpoint.write(database.store, database.log, database.committer)
+        await database.checkpoint()
         await database.committer.wait_durable(database.store.generation)  # whoever waits for a commit gets its answer
 
     service.on_stop(flush)

@@ -206,6 +206,31 @@ class SnapshotPage(Record, frozen=True):
     rows: list[SnapshotRow]
 
 
+class RestorePart(Record, frozen=True):
+    """Some rows of a database to come. `restore`: a name of the caller's; `number`: from 0, in any order.
+
+    Parts are dropped when a minute passes without another, and when the database process is started anew.
+    """
+
+    restore: str
+    number: int
+    rows: list[SnapshotRow]
+
+
+class Restore(Record, frozen=True):
+    """Puts the rows of all `parts` in the place of the present ones, whose classes in `keep` stay.
+
+    `generation`: of the restored database; the pool's goes on above it and above its own. `renamed`: references to
+    rows that have another one now, for the rows that stay.
+    """
+
+    restore: str
+    parts: int
+    generation: int
+    keep: list[str] = []
+    renamed: dict[str, str] = {}
+
+
 class DbStatus(Record, frozen=True):
     """`durable`: highest generation on stable storage. `log_bytes`, `syncs`, `commits`: since start."""
 
@@ -238,6 +263,26 @@ SNAPSHOT = Method(
     "A page of all rows at one generation.",
     Scope.POOL,
     absent=Absent.WAIT,
+)
+RESTORE_PART = Method(
+    "db",
+    "restore_part",
+    RestorePart,
+    Empty,
+    "Brings some rows of a database that is to be restored; nothing changes yet.",
+    Scope.POOL,
+    absent=Absent.WAIT,
+    errors=("INTERNAL_ERROR",),
+)
+RESTORE = Method(
+    "db",
+    "restore",
+    Restore,
+    Committed,
+    "Replaces all rows at once, durably, in a new term: followers fetch a snapshot.",
+    Scope.POOL,
+    absent=Absent.WAIT,
+    errors=("INTERNAL_ERROR",),
 )
 DB_STATUS = Method("db", "db_status", Empty, DbStatus, "Generation, term and health of the store.", Scope.POOL)
 
