@@ -193,6 +193,8 @@ def _draft_change(draft: _Draft, declared: Class, change: Change) -> None:
             draft.touch(cls, ref)
         case MapPut():
             mapping, key = draft.field(cls, ref, change.field), storable(change.key)
+            if not key:
+                raise internal_error(f"a key of {cls}.{change.field} is empty")
             if change.new and key in mapping:
                 column = declared.fields[change.field].column
                 raise ApiError("MAP_DUPLICATE_KEY", cls, column, ref, key)

@@ -157,6 +157,14 @@ def test_text_is_cut_before_what_xml_cannot_hold(store: Store) -> None:
     assert row["other_config"] == {"k": "v", "new": "x"}
 
 
+def test_a_key_has_a_name(store: Store) -> None:
+    made = rows.network("lan")
+    commit(store, made)
+    for key in ("", "\x00"):
+        put = MapPut(cls="network", ref=made.ref, field="other_config", key=key, value="v")
+        assert refused(store, put).code == "INTERNAL_ERROR"
+
+
 def test_preconditions_name_the_one_that_failed(store: Store) -> None:
     made = rows.network("a", other_config={"k": "v"})
     commit(store, made)
