@@ -34,7 +34,7 @@ HIGH_WATER = 64 * 1024
 SLICE = 256 * 1024
 """Bytes of a long answer that are joined and written at once: they fit the processor's cache."""
 TURN = 0.005
-"""Seconds of sending after which others get their turn."""
+"""Seconds of answering what came together, or of sending, after which others get their turn."""
 OTHER_CONFIG = "x-http-other-config-"
 
 
@@ -58,6 +58,11 @@ class Exchange:
         return self._stream
 
     @property
+    def time_limit(self) -> float:
+        """Seconds for which a client may take nothing of what is sent."""
+        return self._connection.limits.stream
+
+    @property
     def secure(self) -> bool:
         """Whether nobody between the client and this host can read it."""
         return self.caller.secure or self.caller.trusted
@@ -67,8 +72,12 @@ class Exchange:
         return self._connection.take_over()
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
-        """Gives the connection to another protocol, which sees the request from its beginning."""
+        """Gives the connection to another protocol, which sees the request from its beginning, and tells the end."""
         self._connection.hand_over(protocol)
+
+    def lost(self, error: Exception | None) -> None:
+        """The connection that was handed over has ended."""
+        self._connection.connection_lost(error)
 
 
 class Owner(Protocol):
@@ -82,6 +91,10 @@ class Owner(Protocol):
     trust: ClientTrust | None
 
     def router(self, host: str) -> Router: ...
+
+    def make_room(self) -> bool:
+        """There are too many connections: some that nobody works for end. False: all are busy."""
+        ...
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs it as a task that ends with the edge."""
@@ -115,8 +128,10 @@ class Connection(asyncio.Protocol):
         self._writable = True
         self._eof = False
         self._last = False
+        self._resting = False
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._resumed: asyncio.Future[None] | None = None
         self._abandonable = False
         self._head_bytes = b""
@@ -140,16 +155,19 @@ class Connection(asyncio.Protocol):
         self.peer = Peer(transport, self.endpoint, owner.proxies, owner.trust)
         owner.statistics.accepted += 1
         owner.statistics.open += 1
+        self._opened = self._received = self._loop.time()
+        too_many = len(owner.connections) >= owner.limits.connections and self.endpoint.kind is not Kind.UNIX
+        refused = too_many and not owner.make_room()
         owner.connections.add(self)
-        if len(owner.connections) > owner.limits.connections:
+        if refused:
             owner.statistics.refused += 1
             self.fail(503, "There are too many connections.")
             return
-        self._opened = self._received = self._loop.time()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()
+        self._stop_waiting()
         self._state = _State.CLOSING
         self._owner.statistics.open -= 1
         self._owner.connections.discard(self)
@@ -157,19 +175,28 @@ class Connection(asyncio.Protocol):
         self._abandon()
 
     def eof_received(self) -> bool:
-        self._eof = self._last = True
-        if self._state is not _State.BUSY or self._abandonable:
+        self._eof = True
+        unanswered = self._resting or bool(self._buffer and not self._writable)
+        if (self._state is not _State.BUSY or self._abandonable) and not unanswered:
             return False
         # A client may close its sending half and still read the answer. TLS has no halves.
         return self.endpoint.kind is not Kind.TLS
 
     def pause_writing(self) -> None:
         self._writable = False
+        self._unread = self._loop.call_later(self.limits.stream, self._transport.abort)
 
     def resume_writing(self) -> None:
         self._writable = True
+        self._stop_waiting()
         self._wake()
         self._progress()
+
+    def _stop_waiting(self) -> None:
+        """The client has taken what was sent, or is gone."""
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _wake(self) -> None:
         """Whoever waits for the client to take what was sent goes on."""
@@ -180,7 +207,7 @@ class Connection(asyncio.Protocol):
         if self._state is _State.CLOSING:
             return
         self._buffer += data
-        if self._state is _State.BUSY or not self._writable:
+        if self._state is _State.BUSY or not self._writable or self._resting:
             if len(self._buffer) > HIGH_WATER and self._reading:
                 self._reading = False
                 self._transport.pause_reading()
@@ -190,16 +217,35 @@ class Connection(asyncio.Protocol):
     # ---- finding requests
 
     def _progress(self) -> None:
-        """Serves all that is complete."""
+        """Serves all that is complete, or as much as fits into a turn."""
+        begun = 0.0
         while self._writable and self._is_complete():
             self._serve()
+            if self._buffer:
+                now = time.perf_counter()
+                begun = begun or now
+                if now - begun > TURN:
+                    self._rest()
+                    return
         if self._state in (_State.HEAD, _State.BODY):
+            if self._eof and self._writable:
+                self._state = _State.CLOSING
+                self._transport.close()
+                return
             if not self._reading:
                 self._reading = True
                 self._transport.resume_reading()
             if self._first or self._buffer or self._state is _State.BODY:
                 self._received = self._loop.time()
                 self._watch()
+
+    def _rest(self) -> None:
+        self._resting = True
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._resting = False
+        self._progress()
 
     def _is_complete(self) -> bool:
         """Whether a request is there, with as much of its body as its row wants to have read."""
@@ -214,8 +260,8 @@ class Connection(asyncio.Protocol):
         buffer = self._buffer
         if self.peer.undecided and not self._take_preamble():
             return False
-        while buffer[:2] == b"\r\n":
-            del buffer[:2]
+        if buffer[:2] == b"\r\n":
+            del buffer[: http.blank_lines(buffer)]
         end = buffer.find(http.END)
         if (len(buffer) if end < 0 else end + len(http.END)) > self._header_limit:
             self.fail(431)
@@ -290,6 +336,7 @@ class Connection(asyncio.Protocol):
     def _serve(self) -> None:
         """Serves the request that is complete."""
         self._stop_watching()
+        self._received = self._loop.time()
         self._first = False
         row, head = self._row, self._head
         body = b""
@@ -402,13 +449,9 @@ class Connection(asyncio.Protocol):
         self._sent()
 
     async def _until_writable(self) -> None:
-        """Until the client has taken what was sent, or is gone. One that takes nothing for long is sent away."""
+        """Until the client has taken what was sent, or is gone."""
         self._resumed = self._loop.create_future()
-        try:
-            async with asyncio.timeout(self.limits.stream):
-                await self._resumed
-        except TimeoutError:
-            self._transport.abort()
+        await self._resumed
 
     def _send(self, reply: bytes) -> None:
         """Sends a whole reply and gets ready for the next request, or closes."""
@@ -482,8 +525,6 @@ class Connection(asyncio.Protocol):
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
         request = self._head_bytes + http.END + bytes(self._buffer)
-        self._owner.statistics.open -= 1
-        self._owner.connections.discard(self)
         self._pass_on(protocol)
         protocol.data_received(request)
 
@@ -516,6 +557,20 @@ class Connection(asyncio.Protocol):
         if not self._reading:
             self._transport.resume_reading()
         self._timer = self._loop.call_later(self._owner.limits.linger, self._transport.close)
+
+    @property
+    def idle_since(self) -> float | None:
+        """When a connection that nobody works for was last heard of; None for one that is busy."""
+        return self._received if self._state in (_State.HEAD, _State.BODY) and not self._resting else None
+
+    def give_way(self) -> None:
+        """An idle connection closes; what its client did not read yet is lost if it does not read."""
+        self._state = _State.CLOSING
+        self._stop_watching()
+        if self._writable:
+            self._transport.close()
+        else:
+            self._transport.abort()
 
     def stop(self) -> None:
         """The edge stops: an idle connection closes now, one with a call in progress after its answer."""

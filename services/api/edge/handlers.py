@@ -67,7 +67,7 @@ _DATA = Missing("Disks are not imported or exported yet.")
 _RRD = Missing("Performance data is not served over HTTP yet.")
 _UPDATES = Missing("Updates and repositories are not there yet.")
 _PROXY = Missing("Local services are not proxied yet.")
-_UPKEEP = Missing("Backup and restore of hosts and of the database are not there yet.")
+_UPKEEP = Missing("Backup and restore of hosts are not there yet.")
 _WLB = Missing("Workload balancing is not there.")
 _REPLACED = Missing("Hosts replicate the database over the message bus.")
 
@@ -155,8 +155,8 @@ HANDLERS: Final[tuple[Handler, ...]] = (
     Handler("put_host_restore", "PUT", "/host_restore", _UPKEEP, "The control domain's files.", "pool-admin"),
     Handler("get_pool_xml_db_sync", "GET", "/pool/xmldbdump", Runs.HANDLER, "The pool's database.", "pool-admin",
             task=True),
-    Handler("put_pool_xml_db_sync", "PUT", "/pool/xmldbdump", _UPKEEP, "The pool's database.", "pool-admin",
-            optional=("dry_run",)),
+    Handler("put_pool_xml_db_sync", "PUT", "/pool/xmldbdump", Runs.HANDLER, "A database to go on with.", "pool-admin",
+            optional=("dry_run",), task=True),
     Handler("get_host_logs_download", "GET", "/host_logs_download", Runs.HANDLER, "The host's logs.",
             "pool-operator", task=True),
     Handler("get_system_status", "GET", "/system-status", Runs.HANDLER, "A report for support.", "pool-operator",

@@ -10,6 +10,7 @@ import re
 from urllib.parse import parse_qsl, unquote
 
 END = b"\r\n\r\n"
+_BLANK_LINES = re.compile(rb"(?:\r\n)*+")
 _BREAKS = re.compile(rb"[\r\n\0]")
 
 
@@ -64,6 +65,12 @@ class Head:
         text = self.headers.get("cookie", "")
         parts = (part.strip().partition("=") for part in text.split(";" if ";" in text else "&"))
         return first_of([(unquote(name), unquote(value)) for name, _, value in parts if name])
+
+
+def blank_lines(data: bytes | bytearray) -> int:
+    """Bytes of the empty lines at the beginning: some clients end bodies with one."""
+    found = _BLANK_LINES.match(data)
+    return found.end() if found is not None else 0
 
 
 def first_of(pairs: list[tuple[str, str]]) -> dict[str, str]:

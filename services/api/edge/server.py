@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import logging
 import resource
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -171,6 +172,13 @@ class Edge:
 
     def router(self, host: str) -> Router:
         return self._routers[self._is_coordinator(host)]
+
+    def make_room(self) -> bool:
+        """Those heard of least recently go, a hundredth of all at once: looking at all of them is not for free."""
+        idle = [(since, number, one) for number, one in enumerate(self.connections) if (since := one.idle_since)]
+        for _, _, connection in heapq.nsmallest(max(1, self.limits.connections // 100), idle):
+            connection.give_way()
+        return bool(idle)
 
     def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

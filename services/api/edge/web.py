@@ -76,7 +76,7 @@ class Web:
             if self._site is None:
                 raise HttpRefusal(404)
         loop = asyncio.get_running_loop()
-        exchange.hand_over(_Conversation(self._config, self._state, {"host": exchange.caller.host}, loop))
+        exchange.hand_over(_Conversation(exchange, self._config, self._state, loop))
 
     async def close(self) -> None:
         for connection in list(self._state.connections):
@@ -102,7 +102,25 @@ _HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d+)?")
 
 
 class _Conversation(HttpToolsProtocol):
-    """Answers also those who close their side once they have asked, which only plain connections can tell apart."""
+    """Answers also those who close their side once they have asked, which only plain connections can tell apart.
+
+    A client that has not taken the page in time is sent away.
+    """
+
+    def __init__(self, exchange: Exchange, config: Config, state: ServerState, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(config, state, {"host": exchange.caller.host}, loop)
+        self._exchange = exchange
+        self._end: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._end = self.loop.call_later(self._exchange.time_limit, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._end is not None:
+            self._end.cancel()
+        super().connection_lost(exc)
+        self._exchange.lost(exc)
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         return self.transport.get_extra_info("sslcontext") is None

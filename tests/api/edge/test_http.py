@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.api.edge.endpoint import Kind, Limits
+from services.api.edge.endpoint import Kind
 from services.api.edge.handlers import HANDLERS, Missing, Runs
 from tests.api.edge.conftest import Running, Start
 from tests.api.edge.fakes import call, post
@@ -99,14 +99,6 @@ async def test_an_idle_connection_stays_once_it_has_been_used(quick: Running) ->
     assert (await client.ask(post(call("test.echo", "s", "y")))).value == "y"
     await client.send("POST")
     assert (await client.reply()).status == 408
-
-
-async def test_too_many_connections_are_refused(start: Start) -> None:
-    edge = await start(limits=Limits(connections=2))
-    kept = [await edge.client() for _ in range(2)]
-    await edge.until(lambda: edge.edge.statistics.open == 2)
-    assert (await (await edge.client()).reply()).status == 503
-    assert (await kept[0].ask(post(call("test.echo", "s", "x")))).value == "x"
 
 
 async def test_browsers_may_call_from_other_sites(edge: Running) -> None:
