@@ -108,11 +108,12 @@ class Restores:
     def _keep(self, new: Store, request: Restore) -> None:
         """Rows whose reference or uuid the other database has as well do not stay."""
         old = self._committer.store
-        for cls in request.keep:
-            for ref, row in old.tables[cls].rows.items():
-                fields = _renamed(old, cls, dict(row.fields), request.renamed)
-                if ref not in new.by_ref and fields.get("uuid") not in new.by_uuid:
-                    new.add([SnapshotRow(cls=cls, ref=ref, created=0, modified=0, fields=fields)])
+        staying = [(cls, ref) for cls in request.keep for ref in old.tables[cls].rows]
+        staying += [(old.by_ref[ref], ref) for ref in request.rows if ref in old.by_ref]
+        for cls, ref in staying:
+            fields = _renamed(old, cls, dict(old.tables[cls].rows[ref].fields), request.renamed)
+            if ref not in new.by_ref and fields.get("uuid") not in new.by_uuid:
+                new.add([SnapshotRow(cls=cls, ref=ref, created=0, modified=0, fields=fields)])
 
     def _header(self, new: Store, name: str) -> CheckpointHeader:
         requests = {**self._committer.requests, name: new.generation}

@@ -218,7 +218,8 @@ class RestorePart(Record, frozen=True):
 
 
 class Restore(Record, frozen=True):
-    """Puts the rows of all `parts` in the place of the present ones, whose classes in `keep` stay.
+    """Puts the rows of all `parts` in the place of the present ones. Those of the classes in `keep` and of the
+    references in `rows` stay.
 
     `generation`: of the restored database; the pool's goes on above it and above its own. `renamed`: references to
     rows that have another one now, for the rows that stay.
@@ -228,6 +229,7 @@ class Restore(Record, frozen=True):
     parts: int
     generation: int
     keep: list[str] = []
+    rows: list[str] = []
     renamed: dict[str, str] = {}
 
 

@@ -237,6 +237,9 @@ class CallTimings(Record, frozen=True):
     timings: dict[str, CallTiming]
 
 
+RESTART_DELAY: Final = 1
+"""Seconds from an answer to the end of the process that gave it, in which it gets to the client."""
+
 _A = "api"
 NOT_PERMITTED = ("OPERATION_NOT_ALLOWED",)
 """What changes the machine itself answers so unless the service may (option `manage_host`)."""
@@ -317,7 +320,7 @@ MAX_CSTATE = Method(_A, "max_cstate", Text, Empty, "How deep idle CPUs may sleep
 KERNEL_LOG = Method(_A, "kernel_log", Empty, Text, "What the kernel has said.", errors=NOT_PERMITTED)
 
 SYSLOG = Method(_A, "syslog", Syslog, Empty, "Sends its log lines to another machine, too.")
-RESTART = Method(_A, "restart", Empty, Empty, "The process ends in a second and is started again.")
+RESTART = Method(_A, "restart", Seconds, Empty, "The process ends after so long and is started again.")
 SHUT_DOWN = Method(_A, "shut_down", Empty, Empty, "The process ends in a second and is not started again.")
 DEVICES = Method(_A, "devices", Empty, Devices, "Its PCI and USB devices, if the machine is its own.")
 GC_STATS = Method(_A, "gc_stats", Empty, Figures, "What its garbage collector has done, and its memory.")

@@ -191,6 +191,9 @@ class Pool:
         """Whether background work of the coordinator's API has failed, which ends the process."""
         return self._apis[0][0].stopping.is_set()
 
+    async def until_stopped(self) -> None:
+        await self._apis[0][0].stopping.wait()
+
     async def kill_db(self) -> None:
         assert self._db is not None
         service, self._db = self._db, None

@@ -131,11 +131,21 @@ async def test_generations_go_on_above_both_databases(primary: Primary) -> None:
 async def test_rows_that_stay_refer_to_the_other_databases(primary: Primary, folder: Path) -> None:
     task = rows.task()
     task = Create(cls="task", ref=task.ref, fields={**task.fields, "resident_on": "OpaqueRef:here"})
-    await primary.write(task)
+    other = rows.task()
+    await primary.write(task, other)
     await primary.bring([network("a")])
-    await primary.restore(keep=["task"], renamed={"OpaqueRef:here": "OpaqueRef:there"})
+    await primary.restore(rows=[task.ref, "OpaqueRef:gone"], renamed={"OpaqueRef:here": "OpaqueRef:there"})
     assert primary.store.get("task", task.ref, "resident_on") == "OpaqueRef:there"
     assert on_disk(folder).get("task", task.ref, "resident_on") == "OpaqueRef:there"
+    assert other.ref not in primary.store.by_ref
+
+
+async def test_classes_can_stay(primary: Primary) -> None:
+    tasks = [rows.task(), rows.task()]
+    await primary.write(*tasks)
+    await primary.bring([network("a")])
+    await primary.restore(keep=["task"])
+    assert set(primary.store.rows("task")) == {task.ref for task in tasks}
 
 
 async def test_a_repeated_request_restores_once(primary: Primary) -> None:

@@ -57,6 +57,19 @@ def removal(rows: Rows, host: str) -> list[Change]:
     return changes
 
 
+def forgotten(rows: Rows, host: str) -> list[Change]:
+    """What goes when a pool is restored without the host: its storage may come back, so SRs and disks stay.
+
+    Raises HANDLE_INVALID.
+    """
+    gone = dict.fromkeys([*_host(rows, host), *_interfaces(rows, host), *_domains(rows, host)])
+    changes: list[Change] = [Delete(cls=cls, ref=ref) for cls, ref in gone if rows.row(cls, ref) is not None]
+    for vm, row in rows.rows("VM").items():
+        if row["affinity"] == host and ("VM", vm) not in gone:
+            changes.append(Update(cls="VM", ref=vm, fields={"affinity": NULL}))
+    return changes
+
+
 _Row = tuple[str, str]
 
 

@@ -15,14 +15,12 @@ from services.api.host_side.machine import Spawn
 from services.api.timings import Timings
 from shared import logs
 from shared.bus.contract import Empty
-from shared.contracts.host import CallTiming, CallTimings, Syslog, Text
+from shared.contracts.host import RESTART_DELAY, CallTiming, CallTimings, Seconds, Syslog, Text
 from shared.errors import ApiError
 from shared.service import Service
 
 log = logging.getLogger("api.host")
 
-RESTART_DELAY: Final = 1.0
-"""Seconds from the answer to the end of the process, in which the answer gets to the client."""
 SYSLOG_PORT: Final = 514
 STAY_DOWN: Final = "stay-down"
 """File in a service's folder: it is not to be started until the pool is."""
@@ -36,19 +34,19 @@ class Agent:
         self._syslog: logging.handlers.SysLogHandler | None = None
         service.on_stop(self._stop)
 
-    async def restart(self, _: Empty) -> Empty:
+    async def restart(self, request: Seconds) -> Empty:
         """The supervisor starts what has ended."""
-        self._spawn(self._end_soon(), "restart")
+        self._spawn(self._end_soon(request.seconds), "restart")
         return Empty()
 
     async def shut_down(self, _: Empty) -> Empty:
         """The supervisor leaves a service alone as long as its folder says so."""
         (self._service.state_dir / STAY_DOWN).touch()
-        self._spawn(self._end_soon(), "shutdown")
+        self._spawn(self._end_soon(RESTART_DELAY), "shutdown")
         return Empty()
 
-    async def _end_soon(self) -> None:
-        await asyncio.sleep(RESTART_DELAY)
+    async def _end_soon(self, delay: int) -> None:
+        await asyncio.sleep(delay)
         log.warning("ending, as somebody asked for it")
         self._service.stopping.set()
 

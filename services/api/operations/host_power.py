@@ -13,7 +13,7 @@ from services.api.operations.host_plugins import plugin
 from services.api.subcalls import perform
 from shared.bus.contract import Empty
 from shared.contracts.db import Update
-from shared.contracts.host import POWER_OFF, RESTART, SHUT_DOWN, PowerOff
+from shared.contracts.host import POWER_OFF, RESTART, RESTART_DELAY, SHUT_DOWN, PowerOff, Seconds
 from shared.errors import ApiError
 from shared.store import Store
 
@@ -69,7 +69,7 @@ async def set_power_on_mode(call: Call, self: str, power_on_mode: str, power_on_
 @operation("host.restart_agent")
 async def restart_agent(call: Call, host: str) -> None:
     """The process ends a second after the answer; its supervisor starts it again."""
-    await on_host(call, host, RESTART, Empty())
+    await on_host(call, host, RESTART, Seconds(seconds=RESTART_DELAY))
 
 
 @operation("host.shutdown_agent")
