@@ -1,12 +1,18 @@
-"""Messages of classes Host_driver and Driver_variant. Variants are chosen by a tool on the host that none has."""
+"""Messages of classes Host_driver and Driver_variant.
+
+Drivers with variants, and which of them is used, are a tool's business on each host. No host has it.
+"""
 
 from __future__ import annotations
 
 from services.api.call import Call
 from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import Rows, existing
+from services.api.locking import decide
 from services.api.operation import operation
+from shared.contracts.db import Change, Delete
 from shared.errors import ApiError
+from shared.store import Store
 
 
 def _require_hardware(rows: Rows, variant: str) -> None:
@@ -39,6 +45,13 @@ def deselect(call: Call, self: str) -> None:
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
-@operation("Host_driver.rescan", built=False, forwarded=True)
-def rescan(call: Call, host: str) -> None:
-    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+@operation("Host_driver.rescan", forwarded=True)
+async def rescan(call: Call, host: str) -> None:
+    """Without the tool a host has no such drivers: rows of them, from a database of elsewhere, go."""
+
+    def decision(store: Store) -> list[Change]:
+        gone = {ref: row["variants"] for ref, row in store.rows("Host_driver").items() if row["host"] == host}
+        variants: list[Change] = [Delete(cls="Driver_variant", ref=ref) for refs in gone.values() for ref in refs]
+        return [*variants, *(Delete(cls="Host_driver", ref=ref) for ref in gone)]
+
+    await decide(call, "host", host, decision)

@@ -54,6 +54,27 @@ async def destroy(call: Call, self: str) -> None:
     await decide(call, "pool_update", self, decision)
 
 
+@operation("pool_update.resync_host", forwarded=True)
+async def resync_host(call: Call, host: str) -> None:
+    """The host has what was applied on it, which is nothing. What other versions left goes: patches without an update,
+    updates that no host has though their patch is on one.
+    """
+
+    def decision(store: Store) -> list[Change]:
+        changes: list[Change] = [Update(cls="host", ref=host, fields={"updates": []})]
+        updates = store.rows("pool_update")
+        for ref, patch in store.rows("pool_patch").items():
+            update = updates.get(patch["pool_update"])
+            if update is None:
+                own = [each for each in patch["host_patches"] if store.get("host_patch", each, "host") == host]
+                changes += [*(Delete(cls="host_patch", ref=each) for each in own), Delete(cls="pool_patch", ref=ref)]
+            elif patch["host_patches"] and not set(update["hosts"]) - {host}:
+                changes += [Delete(cls="pool_update", ref=patch["pool_update"]), Delete(cls="pool_patch", ref=ref)]
+        return changes
+
+    await decide(call, "host", host, decision)
+
+
 @operation("pool_patch.pool_clean")
 async def clean_patch(call: Call, self: str) -> None:
     await perform(call, "pool_update.pool_clean", existing(call.store, "pool_patch", self)["pool_update"])

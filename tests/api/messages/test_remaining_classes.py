@@ -182,6 +182,25 @@ async def test_an_update_goes_with_its_patch_unless_a_host_has_it(pool: Pool, cl
     assert pool.row("pool_patch", patch) is None
 
 
+async def test_a_host_has_no_updates_of_other_versions(pool: Pool, client: Client) -> None:
+    host, update = pool.host_ref(0), "OpaqueRef:update"
+    applied = {"name_label": "p", "host": host, "applied": True, "timestamp_applied": "19700101T00:00:00Z"}
+    await pool.write(
+        Create(cls="pool_update", ref=update, fields={"name_label": "u"}),
+        Create(cls="pool_patch", ref="OpaqueRef:patch", fields={"name_label": "u", "pool_update": update}),
+        Create(cls="pool_patch", ref="OpaqueRef:old", fields={"name_label": "o", "pool_update": NULL}),
+        Create(cls="host_patch", ref="OpaqueRef:1", fields={**applied, "pool_patch": "OpaqueRef:old"}),
+        Update(cls="host", ref=host, fields={"updates": [update]}),
+    )
+    await client.call("pool_update.resync_host", host)
+    assert pool.row("host", host)["updates"] == []
+    assert pool.row("pool_patch", "OpaqueRef:old") is pool.row("host_patch", "OpaqueRef:1") is None
+    assert pool.row("pool_update", update) is not None
+    await pool.write(Create(cls="host_patch", ref="OpaqueRef:2", fields={**applied, "pool_patch": "OpaqueRef:patch"}))
+    await client.call("pool_update.resync_host", host)
+    assert pool.row("pool_update", update) is pool.row("pool_patch", "OpaqueRef:patch") is None
+
+
 async def test_a_driver_is_chosen_for_hardware_that_is_there(pool: Pool, client: Client) -> None:
     driver, variant = "OpaqueRef:driver", "OpaqueRef:variant"
     texts = {"name": "d", "friendly_name": "", "type": "", "description": "", "info": ""}
@@ -205,6 +224,8 @@ async def test_a_driver_is_chosen_for_hardware_that_is_there(pool: Pool, client:
     assert await client.refusal("Host_driver.select", driver, variant) == ["HOST_DRIVER_NO_HARDWARE", variant]
     assert await client.refusal("Driver_variant.select", variant) == ["HOST_DRIVER_NO_HARDWARE", variant]
     assert await client.refusal("Host_driver.deselect", driver) == ["NOT_IMPLEMENTED", "Host_driver.deselect"]
+    await client.call("Host_driver.rescan", pool.host_ref(0))
+    assert pool.row("Host_driver", driver) is pool.row("Driver_variant", variant) is None
 
 
 async def test_virtual_functions_that_nobody_has_are_left(pool: Pool, client: Client) -> None:
