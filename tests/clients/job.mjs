@@ -50,6 +50,7 @@ seen.other_config = xapi.getObjectByRef(vm).other_config.from
 
 const task = await xapi.call('Async.VM.start', vm, false, false)
 seen.task = await xapi.watchTask(task)
+await xapi.call('task.destroy', task)
 await until(() => xapi.getObjectByRef(vm).power_state === 'Running')
 const record = await xapi.getRecord('VM', vm)
 seen.record = { power_state: record.power_state, VCPUs_max: typeof record.VCPUs_max, is_a_template: record.is_a_template }

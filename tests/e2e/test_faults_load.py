@@ -45,12 +45,13 @@ async def test_two_hundred_clients_at_once_are_all_served(client: Client) -> Non
 
 
 async def test_a_thousand_sessions(simulator_pool: PoolUnderTest, client: Client) -> None:
+    """Of several programs: one alone may not have so many."""
     clients = crowd(client, 20)
     sessions: list[str] = []
 
-    async def log_in(one: Client) -> None:
+    async def log_in(one: Client, program: str) -> None:
         for _ in range(50):
-            await one.login(simulator_pool.password)
+            await one.login(simulator_pool.password, program)
             sessions.append(one.session)
 
     async def log_out(one: Client, mine: list[str]) -> None:
@@ -58,7 +59,7 @@ async def test_a_thousand_sessions(simulator_pool: PoolUnderTest, client: Client
             assert await one.bare("session.get_this_host", session, session) != ""
             await one.bare("session.logout", session)
 
-    await asyncio.gather(*(log_in(one) for one in clients))
+    await asyncio.gather(*(log_in(one, f"program {number}") for number, one in enumerate(clients)))
     assert len(set(sessions)) == 1000
     await asyncio.gather(*(log_out(one, sessions[number::20]) for number, one in enumerate(clients)))
     with pytest.raises(Failure) as caught:

@@ -27,7 +27,7 @@ def single(http_port: int) -> Plan:
 
 
 def test_a_port_that_is_taken_is_named_with_its_owner(tmp_path: Path, taken: int) -> None:
-    with pytest.raises(PreflightError, match=rf"port taken: 127\.0\.0\.95:{taken} by pid {os.getpid()}: .*pytest"):
+    with pytest.raises(PreflightError, match=rf"port taken: 127\.0\.0\.95:{taken} by pid {os.getpid()}: .*python"):
         preflight.check(tmp_path, single(taken))
 
 

@@ -41,8 +41,8 @@ class Client:
         self._turn = asyncio.Lock()
         self._sent = asyncio.Event()
 
-    async def login(self, password: str) -> None:
-        self.session = await self.bare("session.login_with_password", "root", password, "1.0", "tests")
+    async def login(self, password: str, originator: str = "tests") -> None:
+        self.session = await self.bare("session.login_with_password", "root", password, "1.0", originator)
 
     async def call(self, method: str, *params: Any, timeout: float = DEADLINE) -> Any:
         """The result. Raises `Failure`, `NoAnswer`, and `AssertionError` for a call that hangs."""

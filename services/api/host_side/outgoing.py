@@ -28,7 +28,10 @@ class Outgoing:
 
         Raises TLS_CONNECTION_FAILED [host, port], SSL_VERIFY_ERROR [reason], INVALID_VALUE for what is no host's name.
         """
-        connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=self._trust.client())
+        try:
+            connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=self._trust.client())
+        except http.client.InvalidURL:
+            raise ApiError("INVALID_VALUE", "host", host) from None
         try:
             self._connect(connection)
             connection.request("POST", "/", body.encode(), {"Connection": "close"})

@@ -34,7 +34,7 @@ async def initialize_wlb(
             _, writer = await asyncio.open_connection(host, port)
     except TimeoutError:
         raise ApiError("WLB_TIMEOUT", TIMEOUT) from None
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # names that cannot be asked for are nobody's either
         raise ApiError("WLB_UNKNOWN_HOST") from None
     except OSError as error:
         reset = error.errno == errno.ECONNRESET

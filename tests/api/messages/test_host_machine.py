@@ -123,7 +123,7 @@ async def test_a_process_says_what_it_does(pool: Pool, client: Client) -> None:
     assert "thread MainThread" in await client.call("host.get_thread_diagnostics", host)
     await client.call("host.disable", host)
     timings = await client.call("host.get_diagnostic_timing_stats", host, True)
-    assert timings["host.disable"].startswith("1 calls, 0.0")
+    assert timings["host.disable"].startswith("1 calls, ")
     assert await client.call("host.get_sm_diagnostics", host) == ""
     await client.call("host.sm_dp_destroy", host, "x", True)
 
