@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.cli.commands import (
     callers,
     clusters,
+    database,
     devices,
     directory,
     drives,
@@ -41,6 +42,7 @@ def command_table() -> dict[str, Command]:
         host_upkeep.COMMANDS,
         pools.COMMANDS,
         pool_upkeep.COMMANDS,
+        database.COMMANDS,
         devices.COMMANDS,
         callers.COMMANDS,
         clusters.COMMANDS,

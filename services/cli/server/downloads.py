@@ -1,43 +1,13 @@
-"""Files that the client fetches from an HTTP handler, which works under a task of the command's."""
+"""Files that the client fetches from an HTTP handler."""
 
 from __future__ import annotations
 
-import asyncio
-from urllib.parse import urlencode
-
 from services.cli.protocol import HttpGet, Print
 from services.cli.server.command import Call
-from services.cli.server.failures import Leave
-from services.cli.server.tasks import ended
-from shared.errors import ApiError
-
-UNCLAIMED = -1.0
-"""Progress of a task that no handler has taken over yet; who does sets it to 0."""
+from services.cli.server.transfers import transfer
 
 
 async def download(call: Call, label: str, path: str, query: dict[str, str], filename: str) -> None:
-    """Has the client write what `path` answers to the file. Raises the task's error; `Leave` when the client failed.
-
-    `label`: names the task, and what has succeeded.
-    """
-    task: str = await call.api.call("task.create", label, "")
-    try:
-        await call.api.call("task.set_progress", task, UNCLAIMED)
-        arguments = urlencode({"session_id": call.api.session, "task_id": task, **query})
-        received = await call.terminal.transfer(HttpGet(filename, f"{path}?{arguments}"))
-        if not received and await call.api.call("task.get_progress", task) < 0:
-            await call.api.call("task.set_status", task, "failure")
-        record = await ended(call, task)
-    finally:
-        await asyncio.shield(call.api.call("task.destroy", task))
-    if record["status"] == "cancelled":
-        raise ApiError("TASK_CANCELLED", task)
-    if record["status"] == "failure" and record["error_info"]:
-        raise ApiError(*record["error_info"])
-    if record["status"] == "failure":
-        await call.printer.stderr(f"{label} failed: the server could not be asked\n")
-        raise Leave(1)
-    if not received:
-        await call.printer.stderr(f"{label} failed: unknown error\n")
-        raise Leave(1)
+    """Has the client write what `path` answers to the file, and says so. Raises what `transfer` raises."""
+    await transfer(call, HttpGet, label, path, query, filename)
     await call.terminal.send(Print(f"{label} succeeded"))
