@@ -21,12 +21,7 @@ CHECKED: Final[dict[str, str]] = {
     "VM.resume": "resume",
     "VM.resume_on": "resume_on",
     "VM.pool_migrate": "pool_migrate",
-    "VM.csvm": "csvm",
-    "VM.sysprep": "sysprep",
-    "VM.call_plugin": "call_plugin",
     "VM.record_data_source": "data_source_op",
-    "VM.set_VCPUs_number_live": "changing_VCPUs_live",
-    "VM.wait_memory_target_live": "awaiting_memory_live",
     "VTPM.create": "create_vtpm",
     "VIF.plug": "plug",
     "VIF.unplug": "unplug",
@@ -37,9 +32,6 @@ CHECKED: Final[dict[str, str]] = {
 FORWARDED: Final[frozenset[str]] = frozenset(
     {
         "Diagnostics.network_stats",
-        "PIF.create_VLAN",
-        "PIF.introduce",
-        "PIF.scan",
         "host.apply_guest_agent_config",
         "host.backup_rrds",
         "host.record_data_source",

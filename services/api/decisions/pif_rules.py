@@ -187,6 +187,13 @@ def no_trunks(rows: Rows, network: str) -> None:
             raise ApiError("NETWORK_INCOMPATIBLE_WITH_TRUNKS", network)
 
 
+def no_vlan_under(rows: Rows, network: str) -> None:
+    """For a VIF that carries VLANs itself."""
+    for ref in existing(rows, "network", network)["PIFs"]:
+        if existing(rows, "PIF", ref)["VLAN"] != UNTAGGED:
+            raise ApiError("NETWORK_INCOMPATIBLE_WITH_TRUNKS", network)
+
+
 def not_on_sriov(rows: Rows, network: str, what: str) -> None:
     """`what`: TUNNEL, BOND or VLAN_ON_BRIDGE."""
     for ref in existing(rows, "network", network)["PIFs"][:1]:

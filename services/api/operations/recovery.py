@@ -58,6 +58,10 @@ def srs_of_vm(call: Call, self: str, session_to: str) -> list[str]:
 
 @operation("VM.recover", built=False)
 def recover_vm(call: Call, self: str, session_to: str, force: bool) -> None:
+    """One of an appliance is recovered with it."""
+    appliance = existing(call.store, "VM", self)["appliance"]
+    if call.store.row("VM_appliance", appliance) is not None:
+        raise ApiError("VM_IS_PART_OF_AN_APPLIANCE", self, appliance)
     _require_session(call, session_to)
     _require_srs(call, [self])
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)

@@ -56,8 +56,9 @@ def _only_halted(vm: Mapping[str, Any], message: str) -> None:
 @operation("VBD.insert")
 async def insert(call: Call, vbd: str, vdi: str) -> None:
     """On a halted VM the record changes; the disk is there at the next start."""
+    vm = _check(call, vbd, "insert")
     existing(call.store, "VDI", vdi)
-    _only_halted(_check(call, vbd, "insert"), "VBD.insert")
+    _only_halted(vm, "VBD.insert")
     await call.transact([Update(cls="VBD", ref=vbd, fields={"VDI": vdi, "empty": False})])
 
 
@@ -77,9 +78,27 @@ async def unplug(call: Call, self: str) -> None:
     _only_halted(_check(call, self, "unplug"), "VBD.unplug")
 
 
-@operation("VBD.unplug_force")
-async def unplug_force(call: Call, self: str) -> None:
-    _only_halted(_check(call, self, "unplug_force"), "VBD.unplug_force")
+def _unplug_force(message: str) -> None:
+    @operation(message)
+    async def unplug_force(call: Call, self: str) -> None:
+        _only_halted(_check(call, self, "unplug_force"), message)
+
+
+for _name in ("VBD.unplug_force", "VBD.unplug_force_no_safety_check"):
+    _unplug_force(_name)
+
+
+def _refused_by_storage(message: str, op: str) -> None:
+    @operation(message, built=False)
+    def refuse(call: Call, self: str, *token: str) -> Any:
+        """Storage does without it: disks are changed while they are in use."""
+        _check(call, self, op)
+        vdi = existing(call.store, "VBD", self)["VDI"]
+        raise ApiError("SR_OPERATION_NOT_SUPPORTED", existing(call.store, "VDI", vdi)["SR"])
+
+
+_refused_by_storage("VBD.pause", "pause")
+_refused_by_storage("VBD.unpause", "unpause")
 
 
 @operation("VBD.assert_attachable")

@@ -1,4 +1,6 @@
-"""VM messages about moving to another pool, which is not built yet; a destination that is none is refused as such."""
+"""VM messages about moving to another pool or from elsewhere, which is not built yet; a destination that is none is
+refused as such.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import Any, Final
 from services.api.call import Call
 from services.api.decisions.rows import existing
 from services.api.operation import operation
+from services.api.operations.host_plugins import plugin
 from shared.errors import ApiError, internal_error
 
 DESTINATION: Final = ("host", "SM", "xenops", "session_id", "master")
@@ -23,5 +26,21 @@ def _refused(message: str) -> None:
         raise ApiError("NOT_IMPLEMENTED", message)
 
 
-for _name in ("migrate_send", "assert_can_migrate"):
+for _name in ("migrate_send", "assert_can_migrate", "assert_can_migrate_sender"):
     _refused(f"VM.{_name}")
+
+
+@operation("VM.pool_migrate_complete", built=False, forwarded=True)
+def pool_migrate_complete(call: Call, vm: str, host: str) -> None:
+    existing(call.store, "VM", vm)
+    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+
+
+@operation("VM.import_convert", built=False)
+async def import_convert(
+    call: Call, type: str, username: str, password: str, sr: str, remote_config: dict[str, str]
+) -> None:
+    """From another maker's servers, by an appliance that a plug-in of the coordinator finds."""
+    await plugin(call, call.api.host_ref, "conversion", "main", {})
+    existing(call.store, "SR", sr)
+    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)

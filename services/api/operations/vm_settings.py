@@ -11,6 +11,7 @@ from services.api.allowed import CHECKS, published
 from services.api.call import Call
 from services.api.decisions import bios, memory
 from services.api.decisions.rows import existing
+from services.api.decisions.vdi_types import incompatible
 from services.api.decisions.vm_operations import bad_power_state
 from services.api.operation import Lock, operation
 from shared.contracts.db import Change, MapDrop, MapPut, Update
@@ -75,14 +76,6 @@ async def set_shadow_multiplier_live(call: Call, self: str, multiplier: float) -
 def maximise_memory(call: Call, self: str, total: int, approximate: bool) -> int:
     """The largest `memory_static_max` with which the VM takes no more than `total` bytes of its host."""
     return memory.largest(existing(call.store, "VM", self), total, approximate=approximate)
-
-
-@operation("VM.add_to_VCPUs_params_live", built=False)
-def add_to_vcpus_params_live(call: Call, self: str, key: str, value: str) -> None:
-    row = existing(call.store, "VM", self)
-    if row["power_state"] != "Running":
-        raise bad_power_state(self, ("Running",), row["power_state"])
-    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
 # ---- BIOS
@@ -163,14 +156,17 @@ async def set_groups(call: Call, self: str, value: list[str]) -> None:
     await _update(call, self, {"groups": value})
 
 
-@operation("VM.set_suspend_VDI", built=False)
-async def set_suspend_vdi(call: Call, self: str, value: str) -> None:
+@operation("VM.set_suspend_VDI")
+def set_suspend_vdi(call: Call, self: str, value: str) -> None:
     """Another disk with the same memory image, after disaster recovery. Comparing the two is not built yet."""
     row = existing(call.store, "VM", self)
     if row["power_state"] != "Suspended":
         raise bad_power_state(self, ("Suspended",), row["power_state"])
+    disk = existing(call.store, "VDI", value)
+    if disk["type"] == "cbt_metadata":
+        raise incompatible(self, disk["type"])
     if row["suspend_VDI"] != value:
-        raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+        raise ApiError("NOT_IMPLEMENTED", f"{call.message.wire_name} to another disk")
 
 
 # ---- questions
@@ -232,3 +228,4 @@ def _checked(message: str, op: str) -> None:
 _checked("VM.send_sysrq", "send_sysrq")
 _checked("VM.send_trigger", "send_trigger")
 _checked("VM.query_services", "query_services")
+_checked("VM.add_to_VCPUs_params_live", "changing_VCPUs_live")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid as uuids
+from collections.abc import Container
 from typing import Any
 
 from services.api import clock
@@ -17,25 +18,45 @@ from services.api.operations.vm_copies import fresh
 from services.api.subcalls import perform
 from shared.contracts import storage as contract
 from shared.contracts.alerts import Alert
-from shared.contracts.db import MapDrop, MapPut
+from shared.contracts.db import Change, MapDrop, MapPut, Update
 from shared.errors import ApiError
 from shared.store import Store
 
 
 @operation("VM.snapshot", Lock("VM", "snapshot"))
 async def snapshot(call: Call, vm: str, new_name: str, ignore_vdis: list[str]) -> str:
+    return await take(call, vm, new_name, "VM_SNAPSHOTTED", ignore_vdis)
+
+
+async def take(call: Call, vm: str, new_name: str, alert: str, ignore_vdis: Container[str] = ()) -> str:
     """Disks of a running VM are not taken yet: what QEMU writes to has to be snapshotted through it."""
     drives = vm_snapshots.disk_drives(call.store, vm)
     without = {vbd for vbd, vdi in drives.items() if vdi in ignore_vdis}
     taken = {vbd: vdi for vbd, vdi in drives.items() if vbd not in without}
     if taken and call.store.get("VM", vm, "power_state") in ("Running", "Paused"):
-        raise ApiError("NOT_IMPLEMENTED", "VM.snapshot of a running VM with disks")
+        raise ApiError("NOT_IMPLEMENTED", f"{call.message.wire_name} of a running VM with disks")
     disks = {vbd: await copy_disk(call, vdi, contract.VDI_CLONE, snapshot=True) for vbd, vdi in taken.items()}
     ref = new_ref()
     changes = vm_snapshots.taken(call.store, vm, ref, new_name, disks, fresh, clock.now(), without)
     call.on_success += [*changes, *published(call.store, "VM", ref, changes)]
-    _alert(call, vm, "VM_SNAPSHOTTED", {"name_label": new_name, "uuid": ""})
+    _alert(call, vm, alert, {"name_label": new_name, "uuid": ""})
     return ref
+
+
+@operation("VM.update_snapshot_metadata")
+async def update_snapshot_metadata(
+    call: Call, vm: str, snapshot_of: str, snapshot_time: str, transportable_snapshot_id: str
+) -> None:
+    """A VM that was imported becomes the snapshot that it was."""
+    existing(call.store, "VM", vm)
+    fields = {
+        "is_a_snapshot": True,
+        "snapshot_of": snapshot_of,
+        "snapshot_time": snapshot_time,
+        "transportable_snapshot_id": transportable_snapshot_id,
+    }
+    changes: list[Change] = [Update(cls="VM", ref=vm, fields=fields)]
+    await call.transact([*changes, *published(call.store, "VM", vm, changes)])
 
 
 def _refuse_revert(store: Store, arguments: tuple[Any, ...]) -> ApiError | None:
