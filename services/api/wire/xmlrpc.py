@@ -31,6 +31,9 @@ CONTENT_TYPE = "text/xml"
 MAX_DEPTH = 64
 """Of nested values. The model's own deepest parameter has three levels."""
 
+SHORT = 4096
+"""Bytes of a call that is first looked at as a plain one."""
+
 _DECLARED = re.compile(rb"""\A\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _END = re.compile(rb"</methodCall\s*>")
 _ENCODINGS = {"utf-8", "us-ascii", "iso-8859-1", "iso-8859-15", "utf-16", "utf-16le", "utf-16be"}
@@ -77,8 +80,34 @@ class XmlCall:
 # ---- calls in
 
 
+_PLAIN_CALL = re.compile(
+    rb"""
+    (?: <\?xml\ version=(?: '1\.0' | "1\.0" )\?> )?+ %(blank)b
+    <methodCall> %(blank)b <methodName>([A-Za-z0-9_.]++)</methodName> %(blank)b
+    <params>(
+        (?: %(blank)b <param> %(blank)b
+            <value>(?: <string>%(text)b</string> | %(text)b )</value>
+        %(blank)b </param> )*+
+    ) %(blank)b </params> %(blank)b </methodCall> %(blank)b
+    """
+    % {b"blank": rb"[ \t\r\n]*+", b"text": rb"[^\x00-\x1f&<>\x7f-\xff]*+"},
+    re.VERBOSE,
+)
+_PLAIN_VALUE = re.compile(rb"<value>(?:<string>)?+([^<]*)")
+
+
+def _plain_call(body: bytes) -> XmlCall | None:
+    """The call, if it is of the form that nearly all have: a few texts in plain ASCII. A tenth of the parser's time."""
+    found = _PLAIN_CALL.fullmatch(body)
+    if found is None:
+        return None
+    return XmlCall(found[1].decode(), [text.decode() for text in _PLAIN_VALUE.findall(found[2])])
+
+
 def parse(body: bytes) -> XmlCall:
     """The call in a request's body. Raises `Malformed`. What follows the root element is ignored."""
+    if len(body) < SHORT and (call := _plain_call(body)) is not None:
+        return call
     text = _utf8(body)
     try:
         root = etree.fromstring(text, _parser)

@@ -49,6 +49,58 @@ def error_of(value: str, type_: Type) -> list[str]:
 
 # ---- parsing
 
+plain_texts = st.text(st.characters(codec="ascii", exclude_characters="<&>"), max_size=8)
+values_as_sent = st.one_of(
+    plain_texts.map(lambda text: f"<value><string>{text}</string></value>"),
+    plain_texts.map(lambda text: f"<value>{text}</value>"),
+    st.sampled_from(
+        [
+            "<value><int>1</int></value>",
+            "<value><string>&lt;é</string></value>",
+            "<value/>",
+            "<value> <string>x</string></value>",
+        ]
+    ),
+)
+between = st.sampled_from(["", "\n", " \t", "\r\n", "\x0b"])
+
+
+@given(
+    st.sampled_from(
+        ["", "<?xml version='1.0'?>", '<?xml version="1.0"?>', "<?xml version='1.1'?>", " <?xml version='1.0'?>"]
+    ),
+    st.lists(st.tuples(between, between, values_as_sent), max_size=4),
+    between,
+    st.sampled_from(["VM.get_all", "system.isAlive:x", "a b", "", "Async.VM.start"]),
+    st.sampled_from(["", "\n", "x", "<x/>"]),
+)
+def test_the_quick_parser_gives_what_the_thorough_one_gives(
+    start: str, params: list[tuple[str, str, str]], blank: str, method: str, end: str
+) -> None:
+    inside = "".join(f"{one}<param>{two}{value}{two}</param>" for one, two, value in params)
+    name = f"<methodName>{method}</methodName>"
+    body = f"{start}{blank}<methodCall>{blank}{name}<params>{inside}{blank}</params></methodCall>{end}"
+    quick = wire._plain_call(body.encode())
+    if quick is not None:
+        thorough = wire.parse(body.encode() + b"<!-- -->")
+        assert (quick.method, quick.params) == (thorough.method, thorough.params)
+
+
+@given(st.text(alphabet="<>/&\"' \n", max_size=6), st.integers(0, 200), st.integers(0, 3))
+def test_nothing_that_is_no_call_is_a_plain_one(inserted: str, at: int, removed: int) -> None:
+    body = xmlrpc.client.dumps(("OpaqueRef:s", "x"), "VM.start")
+    changed = (body[:at] + inserted + body[at + removed :]).encode()
+    quick = wire._plain_call(changed)
+    if quick is not None:
+        thorough = wire.parse(changed + b"<!-- -->")
+        assert (quick.method, quick.params) == (thorough.method, thorough.params)
+
+
+def test_calls_of_usual_clients_are_plain() -> None:
+    assert wire._plain_call(xmlrpc.client.dumps(("OpaqueRef:s", "x y", ""), "VM.start").encode()) is not None
+    assert wire._plain_call(xmlrpc.client.dumps((), "system.listMethods").encode()) is not None
+    assert wire._plain_call(xmlrpc.client.dumps(("OpaqueRef:s", True), "VM.start").encode()) is None
+
 
 def test_a_call_of_the_standard_library_is_understood() -> None:
     body = xmlrpc.client.dumps(("OpaqueRef:s", {"a": ["b", 1]}, True, 1.5), "VM.start", allow_none=True).encode()
