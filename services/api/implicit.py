@@ -92,21 +92,33 @@ def _get_all_records(message: Message) -> Read:
     return lambda store, arguments, codec: record_map(codec, cls, store.tables[cls].rows)
 
 
-def matching(store: Store, cls: str, expression: str) -> dict[str, Row]:
+def matching(store: Store, cls: str, expression: str) -> dict[str, Row] | Coroutine[Any, Any, dict[str, Row]]:
     """Rows that the query selects. Raises INVALID_VALUE [expression, reason]; INTERNAL_ERROR for an unknown field."""
     if cls == "role":
         return {ref: store.tables[cls].rows[ref] for ref in role_rows.selected(expression)}
     return query.matching(store, cls, expression)
 
 
+def _where(cls: str, encode: Callable[[Codec, dict[str, Row]], Encoded | Coroutine[Any, Any, Encoded]]) -> Read:
+    def read(store: Store, arguments: tuple[Any, ...], codec: Codec) -> Encoded | Coroutine[Any, Any, Encoded]:
+        found = matching(store, cls, arguments[0])
+        return encode(codec, found) if isinstance(found, dict) else later(codec, found)
+
+    async def later(codec: Codec, search: Coroutine[Any, Any, dict[str, Row]]) -> Encoded:
+        encoded = encode(codec, await search)
+        return encoded if isinstance(encoded, bytes | list) else await encoded
+
+    return read
+
+
 def _get_all_where(message: Message) -> Read:
-    cls, type_ = message.cls, message.result
-    return lambda store, arguments, codec: codec.encoder(type_)(list(matching(store, cls, arguments[0])))
+    type_ = message.result
+    return _where(message.cls, lambda codec, rows: codec.encoder(type_)(list(rows)))
 
 
 def _get_all_records_where(message: Message) -> Read:
     cls = message.cls
-    return lambda store, arguments, codec: record_map(codec, cls, matching(store, cls, arguments[0]))
+    return _where(cls, lambda codec, rows: record_map(codec, cls, rows))
 
 
 _OBJECT: dict[str, Callable[[Message], Read]] = {

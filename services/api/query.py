@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final
@@ -26,6 +27,12 @@ Predicate = Callable[[str, Mapping[str, Any]], bool]
 
 _TOKEN = re.compile(r'[ \t\n]*(?:"([^"]*)"|(field|and|or|not|true|false)|([()=]))')
 _KEEP = 512
+_LONG: Final = 4096
+"""Characters of an expression that is too long to be kept: a compiled one takes a hundred times its text."""
+_MUCH: Final = 200_000
+"""Comparisons that take some ten milliseconds."""
+_DEEPEST: Final = 200
+"""Parentheses and `not`s inside each other."""
 
 
 class _SyntaxError(Exception):
@@ -38,6 +45,7 @@ class _Tokens:
 
     items: list[tuple[str, str]]
     position: int = 0
+    depth: int = 0
 
     def peek(self) -> str:
         return self.items[self.position][0] if self.position < len(self.items) else "end"
@@ -67,27 +75,43 @@ def _tokenise(expression: str) -> _Tokens:
 class Query:
     """A compiled expression. `selects` raises INTERNAL_ERROR for an unknown field; `known`: it names none.
 
-    `keys`: (column, literal) of fields that have an index and are equal in all rows it selects.
+    `keys`: (column, literal) of fields that have an index and are equal in all rows it selects. `comparisons`: at most,
+    for one row.
     """
 
     selects: Predicate
     keys: tuple[tuple[str, str], ...] = ()
     known: bool = True
+    comparisons: int = 1
 
 
 def compile(cls: str, expression: str) -> Query:
     """Raises INVALID_VALUE [expression, reason]."""
-    return _compile(cls, expression)
+    return (_compile if len(expression) < _LONG else _compile.__wrapped__)(cls, expression)
 
 
-def matching(store: Store, cls: str, expression: str) -> dict[str, Row]:
-    """The rows that it selects, found by an index where one helps. Raises as `compile` and what that gives."""
+def matching(store: Store, cls: str, expression: str) -> dict[str, Row] | Coroutine[Any, Any, dict[str, Row]]:
+    """The rows that it selects, found by an index where one helps; a coroutine when that is more work than others
+    should wait for. Raises as `compile` and what that gives.
+    """
     found = compile(cls, expression)
     rows = store.tables[cls].rows
     if found.keys and found.known:
         rows = {ref: rows[ref] for ref in _candidates(store, cls, *found.keys[0])}
     selects = found.selects
+    if found.comparisons * len(rows) > _MUCH:
+        return _in_turns(found, [(ref, row, row.fields) for ref, row in rows.items()])
     return {ref: row for ref, row in rows.items() if selects(ref, row.fields)}
+
+
+async def _in_turns(query: Query, rows: list[tuple[str, Row, dict[str, Any]]]) -> dict[str, Row]:
+    """Selects by what the fields were when the call came."""
+    found = {}
+    at_once = max(1, _MUCH // 10 // query.comparisons)
+    for start in range(0, len(rows), at_once):
+        found.update({ref: row for ref, row, fields in rows[start : start + at_once] if query.selects(ref, fields)})
+        await asyncio.sleep(0)
+    return found
 
 
 def _candidates(store: Store, cls: str, column: str, text: str) -> list[str]:
@@ -111,18 +135,22 @@ def _compile(cls: str, expression: str) -> Query:
         query = _expression(cls, tokens)
         if tokens.peek() != "end":
             raise _SyntaxError(f"unexpected {tokens.peek()}")
-    except (_SyntaxError, RecursionError) as error:
-        raise ApiError("INVALID_VALUE", expression, f"Query.Error: {error or 'too deeply nested'}") from None
+    except _SyntaxError as error:
+        raise ApiError("INVALID_VALUE", expression, f"Query.Error: {error}") from None
     return query
 
 
 def _expression(cls: str, tokens: _Tokens) -> Query:
-    left = _operand(cls, tokens)
-    while tokens.peek() in ("and", "or"):
-        word, _ = tokens.next()
-        right = _operand(cls, tokens)
-        left = _both(left, right) if word == "and" else _either(left, right)
-    return left
+    tokens.depth += 1
+    if tokens.depth > _DEEPEST:
+        raise _SyntaxError("too deeply nested")
+    first = _operand(cls, tokens)
+    rest: list[tuple[bool, Query]] = []
+    while (word := tokens.peek()) in ("and", "or"):
+        tokens.next()
+        rest.append((word == "and", _operand(cls, tokens)))
+    tokens.depth -= 1
+    return _chain(first, rest) if rest else first
 
 
 def _operand(cls: str, tokens: _Tokens) -> Query:
@@ -131,7 +159,7 @@ def _operand(cls: str, tokens: _Tokens) -> Query:
         tokens.next()
         inner = _expression(cls, tokens)
         selects = inner.selects
-        return Query(lambda ref, row: not selects(ref, row), (), inner.known)
+        return Query(lambda ref, row: not selects(ref, row), (), inner.known, inner.comparisons)
     if word in ("true", "false"):
         tokens.next()
         answer = word == "true"
@@ -148,15 +176,23 @@ def _operand(cls: str, tokens: _Tokens) -> Query:
     return _equal(cls, left, _value(cls, tokens))
 
 
-def _both(left: Query, right: Query) -> Query:
-    first, second = left.selects, right.selects
-    keys = sorted((*left.keys, *right.keys), key=lambda key: INDEXED.index(key[0]))
-    return Query(lambda ref, row: first(ref, row) and second(ref, row), tuple(keys), left.known and right.known)
+def _chain(first: Query, rest: list[tuple[bool, Query]]) -> Query:
+    """From left to right; each of `rest` with whether it follows an `and`, and looked at only where it can matter."""
+    start, steps = first.selects, [(conjunction, query.selects) for conjunction, query in rest]
 
+    def selects(ref: str, row: Mapping[str, Any]) -> bool:
+        found = start(ref, row)
+        for conjunction, test in steps:
+            if found is conjunction:
+                found = test(ref, row)
+        return found
 
-def _either(left: Query, right: Query) -> Query:
-    first, second = left.selects, right.selects
-    return Query(lambda ref, row: first(ref, row) or second(ref, row), (), left.known and right.known)
+    # What stands before an `or` need not hold, so only what follows the last one has keys that all rows have.
+    last = max((number for number, (conjunction, _) in enumerate(rest, 1) if not conjunction), default=0)
+    whole = [first, *(query for _, query in rest)]
+    held = whole[last + 1 :] if last else whole
+    keys = sorted((key for query in held for key in query.keys), key=lambda key: INDEXED.index(key[0]))
+    return Query(selects, tuple(keys), all(query.known for query in whole), sum(query.comparisons for query in whole))
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,8 +132,9 @@ def get_all_records(call: Call) -> dict[str, Row]:
 
 
 @operation("message.get_all_records_where")
-def get_all_records_where(call: Call, expr: str) -> dict[str, Row]:
-    return {ref: row.fields for ref, row in implicit.matching(call.store, "message", expr).items()}
+async def get_all_records_where(call: Call, expr: str) -> dict[str, Row]:
+    found = implicit.matching(call.store, "message", expr)
+    return {ref: row.fields for ref, row in (found if isinstance(found, dict) else await found).items()}
 
 
 @operation("message.get_record")

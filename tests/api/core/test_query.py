@@ -212,10 +212,29 @@ def scanned(expression: str) -> object:
 def test_an_index_finds_what_a_look_at_every_row_finds(parts: list[tuple[str, str]]) -> None:
     expression = "".join(word + condition for word, condition in parts).removeprefix(" or").removeprefix(" and")
     try:
-        found: object = set(query.matching(STORE, "VM", expression))
+        found: object = set(query.matching(STORE, "VM", expression))  # type: ignore[arg-type]
     except ApiError as error:
         found = error.description
     assert found == scanned(expression)
+
+
+def test_a_long_list_of_conditions_is_no_deep_one() -> None:
+    wanted = " or ".join(f'field "uuid"="u{number}"' for number in range(3, 10_000))
+    assert set(query.matching(STORE, "VM", wanted)) == {"r3"}  # type: ignore[arg-type]
+    assert matches(" and ".join(["true"] * 30_000))
+
+
+async def test_much_work_is_done_in_turns() -> None:
+    many = " or ".join(f'field "uuid"="u{number}"' for number in range(3, 60_000))
+    found = query.matching(STORE, "VM", many)
+    assert not isinstance(found, dict)
+    assert set(await found) == {"r3"}
+
+
+def test_long_expressions_are_not_kept() -> None:
+    kept = query._compile.cache_info().currsize
+    query.compile("VM", " and ".join(["true"] * 3000))
+    assert query._compile.cache_info().currsize == kept
 
 
 def test_equality_of_an_indexed_field_looks_at_no_other_rows() -> None:
