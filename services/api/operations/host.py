@@ -47,8 +47,7 @@ def compute_memory_overhead(call: Call, host: str) -> int:
 
 @operation("host.get_uncooperative_resident_VMs")
 def get_uncooperative_resident_vms(call: Call, self: str) -> list[str]:
-    """QEMU's balloon follows at once: no VM ever refuses."""
-    existing(call.store, "host", self)
+    """QEMU's balloon follows at once: no VM ever refuses, wherever it is."""
     return []
 
 

@@ -18,14 +18,15 @@ CACHING: Final = "SR_SUPPORTS_LOCAL_CACHING"
 
 @operation("host.enable_local_storage_caching", forwarded=True)
 async def enable(call: Call, host: str, sr: str) -> None:
-    """Raises HOST_NOT_DISABLED, HOST_IN_USE; HOST_CANNOT_SEE_SR [host, sr] for an SR that is not the host's own;
-    SR_OPERATION_NOT_SUPPORTED [sr].
+    """Raises HOST_NOT_DISABLED, HOST_IN_USE; SR_OPERATION_NOT_SUPPORTED [sr] for one that is not a single host's or
+    whose driver cannot; HOST_CANNOT_SEE_SR [host, sr] for another host's.
     """
     require_idle(call.store, host)
-    if not _is_local(call.store, host, sr):
-        raise ApiError("HOST_CANNOT_SEE_SR", host, sr)
-    if not _can_cache(call.store, sr):
+    hosts = _hosts(call.store, sr)
+    if len(hosts) != 1 or not _can_cache(call.store, sr):
         raise ApiError("SR_OPERATION_NOT_SUPPORTED", sr)
+    if hosts != [host]:
+        raise ApiError("HOST_CANNOT_SEE_SR", host, sr)
     changes = [*_off(call.store, host), Update(cls="SR", ref=sr, fields={"local_cache_enabled": True})]
     await call.transact([*changes, Update(cls="host", ref=host, fields={"local_cache_sr": sr})])
 
@@ -36,9 +37,10 @@ async def disable(call: Call, host: str) -> None:
     await call.transact([*_off(call.store, host), Update(cls="host", ref=host, fields={"local_cache_sr": NULL})])
 
 
-def _is_local(store: Store, host: str, sr: str) -> bool:
+def _hosts(store: Store, sr: str) -> list[str]:
+    """Those whose own SR it is: none if it is shared."""
     row = existing(store, "SR", sr)
-    return not row["shared"] and any(store.get("PBD", pbd, "host") == host for pbd in row["PBDs"])
+    return [] if row["shared"] else [store.get("PBD", pbd, "host") for pbd in row["PBDs"]]
 
 
 def _can_cache(store: Store, sr: str) -> bool:
@@ -56,14 +58,14 @@ def _off(store: Store, host: str) -> list[Change]:
 def _local_sr(store: Store, host: str) -> str:
     """The host's SR that can cache. Raises NO_LOCAL_STORAGE."""
     for sr in store.rows("SR"):
-        if _is_local(store, host, sr) and _can_cache(store, sr):
+        if _hosts(store, sr) == [host] and _can_cache(store, sr):
             return sr
     raise ApiError("NO_LOCAL_STORAGE")
 
 
 @operation("pool.enable_local_storage_caching")
 async def enable_everywhere(call: Call, self: str) -> None:
-    """Raises HOSTS_FAILED_TO_ENABLE_CACHING [hosts]."""
+    """Raises HOSTS_FAILED_TO_ENABLE_CACHING [host, ...]."""
     existing(call.store, "pool", self)
     failed = []
     for host in call.store.rows("host"):
@@ -73,20 +75,18 @@ async def enable_everywhere(call: Call, self: str) -> None:
         except ApiError:
             failed.append(host)
     if failed:
-        raise ApiError("HOSTS_FAILED_TO_ENABLE_CACHING", ",".join(failed))
+        raise ApiError("HOSTS_FAILED_TO_ENABLE_CACHING", *failed)
 
 
 @operation("pool.disable_local_storage_caching")
 async def disable_everywhere(call: Call, self: str) -> None:
-    """Raises HOSTS_FAILED_TO_DISABLE_CACHING [hosts]. A host that caches nothing need not be idle for that."""
+    """Raises HOSTS_FAILED_TO_DISABLE_CACHING [host, ...]: those that are not idle, whether they cache or not."""
     existing(call.store, "pool", self)
     failed = []
-    for host, row in call.store.rows("host").items():
-        if is_null(row["local_cache_sr"]):
-            continue
+    for host in call.store.rows("host"):
         try:
             await perform(call, "host.disable_local_storage_caching", host)
         except ApiError:
             failed.append(host)
     if failed:
-        raise ApiError("HOSTS_FAILED_TO_DISABLE_CACHING", ",".join(failed))
+        raise ApiError("HOSTS_FAILED_TO_DISABLE_CACHING", *failed)

@@ -41,7 +41,7 @@ async def get_server_localtime(call: Call, host: str) -> str:
 @operation("host.set_servertime")
 async def set_servertime(call: Call, self: str, value: str) -> None:
     if existing(call.store, "host", self)["ntp_mode"] != "Disabled":
-        raise ApiError("OPERATION_NOT_ALLOWED", "The clock follows time servers: set ntp_mode to Disabled first.")
+        raise ApiError("NOT_ALLOWED_WHEN_NTP_IS_ENABLED", self)
     await on_host(call, self, SET_TIME, SetTime(time=clock.seconds(value)))
 
 
@@ -76,7 +76,10 @@ async def get_ntp_servers_status(call: Call, self: str) -> dict[str, str]:
 
 @operation("host.set_ntp_mode", forwarded=True)
 async def set_ntp_mode(call: Call, self: str, value: str) -> None:
-    servers = existing(call.store, "host", self)["ntp_custom_servers"]
+    row = existing(call.store, "host", self)
+    if row["ntp_mode"] == value:
+        return
+    servers = row["ntp_custom_servers"]
     if value == "Custom" and not servers:
         raise ApiError("INVALID_NTP_CONFIG", "there are no custom servers")
     await on_host(call, self, SET_NTP, Ntp(mode=value, servers=servers if value == "Custom" else []))

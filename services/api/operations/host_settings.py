@@ -81,9 +81,9 @@ async def set_pool_https_only(call: Call, self: str, value: bool) -> None:
 @operation("host.set_ssl_legacy")
 async def set_ssl_legacy(call: Call, self: str, value: bool) -> None:
     """Nothing older than TLS 1.2 is spoken, whatever the row said."""
-    existing(call.store, "host", self)
     if value:
         raise ApiError("VALUE_NOT_SUPPORTED", "value", "true", "Legacy SSL support has been removed")
+    existing(call.store, "host", self)
     await call.transact([Update(cls="host", ref=self, fields={"ssl_legacy": False})])
 
 
@@ -117,16 +117,16 @@ def get_tracked_user_agents(call: Call, self: str) -> dict[str, str]:
 
 
 _CSTATE: Final = re.compile(r"\d+(,\d+)?")
+DEEPEST: Final = 1
 
 
 @operation("host.set_max_cstate", forwarded=True)
 async def set_max_cstate(call: Call, self: str, value: str) -> None:
-    """`value`: `0`, `1`, or `N,M` (a state and its sub-state); empty for no limit."""
-    existing(call.store, "host", self)
+    """`value`: `0` or `1`, or one of them and a sub-state (`1,2`); empty for no limit."""
     if value and not _CSTATE.fullmatch(value):
         raise ApiError("INVALID_VALUE", "max_cstate", value)
-    if value and "," not in value and value not in ("0", "1"):
-        raise ApiError("VALUE_NOT_SUPPORTED", "max_cstate", value, "deeper states need a sub-state")
+    if value and int(value.partition(",")[0]) > DEEPEST:
+        raise ApiError("VALUE_NOT_SUPPORTED", "max_cstate", value, "CPUs cannot be kept in deeper states than C1.")
     await on_host(call, self, MAX_CSTATE, Text(text=value))
     call.on_success.append(Update(cls="host", ref=self, fields={"max_cstate": value}))
 
@@ -159,7 +159,6 @@ def _display(call: Call, host: str, wanted: str) -> str:
 
 @operation("host.set_uefi_certificates", built=False)
 def set_uefi_certificates(call: Call, host: str, value: str) -> None:
-    existing(call.store, "host", host)
     raise ApiError("OPERATION_NOT_ALLOWED", "Secure boot certificates are the pool's, not a host's.")
 
 

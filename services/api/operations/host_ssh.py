@@ -56,11 +56,12 @@ async def disable_ssh(call: Call, self: str) -> None:
 
 @operation("host.set_ssh_enabled_timeout", forwarded=True)
 async def set_ssh_enabled_timeout(call: Call, self: str, value: int) -> None:
-    """Counts from now when SSH is open."""
+    """Counts from now when SSH is open. 0: it is closed by whoever calls `disable_ssh`."""
     row = existing(call.store, "host", self)
     if not 0 <= value <= LONGEST:
         raise ApiError("INVALID_VALUE", "ssh_enabled_timeout", value)
-    await on_host(call, self, MANAGED, Empty())
+    if value:
+        await on_host(call, self, MANAGED, Empty())
     expiry = _expiry(value) if row["ssh_enabled"] else clock.EPOCH
     fields = {"ssh_enabled_timeout": value, "ssh_expiry": expiry}
     call.on_success.append(Update(cls="host", ref=self, fields=fields))
@@ -68,9 +69,10 @@ async def set_ssh_enabled_timeout(call: Call, self: str, value: int) -> None:
 
 @operation("host.set_console_idle_timeout", forwarded=True)
 async def set_console_idle_timeout(call: Call, self: str, value: int) -> None:
-    existing(call.store, "host", self)
     if value < 0:
         raise ApiError("INVALID_VALUE", "console_timeout", value)
+    if existing(call.store, "host", self)["console_idle_timeout"] == value:
+        return
     await on_host(call, self, SHELL_TIMEOUT, Seconds(seconds=value))
     call.on_success.append(Update(cls="host", ref=self, fields={"console_idle_timeout": value}))
 

@@ -34,8 +34,8 @@ def evacuate(call: Call, host: str, *options: Any) -> None:
 @operation("host.allocate_resources_for_vm")
 async def allocate_resources_for_vm(call: Call, self: str, vm: str, live: bool) -> None:
     """Keeps memory there for a VM that will come."""
-    existing(call.store, "host", self)
     planned = existing(call.store, "VM", vm)["scheduled_to_be_resident_on"]
+    existing(call.store, "host", self)
     refusal = call.api.placement.check(vm, self)
     if refusal is not None:
         raise refusal
@@ -48,7 +48,6 @@ def migrate_receive(call: Call, host: str, network: str, options: dict[str, str]
     """Whether VMs could come over that network; the way for them is not built. Raises HOST_CANNOT_ATTACH_NETWORK,
     PIF_HAS_NO_NETWORK_CONFIGURATION, INTERFACE_HAS_NO_IP.
     """
-    existing(call.store, "host", host)
     here = [
         (ref, pif)
         for ref in existing(call.store, "network", network)["PIFs"]
@@ -57,8 +56,7 @@ def migrate_receive(call: Call, host: str, network: str, options: dict[str, str]
     if not here:
         raise ApiError("HOST_CANNOT_ATTACH_NETWORK", host, network)
     ref, pif = here[0]
-    if pif["ip_configuration_mode"] == "None":
-        raise ApiError("PIF_HAS_NO_NETWORK_CONFIGURATION", ref)
     if not pif["IP"]:
-        raise ApiError("INTERFACE_HAS_NO_IP", pif["device"])
+        configured = pif["ip_configuration_mode"] != "None"
+        raise ApiError("INTERFACE_HAS_NO_IP" if configured else "PIF_HAS_NO_NETWORK_CONFIGURATION", ref)
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)

@@ -14,7 +14,6 @@ from services.api.decisions.rows import existing
 from services.api.operation import operation
 from shared.errors import ApiError
 
-PORT: Final = 8012
 TIMEOUT: Final = 10.0
 
 
@@ -44,10 +43,8 @@ async def initialize_wlb(
 
 
 def address(url: str) -> tuple[str, int]:
-    """From `host`, `host:port` or `[IPv6]:port`. Raises WLB_URL_INVALID [url]."""
-    host, colon, port = url.rpartition(":")
-    if not colon or (url.startswith("[") and url.endswith("]")):
-        host, port = url, str(PORT)
+    """From `host:port` or `[IPv6]:port`. Raises WLB_URL_INVALID [url]."""
+    host, _, port = url.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536 or any(part in host for part in "/ "):
         raise ApiError("WLB_URL_INVALID", url)

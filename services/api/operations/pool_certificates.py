@@ -142,6 +142,8 @@ async def install_trusted_certificate(call: Call, self: str, ca: bool, cert: str
     """An authority, or one server's own certificate. The file is named by the fingerprint."""
     existing(call.store, "pool", self)
     certificate = authority(cert, "TRUSTED_CERTIFICATE", _now())
+    if not ca and not purpose:
+        raise ApiError("CERTIFICATE_LACKS_PURPOSE")
     kind = "ca" if ca else "pinned"
     sha256 = fingerprint(certificate, hashes.SHA256())
     for row in call.store.rows("Certificate").values():

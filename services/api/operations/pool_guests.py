@@ -23,7 +23,10 @@ def _is_switch(value: str) -> bool:
 
 
 def _is_url(value: str) -> bool:
-    return not value or urlsplit(value).scheme in ("http", "https")
+    try:
+        return urlsplit(value).scheme in ("http", "https")
+    except ValueError:
+        return False
 
 
 GUEST_SETTINGS: Final = {"auto_update_enabled": _is_switch, "auto_update_url": _is_url}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from services.api.call import Call
 from services.api.decisions.rows import existing
 from services.api.operation import operation
 from shared.contracts.db import Update
 from shared.errors import ApiError
+
+PRIORITIES: Final = ("restart", "best-effort", "")
+"""Values of `VM.ha_restart_priority`."""
 
 
 @operation("pool.enable_ha", built=False)
@@ -89,7 +92,13 @@ def ha_compute_max_host_failures_to_tolerate(call: Call) -> int:
 
 @operation("pool.ha_compute_hypothetical_max_host_failures_to_tolerate")
 def ha_compute_hypothetical_max_host_failures_to_tolerate(call: Call, configuration: dict[str, str]) -> int:
-    if any(priority == "restart" for priority in configuration.values()):
+    for priority in configuration.values():
+        if priority not in PRIORITIES:
+            raise ApiError("INVALID_VALUE", "ha_restart_priority", priority)
+    protected = [vm for vm, priority in configuration.items() if priority == "restart"]
+    for vm in protected:
+        existing(call.store, "VM", vm)
+    if protected:
         raise ApiError("NOT_IMPLEMENTED", f"{call.message.wire_name} with protected VMs")
     return len(call.store.rows("host"))
 
@@ -98,8 +107,8 @@ def ha_compute_hypothetical_max_host_failures_to_tolerate(call: Call, configurat
 def ha_compute_vm_failover_plan(
     call: Call, failed_hosts: list[str], failed_vms: list[str]
 ) -> dict[str, dict[str, str]]:
-    for host in failed_hosts:
-        existing(call.store, "host", host)
+    for vm in failed_vms:
+        existing(call.store, "VM", vm)
     if failed_vms:
         raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
     return {}

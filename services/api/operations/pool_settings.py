@@ -9,9 +9,11 @@ from urllib.parse import urlsplit
 
 from services.api import clock
 from services.api.call import Call, new_ref
+from services.api.decisions import open_vswitch
+from services.api.decisions.evacuation import obstacles
 from services.api.decisions.rows import existing, is_null
 from services.api.operation import operation
-from shared.contracts.db import Change, Create, Delete, Update
+from shared.contracts.db import Change, Create, Delete, MapDrop, Update
 from shared.errors import ApiError
 from shared.store import NULL
 
@@ -21,16 +23,12 @@ async def _set(call: Call, pool: str, **fields: Any) -> None:
     await call.transact([Update(cls="pool", ref=pool, fields=fields)])
 
 
-def _only_if_so(message: str, field: str) -> None:
-    """Setting what is set already is done; changing it is not built yet."""
-
-    @operation(message)
-    def keep(call: Call, self: str, value: bool) -> None:
-        if existing(call.store, "pool", self)[field] != value:
-            raise ApiError("NOT_IMPLEMENTED", message)
-
-
-_only_if_so("pool.set_igmp_snooping_enabled", "igmp_snooping_enabled")
+@operation("pool.set_igmp_snooping_enabled", built=False)
+def set_igmp_snooping_enabled(call: Call, self: str, value: bool) -> None:
+    """Raises OPENVSWITCH_NOT_ACTIVE."""
+    open_vswitch.require(call.store)
+    if existing(call.store, "pool", self)["igmp_snooping_enabled"] != value:
+        raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
 # ---- logins through a directory (`services.api.directory`)
@@ -56,7 +54,7 @@ async def set_ext_auth_cache_enabled(call: Call, self: str, value: bool) -> None
 @operation("pool.set_ext_auth_cache_size")
 async def set_ext_auth_cache_size(call: Call, self: str, value: int) -> None:
     if value < 0:
-        raise ApiError("INVALID_VALUE", "capacity", value)
+        raise ApiError("INVALID_VALUE", "size", value)
     await _set(call, self, ext_auth_cache_size=value)
 
 
@@ -73,13 +71,15 @@ def _positive(name: str, value: int) -> None:
 
 # ---- telemetry
 
-LATEST: Final = 12 * 7 * 86400.0
-"""Seconds from now in which telemetry is collected next, at most."""
+DAY: Final = 86400.0
+LATEST: Final = {"daily": 2 * DAY, "weekly": 14 * DAY, "monthly": 62 * DAY}
+"""By how often telemetry is collected: seconds from now in which that is done next, at most."""
 
 
 @operation("pool.set_telemetry_next_collection")
 async def set_telemetry_next_collection(call: Call, self: str, value: str) -> None:
-    if clock.seconds(value) > time.time() + LATEST:
+    frequency = existing(call.store, "pool", self)["telemetry_frequency"]
+    if clock.seconds(value) > time.time() + LATEST[frequency]:
         raise ApiError("TELEMETRY_NEXT_COLLECTION_TOO_LATE", value)
     await _set(call, self, telemetry_next_collection=value)
 
@@ -131,25 +131,29 @@ def _proxy(call: Call, pool: str, old: str, url: str, username: str, password: s
 def _is_proxy(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port is not None
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
 
 
 @operation("pool.configure_update_sync")
 async def configure_update_sync(call: Call, self: str, update_sync_frequency: str, update_sync_day: int) -> None:
-    """Daily, or weekly on that day (0 is Sunday)."""
-    last = 6 if update_sync_frequency == "weekly" else 0
-    if not 0 <= update_sync_day <= last:
+    """Daily, when the day counts for nothing, or weekly on that day (0 is Sunday)."""
+    weekly = update_sync_frequency == "weekly"
+    if weekly and not 0 <= update_sync_day <= 6:
         raise ApiError("INVALID_UPDATE_SYNC_DAY", update_sync_day)
-    await _set(call, self, update_sync_frequency=update_sync_frequency, update_sync_day=update_sync_day)
+    day = update_sync_day if weekly else 0
+    await _set(call, self, update_sync_frequency=update_sync_frequency, update_sync_day=day)
 
 
 @operation("pool.set_update_sync_enabled")
 async def set_update_sync_enabled(call: Call, self: str, value: bool) -> None:
     if value:
-        if not existing(call.store, "pool", self)["repositories"]:
+        repositories = existing(call.store, "pool", self)["repositories"]
+        if not repositories:
             raise ApiError("NO_REPOSITORIES_CONFIGURED")
+        if any(existing(call.store, "Repository", ref)["origin"] != "remote" for ref in repositories):
+            raise ApiError("CAN_NOT_PERIODIC_SYNC_UPDATES")
         raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
     await _set(call, self, update_sync_enabled=False)
 
@@ -162,7 +166,17 @@ def check_update_readiness(call: Call, self: str, requires_reboot: bool) -> list
         metrics = call.store.row("host_metrics", host["metrics"])
         if metrics is None or not metrics["live"]:
             found.append(["HOST_OFFLINE", ref])
+        elif requires_reboot:
+            found += [reason.description for reason in obstacles(call.store, ref).values()]
     return found
+
+
+@operation("pool.enable_binary_storage")
+async def enable_binary_storage(call: Call) -> None:
+    """Blobs are kept on every host; a database from elsewhere may say that they must not."""
+    key = "no_local_storage"
+    drops = [MapDrop(cls="host", ref=host, field="other_config", key=key) for host in call.store.rows("host")]
+    await call.transact(drops)
 
 
 # ---- what has gone, or never came

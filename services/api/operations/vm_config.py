@@ -10,6 +10,7 @@ from services.api.call import Call
 from services.api.decisions import memory, vm_records
 from services.api.decisions.rows import existing, is_null
 from services.api.operation import Lock, operation
+from services.api.operations.pool_ha import PRIORITIES
 from shared.contracts.db import Change, Delete, MapDrop, MapPut, Update
 from shared.errors import ApiError
 from shared.store import NULL
@@ -245,7 +246,7 @@ for _name in ("start_delay", "shutdown_delay", "order"):
 
 @operation("VM.set_ha_restart_priority")
 async def set_ha_restart_priority(call: Call, self: str, value: str) -> None:
-    if value not in ("restart", "best-effort", ""):
+    if value not in PRIORITIES:
         raise ApiError("INVALID_VALUE", "ha_restart_priority", value)
     running = existing(call.store, "VM", self)["power_state"] in ("Running", "Paused")
     fields: dict[str, Any] = {"ha_restart_priority": value}

@@ -143,7 +143,9 @@ async def test_trusted_certificates_are_known_by_their_fingerprint(pool: Pool, c
     [row] = rows(pool, "pinned")
     assert row["purpose"] == ["ldaps"]
     fingerprint = row["fingerprint_sha256"]
-    again = await client.refusal("pool.install_trusted_certificate", the_pool(pool), False, pem, [])
+    install = "pool.install_trusted_certificate"
+    assert await client.refusal(install, the_pool(pool), False, pem, []) == ["CERTIFICATE_LACKS_PURPOSE"]
+    again = await client.refusal(install, the_pool(pool), False, pem, ["ldaps"])
     assert again == ["TRUSTED_CERTIFICATE_ALREADY_EXISTS", fingerprint]
     [ref] = pool.store.rows("Certificate")
     await client.call("host.reset_server_certificate", pool.host_ref(0))

@@ -70,7 +70,9 @@ async def test_values_that_no_machine_could_follow(pool: Pool, client: Client) -
         assert await client.refusal(f"host.{message}", host, value) == refusal
     assert (await client.refusal("host.set_max_cstate", host, "5"))[0] == "VALUE_NOT_SUPPORTED"
     assert (await client.refusal("host.set_ntp_mode", host, "Custom"))[0] == "INVALID_NTP_CONFIG"
-    assert (await client.refusal("host.set_servertime", host, "20300101T00:00:00Z"))[0] == "OPERATION_NOT_ALLOWED"
+    refusal = await client.refusal("host.set_servertime", host, "20300101T00:00:00Z")
+    assert refusal == ["NOT_ALLOWED_WHEN_NTP_IS_ENABLED", host]
+    assert (await client.refusal("host.set_max_cstate", host, "2,1"))[0] == "VALUE_NOT_SUPPORTED"
 
 
 async def test_time_servers_may_be_chosen_before_they_are_asked(pool: Pool, client: Client) -> None:

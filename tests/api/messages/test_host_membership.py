@@ -119,17 +119,20 @@ async def test_caching_needs_an_idle_host_and_a_driver_that_can(pool: Pool, clie
     assert await client.refusal(enable, host, sr) == ["HOST_NOT_DISABLED"]
     await client.call("host.disable", host)
     shared = pool.ref("SR", "storage")
-    assert await client.refusal(enable, host, shared) == ["HOST_CANNOT_SEE_SR", host, shared]
+    assert await client.refusal(enable, host, shared) == ["SR_OPERATION_NOT_SUPPORTED", shared]
     assert await client.refusal(enable, host, sr) == ["SR_OPERATION_NOT_SUPPORTED", sr]
-    code, failed = await client.refusal("pool.enable_local_storage_caching", the_pool(pool))
+    code, *failed = await client.refusal("pool.enable_local_storage_caching", the_pool(pool))
     assert code == "HOSTS_FAILED_TO_ENABLE_CACHING"
-    assert sorted(failed.split(",")) == sorted(pool.store.rows("host"))
+    assert sorted(failed) == sorted(pool.store.rows("host"))
     [driver] = [ref for ref, row in pool.store.rows("SM").items() if row["type"] == "fake"]
     await pool.write(Update(cls="SM", ref=driver, fields={"features": {"SR_SUPPORTS_LOCAL_CACHING": 1}}))
     await client.call(enable, host, sr)
     assert pool.row("host", host)["local_cache_sr"] == sr
     assert pool.row("SR", sr)["local_cache_enabled"]
-    await client.call("pool.disable_local_storage_caching", the_pool(pool))
+    coordinator = pool.host_ref(0)
+    assert await client.refusal("host.enable_local_storage_caching", coordinator, sr) == ["HOST_NOT_DISABLED"]
+    refusal = await client.refusal("pool.disable_local_storage_caching", the_pool(pool))
+    assert refusal == ["HOSTS_FAILED_TO_DISABLE_CACHING", coordinator]
     assert pool.row("host", host)["local_cache_sr"] == NULL
     assert not pool.row("SR", sr)["local_cache_enabled"]
 

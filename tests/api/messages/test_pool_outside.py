@@ -108,7 +108,7 @@ async def test_a_pinned_certificate_needs_no_authority_and_a_revoked_one_has_non
     trust = pool.core.host_side.trust(pool.hosts[0].uuid)
     shown = x509.load_pem_x509_certificate(secure.certificate.encode())
     ref = next(iter(pool.store.rows("pool")))
-    await client.call("pool.install_trusted_certificate", ref, False, secure.certificate, [])
+    await client.call("pool.install_trusted_certificate", ref, False, secure.certificate, ["ldaps"])
     assert trust.client().verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
     der = ssl.PEM_cert_to_DER_cert(secure.certificate)
     assert not trust.is_revoked(der)

@@ -88,7 +88,7 @@ async def test_the_password_of_the_repositories_proxy_is_a_secret(pool: Pool, cl
     assert pool.row("secret", secret) is None
 
 
-@pytest.mark.parametrize("url", ["x", "ftp://a:1", "http://a", "http://a:b"])
+@pytest.mark.parametrize("url", ["x", "ftp://a:1", "http://", "http://a:b"])
 async def test_what_is_no_proxy_is_refused(pool: Pool, client: Client, url: str) -> None:
     refusal = await client.refusal("pool.configure_repository_proxy", the_pool(pool), url, "", "")
     assert refusal == ["INVALID_REPOSITORY_PROXY_URL", url]
