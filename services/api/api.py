@@ -15,6 +15,7 @@ from services.api.disks_in_motion import DisksInMotion
 from services.api.failed_logins import FailedLogins
 from services.api.known_clients import KnownClients
 from services.api.local_sessions import LocalSessions
+from services.api.opened_databases import OpenedDatabases
 from services.api.running import Running
 from services.api.timings import Timings
 from services.api.vm_state import SeenStates
@@ -108,6 +109,7 @@ class Api:
     clients: KnownClients = field(default_factory=KnownClients)
     pool_secrets: PoolSecrets = field(default_factory=lambda: PoolSecrets(None))
     local_sessions: LocalSessions = field(default_factory=LocalSessions)
+    opened: OpenedDatabases = field(default_factory=OpenedDatabases)
     failed_logins: FailedLogins = field(default_factory=FailedLogins)
     vm_states: SeenStates = field(default_factory=SeenStates)
     disks: DisksInMotion = field(default_factory=DisksInMotion)

@@ -9,7 +9,18 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.api import emergency, events, extensions, implicit, member, operations, roles, sessions, unwritten
+from services.api import (
+    emergency,
+    events,
+    extensions,
+    implicit,
+    member,
+    opened_databases,
+    operations,
+    roles,
+    sessions,
+    unwritten,
+)
 from services.api.api import Api
 from services.api.audit import calls
 from services.api.call import Call, sync_name
@@ -135,18 +146,21 @@ class XenApi:
         message = target.message
         _check_count(message, params)
         arguments = () if message.removed else _arguments(message, params)
-        session = ""
+        session, store = "", self._api.store
         if message.session:
             session = params.text(0)
-            sessions.check(self._api, message, session)
+            row = sessions.check(self._api, message, session)
             if message.removed:
                 raise ApiError("MESSAGE_REMOVED")
             if not target.asynchronous:
                 self._check_role(caller, method, message, session, arguments)
+            if row["auth_user_sid"] == opened_databases.SID:
+                reads = target.read is not None and not target.asynchronous
+                store = self._api.opened.rows(session, message, reads=reads)
         if target.asynchronous and not message.has_async:
             raise ApiError("Fault", f"No async mode for this operation (rpc: {message.wire_name})")
         if target.read is not None and not target.asynchronous:
-            found = target.read(self._api.store, arguments, codec)
+            found = target.read(store, arguments, codec)
             return _answer(found) if isinstance(found, bytes | list) else _answer_later(found)
         if not self._api.is_coordinator and member.is_coordinators(self._api, method, message, session):
             return self._to_coordinator(caller, method, params, target, codec)

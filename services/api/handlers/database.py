@@ -7,6 +7,7 @@ import uuid as uuids
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from services.api import opened_databases
 from services.api.api import Api
 from services.api.decisions.database_restore import Plan, check_version, plan
 from services.api.edge.dispatcher import HttpRefusal
@@ -29,7 +30,6 @@ from shared.contracts.db import (
 )
 from shared.contracts.host import RESTART, Seconds
 from shared.database_dump import writer
-from shared.database_dump.reader import Dump, DumpError, Reader
 from shared.database_dump.schema import SCHEMA_VERSION
 from shared.errors import internal_error
 from shared.store import NULL, Store
@@ -37,7 +37,7 @@ from shared.store import NULL, Store
 FUSE: Final = 30
 """Seconds from a restore to the start of the API process anew, in which clients learn how it went."""
 PART: Final = 200
-"""Rows that travel together, or are taken in before others get their turn."""
+"""Rows that travel together."""
 PATIENCE: Final = 300.0
 """Seconds that the database may take to write, or its followers to fetch, all rows."""
 
@@ -67,10 +67,10 @@ async def put_pool_xml_db_sync(request: Request) -> None:
     api = request.api
     await request.accept(_STREAM)
     with garbage.paused():
-        dump = await _read(request)
+        dump = await opened_databases.read(request.stream.read)
         check_version(dump.schema, SCHEMA_VERSION)
         async with api.turns.of("database restore"):
-            backup = await _store(dump)
+            backup = await opened_databases.store(dump)
             intended = plan(backup, api.store, api.host_ref)
             if request.flag("dry_run"):
                 return
@@ -80,28 +80,6 @@ async def put_pool_xml_db_sync(request: Request) -> None:
         raise internal_error("the database is restored, and its rows have not arrived here")
     api.database.term = committed.term
     await api.bus.call(RESTART, Seconds(seconds=FUSE), host=api.host_uuid)
-
-
-async def _read(request: Request) -> Dump:
-    """Raises INTERNAL_ERROR for what is no database."""
-    reader = Reader()
-    try:
-        while data := await request.stream.read():
-            reader.feed(data)
-            await asyncio.sleep(0)  # where the body is there already, `read` never waits
-        return reader.close()
-    except DumpError as error:
-        raise internal_error(f"not a database: {error}") from error
-
-
-async def _store(dump: Dump) -> Store:
-    """The backup's rows, with their relations."""
-    store = Store()
-    for begin in range(0, len(dump.rows), PART):
-        store.add(dump.rows[begin : begin + PART])
-        await asyncio.sleep(0)
-    store.complete(0, 0)
-    return store
 
 
 def _changes(changes: Sequence[Change]) -> Iterator[RowChange]:

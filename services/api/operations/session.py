@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from services.api import sessions
+from services.api import opened_databases, role_rows, sessions
 from services.api.call import Call
 from services.api.decisions.rows import existing
+from services.api.identity import Identity
 from services.api.operation import operation
 from shared.contracts.db import Delete
 from shared.errors import ApiError
@@ -33,6 +34,19 @@ def slave_local_login(call: Call, psecret: str) -> str:
 @operation("session.slave_local_login_with_password")
 async def slave_local_login_with_password(call: Call, uname: str, pwd: str) -> str:
     return await sessions.open_local_session(call.api, call.caller, uname, pwd)
+
+
+@operation("session.create_from_db_file")
+async def create_from_db_file(call: Call, filename: str) -> str:
+    """A file of the coordinator's host. The session reads what is in it, with the role read-only."""
+    api = call.api
+    rows = await opened_databases.open_file(filename)
+    api.opened.keep(lambda session: api.store.row("session", session) is not None)
+    granted = tuple(name for name, roles in role_rows.holders().items() if opened_databases.ROLE in roles)
+    identity = Identity(user_name=opened_databases.USER, auth_user_sid=opened_databases.SID, rbac_permissions=granted)
+    session = await sessions.open_session(api, call.caller, identity, "xapi")
+    api.opened.open(session, rows)
+    return session
 
 
 @operation("session.logout")
