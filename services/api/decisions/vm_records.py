@@ -321,3 +321,9 @@ def prepared_for_start(vm: Record) -> Row:
         "bios_strings": vm["bios_strings"] or bios.GENERIC_STRINGS,
         "platform": boot.platform(typed),
     }
+
+
+def booted_on(host: Record) -> Row:
+    """What a VM remembers of the host that it was started on."""
+    cpus = host["cpu_info"]
+    return {"last_boot_CPU_flags": {"vendor": cpus.get("vendor", ""), "features": cpus.get("features_hvm", "")}}

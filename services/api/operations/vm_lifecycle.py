@@ -85,7 +85,9 @@ async def _start(call: Call, vm: str, paused: bool, force: bool) -> None:
         if not isinstance(error, BusError) and error.code != "TASK_CANCELLED":
             call.undo.remove(undo)  # the host says that it does not run
         raise
-    _alert(call, vm, "VM_STARTED", host=existing(call.store, "host", host))
+    home = existing(call.store, "host", host)
+    call.on_success.append(Update(cls="VM", ref=vm, fields=vm_records.booted_on(home)))
+    _alert(call, vm, "VM_STARTED", host=home)
 
 
 async def _stop_again(call: Call, vm: str, host: str) -> None:

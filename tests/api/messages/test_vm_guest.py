@@ -65,8 +65,11 @@ async def test_what_a_halted_vm_cannot_do(pool: Pool, client: Client) -> None:
     assert await client.refusal("VM.retrieve_wlb_recommendations", vm) == ["WLB_NOT_INITIALIZED"]
 
 
-async def test_a_running_vm_has_its_memory(client: Client, running: str) -> None:
+async def test_a_running_vm_has_its_memory_and_says_what_it_was_started_on(
+    pool: Pool, client: Client, running: str
+) -> None:
     await client.call("VM.wait_memory_target_live", running)
+    assert pool.row("VM", running)["last_boot_CPU_flags"] == {"vendor": "fake", "features": ""}
 
 
 async def test_a_paused_vms_checkpoint_is_without_memory(pool: Pool, client: Client, running: str) -> None:
