@@ -9,13 +9,17 @@ from shared.errors import ApiError
 
 def check_create(rows: Rows, host: str, sr: str, device_config: dict[str, str]) -> ApiError | None:
     """Why there may be no PBD of that SR on that host."""
-    if "SRmaster" in device_config:
-        return ApiError("VALUE_NOT_SUPPORTED", "device_config", "SRmaster", "set by the pool itself")
-    existing(rows, "host", host)
     for ref in existing(rows, "SR", sr)["PBDs"]:
         pbd = rows.row("PBD", ref)
         if pbd is not None and pbd["host"] == host:
             return ApiError("PBD_EXISTS", sr, host, ref)
+    existing(rows, "host", host)
+    return check_config(device_config)
+
+
+def check_config(device_config: dict[str, str]) -> ApiError | None:
+    if (value := device_config.get("SRmaster")) is not None:
+        return ApiError("VALUE_NOT_SUPPORTED", "SRmaster", value, "set by the pool itself")
     return None
 
 

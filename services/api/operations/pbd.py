@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.api.call import Call, new_ref
-from services.api.decisions import pbd_operations
+from services.api.decisions import pbd_operations, sm_sessions
 from services.api.decisions.rows import existing
 from services.api.implicit import constructor_fields
 from services.api.operation import operation
@@ -64,5 +64,7 @@ async def unplug(call: Call, self: str) -> None:
 
 @operation("PBD.set_device_config")
 async def set_device_config(call: Call, self: str, value: dict[str, str]) -> None:
-    existing(call.store, "PBD", self)
+    """For the SR's plug-in."""
+    sm_sessions.require_own(call.store, call.session, existing(call.store, "PBD", self)["SR"])
+    _assert(pbd_operations.check_config(value))
     await call.transact([Update(cls="PBD", ref=self, fields={"device_config": value})])

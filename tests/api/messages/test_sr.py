@@ -106,3 +106,14 @@ async def test_srs_have_no_figures(pool: Pool, client: Client) -> None:
     await client.call("SR.forget_data_source_archives", sr_of(pool), "x")
     assert await client.refusal("SR.query_data_source", sr_of(pool), "x") == ["INVALID_VALUE", "data_source", "x"]
     assert (await client.refusal("SR.record_data_source", sr_of(pool), "x"))[0] == "NOT_IMPLEMENTED"
+
+
+async def test_how_a_host_reaches_an_sr_is_changed_by_its_plug_in(pool: Pool, client: Client) -> None:
+    pbd = pool.row("SR", sr_of(pool))["PBDs"][0]
+    assert (await client.refusal("PBD.set_device_config", pbd, {"a": "b"}))[0] == "PERMISSION_DENIED"
+    assert (await client.refusal("PBD.set_device_config", "OpaqueRef:x", {}))[0] == "HANDLE_INVALID"
+    owned = MapPut(cls="session", ref=client.session, field="other_config", key="_sm_session", value=sr_of(pool))
+    await pool.write(owned)
+    assert (await client.refusal("PBD.set_device_config", pbd, {"SRmaster": "true"}))[0] == "VALUE_NOT_SUPPORTED"
+    await client.call("PBD.set_device_config", pbd, {"a": "b"})
+    assert pool.row("PBD", pbd)["device_config"] == {"a": "b"}
