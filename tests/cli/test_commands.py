@@ -340,8 +340,8 @@ async def test_a_console_is_connected_with_the_session(api: FakeXenApi, xe: Thin
 
 
 async def test_a_command_that_is_not_written_yet_never_succeeds(xe: ThinClient) -> None:
-    outcome = await xe("vm-export", "filename=x", "vm=web01")
-    assert (outcome.stderr, outcome.status) == ("Error: The command 'vm-export' is not implemented yet\n", 1)
+    outcome = await xe("host-restore", "file-name=x", "host=nothing")
+    assert (outcome.stderr, outcome.status) == ("Error: The command 'host-restore' is not implemented yet\n", 1)
     assert (await xe("vm-export")).stderr.startswith("Required parameter not found: filename")
 
 

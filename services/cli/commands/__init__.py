@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from services.cli.commands import (
+    blobs,
     callers,
     clusters,
+    data_sources,
     database,
     devices,
+    diagnostics,
     directory,
     drives,
     host_upkeep,
@@ -20,6 +23,7 @@ from services.cli.commands import (
     updates,
     vm_copies,
     vm_disks,
+    vm_files,
     vm_lifecycle,
     vm_settings,
 )
@@ -44,6 +48,10 @@ def command_table() -> dict[str, Command]:
         pool_upkeep.COMMANDS,
         database.COMMANDS,
         devices.COMMANDS,
+        data_sources.COMMANDS,
+        diagnostics.COMMANDS,
+        blobs.COMMANDS,
+        vm_files.COMMANDS,
         callers.COMMANDS,
         clusters.COMMANDS,
         recovery.COMMANDS,

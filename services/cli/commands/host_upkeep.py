@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from services.cli.commands.hosts import plugin_arguments
 from services.cli.commands.storage import coordinator, loaded
+from services.cli.protocol import Print, PrintStderr
 from services.cli.server.command import HOST, Call, command
-from services.cli.server.failures import CommandError
+from services.cli.server.failures import CommandError, Leave
 from services.cli.server.objects import Row
-from services.cli.server.selectors import on_each
+from services.cli.server.selectors import on_each, one
 from services.cli.server.simple import message
 from shared.errors import ApiError
 
@@ -82,14 +83,6 @@ async def _cpu_features(call: Call) -> None:
     await call.printer.items([str(found.get("features", ""))])
 
 
-async def _data_sources(call: Call) -> None:
-    async def listed(host: Row) -> None:
-        sources = await call.api.call("host.get_data_sources", host.ref)
-        await call.printer.table([[(name, str(value)) for name, value in source.items()] for source in sources])
-
-    await on_each(call, listed)
-
-
 async def _timing_stats(call: Call) -> None:
     """A record for each host, by message; what went wrong under `Error`."""
     records = []
@@ -117,6 +110,31 @@ async def _bugreport_upload(call: Call) -> None:
         await call.api.call("host.bugreport_upload", host.ref, call.params.get("url"), options)
 
     await on_each(call, upload)
+
+
+async def _crashdump_upload(call: Call) -> None:
+    options = {name: call.params[name] for name in ("http_proxy",) if name in call.params}
+    crash = await call.ref("uuid", "host_crashdump")
+    await call.api.call("host_crashdump.upload", crash, call.params.get("url"), options)
+
+
+async def _apply_updates(call: Call) -> None:
+    host = await one(call, HOST)
+    for warning in await call.api.call("host.apply_updates", host.ref, call.params["hash"]):
+        await call.printer.message("; ".join(warning))
+
+
+async def _healthcheck(call: Call) -> None:
+    """Exits with 2 when the answer is no, with 3 without an answer."""
+    try:
+        healthy = await call.api.call("host.ha_xapi_healthcheck")
+    except ApiError as error:
+        await call.terminal.send(PrintStderr(f"The health check failed: {error}\n"))
+        raise Leave(3) from error
+    if not healthy:
+        await call.terminal.send(PrintStderr("The toolstack of this host does not work\n"))
+        raise Leave(2)
+    await call.terminal.send(Print("xapi is healthy."))
 
 
 # ---- waking and naming
@@ -195,7 +213,6 @@ COMMANDS = (
     command("host-license-view", _license_view, "What a host's licence says.", optional="host-uuid"),
     command("host-cpu-info", _cpu_info, "What a host's CPUs are.", optional="uuid"),
     command("host-get-cpu-features", _cpu_features, "What a host's CPUs can do.", optional="uuid"),
-    command("host-data-source-list", _data_sources, "What can be measured of hosts.", selector=HOST),
     command("diagnostic-timing-stats", _timing_stats, "How long the calls of each host took."),
     command(
         "host-bugreport-upload",
@@ -242,4 +259,23 @@ COMMANDS = (
         flags="Hidden",
     ),
     message("host-send-debug-keys", "host.send_debug_keys", "host-uuid", "keys", flags="local_session"),
+    command("host-apply-updates", _apply_updates, "Has a host run the updates.", required="hash", selector=HOST),
+    command(
+        "host-crashdump-upload",
+        _crashdump_upload,
+        "Sends what is left of a host's crash to a URL.",
+        required="uuid",
+        optional="url http_proxy",
+    ),
+    message("host-emergency-management-reconfigure", "host.local_management_reconfigure", "interface", flags=EMERGENCY),
+    message("host-management-disable", "host.management_disable", flags=EMERGENCY),
+    message("host-notify", "host.notify", "type", ("params", ""), flags=f"{EMERGENCY} Hidden"),
+    message("host-signal-networking-change", "host.signal_networking_change", flags=f"{EMERGENCY} Hidden"),
+    message("host-update-firewalld-service-status", "host.update_firewalld_service_status", flags=EMERGENCY),
+    command(
+        "host-ha-xapi-healthcheck",
+        _healthcheck,
+        "Whether the toolstack of this host works.",
+        flags=f"With_fd {EMERGENCY} Hidden",
+    ),
 )

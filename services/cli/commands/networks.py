@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from services.cli.server.command import Call, command
 from services.cli.server.simple import create, message
-from services.cli.server.values import integer
+from services.cli.server.values import integer, parsed
+from shared.datamodel import model
 
 
 async def _vlan_create(call: Call) -> None:
@@ -34,6 +35,15 @@ async def _bond_create(call: Call) -> None:
     await call.print_uuid("Bond", bond)
 
 
+async def _tunnel_create(call: Call) -> None:
+    network = await call.ref("network-uuid", "network")
+    pif = await call.ref("pif-uuid", "PIF")
+    types = [param.type for param in model.messages["tunnel.create"].params]
+    protocol = await parsed(types[-1], "protocol", call.params.get("protocol", "gre"), call.objects)
+    tunnel = await call.api.call("tunnel.create", pif, network, protocol)
+    await call.print_uuid("PIF", await call.api.call("tunnel.get_access_PIF", tunnel))
+
+
 COMMANDS = (
     create(
         "network-create",
@@ -51,6 +61,14 @@ COMMANDS = (
     message("network-destroy", "network.destroy", "uuid"),
     message("network-attach", "network.attach", "uuid", "host-uuid", flags="Hidden"),
     message("pif-scan", "PIF.scan", "host-uuid"),
+    message("pif-introduce", "PIF.introduce", "host-uuid", ("mac", ""), "device", ("managed", True)),
+    command(
+        "tunnel-create",
+        _tunnel_create,
+        "Carries a network over an interface of a host.",
+        required="pif-uuid network-uuid",
+        optional="protocol",
+    ),
     message("pif-plug", "PIF.plug", "uuid"),
     message("pif-unplug", "PIF.unplug", "uuid"),
     message("pif-forget", "PIF.forget", "uuid"),

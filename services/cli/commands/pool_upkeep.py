@@ -7,8 +7,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from services.cli.commands.host_upkeep import server_settings
+from services.cli.commands.prompts import confirmed
 from services.cli.commands.storage import loaded
+from services.cli.protocol import Print
 from services.cli.server.command import Call, Command, command
+from services.cli.server.failures import CommandError
 from services.cli.server.simple import message
 from services.cli.server.values import parsed, shown
 from shared.datamodel import model
@@ -76,7 +79,84 @@ async def _repository_proxy(call: Call) -> None:
     await call.api.call("pool.configure_repository_proxy", await _pool(call), *values)
 
 
+async def _sync_updates(call: Call) -> None:
+    texts = [call.params.get(name) for name in ("token", "token-id", "username", "password")]
+    digest = await call.api.call("pool.sync_updates", await _pool(call), call.params.flag("force"), *texts)
+    await call.printer.items([str(digest)])
+
+
+# ---- planning for failures
+
+
+async def _hypothetical_failures(call: Call) -> None:
+    """`vm-uuid` and `restart-priority` are given as often as there are VMs, in the same order."""
+    uuids = [value for name, value in call.params if name == "vm-uuid"]
+    priorities = [value for name, value in call.params if name == "restart-priority"]
+    if len(uuids) != len(priorities):
+        raise CommandError("Call requires an equal number of vm-uuid and restart-priority arguments")
+    vms = [await call.objects.by_uuid("VM", uuid) for uuid in uuids]
+    method = "pool.ha_compute_hypothetical_max_host_failures_to_tolerate"
+    found = await call.api.call(method, dict(zip(vms, priorities, strict=True)))
+    await call.printer.items([str(found)])
+
+
+async def _failover_plan(call: Call) -> None:
+    """Of the VMs that run on those hosts now."""
+    hosts = [await call.objects.by_uuid("host", uuid) for uuid in call.params["host-uuids"].split(",")]
+    vms = []
+    for host in hosts:
+        for vm in await call.api.call("host.get_resident_VMs", host):
+            if not await call.api.call("VM.get_is_control_domain", vm):
+                vms.append(vm)
+    plan = await call.api.call("pool.ha_compute_vm_failover_plan", hosts, vms)
+    lines = [("VM", "Destination Host or Error")]
+    for vm, result in plan.items():
+        where = await _named(call, "host", result["host"]) if "host" in result else result.get("error_code", "UNKNOWN")
+        lines.append((await _named(call, "VM", vm), where))
+    await call.printer.table([lines])
+
+
+async def _named(call: Call, cls: str, ref: str) -> str:
+    record = await call.objects.record(cls, ref)
+    return ref if record is None else f"{record['uuid']} ({record['name_label']})"
+
+
+# ---- hosts that leave
+
+
+async def _eject(call: Call) -> None:
+    host = await call.ref("host-uuid", "host")
+    if not call.params.flag("force"):
+        await call.terminal.send(Print("The host is set up anew: disks on its own storage are lost."))
+        if not await confirmed(call):
+            return
+    await call.api.call("pool.eject", host)
+    await call.printer.items(["The host starts again as a pool of its own"])
+
+
 COMMANDS = (
+    message("pool-enable-binary-storage", "pool.enable_binary_storage", flags="Hidden"),
+    message("pool-disable-binary-storage", "pool.disable_binary_storage", flags="Hidden"),
+    command(
+        "pool-sync-updates",
+        _sync_updates,
+        "Fetches what there is of updates.",
+        optional="force token token-id username password",
+    ),
+    command(
+        "pool-ha-compute-hypothetical-max-host-failures-to-tolerate",
+        _hypothetical_failures,
+        "How many hosts may fail if those VMs were protected so.",
+        optional="vm-uuid restart-priority",
+    ),
+    command(
+        "pool-ha-compute-vm-failover-plan",
+        _failover_plan,
+        "Where VMs would start if those hosts failed.",
+        required="host-uuids",
+        flags="Hidden",
+    ),
+    command("pool-eject", _eject, "Has a host leave the pool.", required="host-uuid", flags="With_fd"),
     _from_file("pool-install-ca-certificate", "pool.install_ca_certificate", "Has hosts trust an authority."),
     _from_file(
         "pool-certificate-install",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from services.cli.server.command import Call, command
+from typing import Any
+
+from services.cli.server.command import HOST, Call, command
 from services.cli.server.failures import CommandError
 from services.cli.server.simple import create, message
-from services.cli.server.values import size
+from services.cli.server.values import parsed, size
+from shared.datamodel import model
 from shared.datamodel.types import NULL_REF
 
 _DISK_TYPES = ("system", "user", "suspend", "crashdump")
@@ -79,6 +82,71 @@ async def _sr_probe(call: Call) -> None:
         "SR.probe", host, params.mapping("device-config"), params["type"], params.mapping("sm-config")
     )
     await call.printer.items([str(text)])
+
+
+async def _sr_probe_ext(call: Call) -> None:
+    """SRs first, then what is enough to make one, then what is not."""
+    host = await call.optional_ref("host-uuid", "host") or await coordinator(call)
+    params = call.params
+    found = await call.api.call(
+        "SR.probe_ext", host, params.mapping("device-config"), params["type"], params.mapping("sm-config")
+    )
+    whole = [result for result in found if result["sr"] is not None]
+    rest = [result for result in found if result["sr"] is None]
+    parts = (
+        ("SR", "The following SRs were found:", whole),
+        ("Configuration", "Complete configurations:", [result for result in rest if result["complete"]]),
+        ("Configuration", "Incomplete configurations:", [result for result in rest if not result["complete"]]),
+    )
+    for name, title, results in parts:
+        if results:
+            await call.printer.message(title)
+        for number, result in enumerate(results):
+            about = {f"{name} {number} extra information": result["extra_info"]}
+            if result["sr"] is None:
+                about = {f"{name} {number}": result["configuration"], **about}
+            else:
+                about = {
+                    f"{name} {number}": _shown(result["sr"]),
+                    f"{name} {number} configuration": result["configuration"],
+                    **about,
+                }
+            for heading, values in about.items():
+                await call.printer.message(f"{heading}:")
+                await call.printer.table([list(values.items())])
+
+
+def _shown(sr: dict[str, Any]) -> dict[str, str]:
+    """An SR that a driver has found, with its fields named as those of an SR are."""
+    known = {key: value for key, value in sr.items() if value is not None}
+    texts = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in known.items()}
+    return {key.replace("_", "-"): text for key, text in texts.items()}
+
+
+async def _vdi_generate_config(call: Call) -> None:
+    vdi = await call.ref("uuid", "VDI")
+    text = await call.api.call("VDI.generate_config", await call.ref("host-uuid", "host"), vdi)
+    await call.printer.items([str(text)])
+
+
+async def _vdi_introduce(call: Call) -> None:
+    params = call.params
+    vdi = await call.api.call(
+        "VDI.introduce",
+        params["uuid"],
+        params.get("name-label"),
+        params.get("name-description"),
+        await call.ref("sr-uuid", "SR"),
+        await parsed(model.classes["VDI"].fields["type"].type, "type", params["type"], call.objects),
+        params.flag("sharable"),
+        params.flag("read-only"),
+        params.mapping("other-config"),
+        params["location"],
+        params.mapping("xenstore-data"),
+        params.mapping("sm-config"),
+        params.flag("managed"),
+    )
+    await call.print_uuid("VDI", vdi)
 
 
 async def _vdi_create(call: Call) -> None:
@@ -176,7 +244,37 @@ COMMANDS = (
         required="type",
         optional="host-uuid device-config: sm-config:",
     ),
+    command(
+        "sr-probe-ext",
+        _sr_probe_ext,
+        "Asks a driver what it finds, and what it still needs to know.",
+        required="type",
+        optional="host-uuid device-config: sm-config:",
+    ),
     message("sr-scan", "SR.scan", "uuid"),
+    message(
+        "lvhd-enable-thin-provisioning",
+        "LVHD.enable_thin_provisioning",
+        "sr-uuid",
+        "size initial-allocation",
+        "size allocation-quantum",
+        selector=HOST,
+        quiet=True,
+    ),
+    command(
+        "vdi-introduce",
+        _vdi_introduce,
+        "Makes a disk known that is on its SR already.",
+        required="uuid sr-uuid type location",
+        optional="name-description sharable read-only managed other-config: xenstore-data: sm-config: name-label",
+    ),
+    command(
+        "vdi-generate-config",
+        _vdi_generate_config,
+        "What a host needs to attach a disk by itself.",
+        required="host-uuid uuid",
+        flags="Hidden",
+    ),
     message("sr-update", "SR.update", "uuid"),
     message("sr-forget", "SR.forget", "uuid"),
     message("sr-destroy", "SR.destroy", "uuid"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from services.cli.commands.hosts import plugin_arguments
+from services.cli.commands.storage import loaded
 from services.cli.commands.vm_lifecycle import WITH_CONTROL_DOMAINS
 from services.cli.server.command import VM, Call, Selector, command
+from services.cli.server.failures import CommandError
 from services.cli.server.objects import Row
-from services.cli.server.selectors import on_each
+from services.cli.server.selectors import on_each, selected
 from services.cli.server.simple import message
-from services.cli.server.values import size
+from services.cli.server.values import MISSING, size
 
 _EVERY = Selector("vm", control_domains=True, templates=True)
 
@@ -38,7 +42,79 @@ async def _is_bios_customized(call: Call) -> None:
     await on_each(call, tell)
 
 
+async def _query_services(call: Call) -> None:
+    async def tell(vm: Row) -> None:
+        services = await call.api.call("VM.query_services", vm.ref)
+        await call.printer.table([[("Type", "Name"), *services.items()]])
+
+    await on_each(call, tell)
+
+
+async def _crashdumps(call: Call) -> None:
+    async def tell(vm: Row) -> None:
+        for ref in vm.record["crash_dumps"]:
+            record = await call.objects.record("crashdump", ref)
+            if record is not None:
+                disk = await call.objects.uuid("VDI", record["VDI"]) or MISSING
+                lines = (("uuid", record["uuid"]), ("vm-uuid", vm.uuid), ("vdi-uuid", disk))
+                await call.printer.table([[(f"{name} ( RO)", value) for name, value in lines]])
+
+    await on_each(call, tell)
+
+
+async def _wlb_recommendations(call: Call) -> None:
+    found = await selected(call, VM)
+    if not found:
+        raise CommandError("No matching VMs found")
+    if len(found) > 1:
+        raise CommandError("Multiple VMs found. Operation can only be performed on one VM at a time")
+    lines = [("Host(Uuid)", "Stars, RecID, ZeroScoreReason")]
+    advice = await call.api.call("VM.retrieve_wlb_recommendations", found[0].ref)
+    for ref, words in advice.items():
+        host = await call.objects.record("host", ref)
+        lines.append((ref if host is None else f"{host['name_label']}({host['uuid']})", " ".join(words)))
+    await call.printer.table([lines])
+
+
+SYSPREP: Final = 180.0
+"""Seconds that a guest may take to begin, unless the command says otherwise."""
+
+
+async def _sysprep(call: Call) -> None:
+    try:
+        timeout = max(float(call.params.get("timeout", str(SYSPREP))), 0.0)
+    except ValueError:
+        timeout = SYSPREP
+    answers = await loaded(call, call.params["filename"])
+
+    async def begin(vm: Row) -> None:
+        await call.api.call("VM.sysprep", vm.ref, answers, timeout)
+
+    await on_each(call, begin)
+
+
 COMMANDS = (
+    message("vm-get-secureboot-readiness", "VM.get_secureboot_readiness", "uuid"),
+    message("vm-set-uefi-mode", "VM.set_uefi_mode", "uuid", "mode"),
+    message(
+        "vm-update-secureboot-certificates-on-boot",
+        "VM.update_secureboot_certificates_on_boot",
+        "mark",
+        selector=VM,
+    ),
+    message("vm-restart-device-models", "VM.restart_device_models", flags="Standard", selector=VM),
+    command("vm-query-services", _query_services, "What VMs do for others.", flags="Standard Hidden", selector=VM),
+    command("vm-crashdump-list", _crashdumps, "What is left of crashes of VMs.", selector=VM),
+    command("vm-retrieve-wlb-recommendations", _wlb_recommendations, "Where a VM should run.", selector=VM),
+    command(
+        "vm-sysprep",
+        _sysprep,
+        "Has the guests made anonymous, with the answers of a file.",
+        required="filename",
+        optional="timeout",
+        flags="With_fd",
+        selector=VM,
+    ),
     message("vm-memory-set", "VM.set_memory", "size memory", selector=_EVERY),
     message("vm-memory-dynamic-range-set", "VM.set_memory_dynamic_range", "size min", "size max", selector=_EVERY),
     message("vm-memory-static-range-set", "VM.set_memory_static_range", "size min", "size max", selector=_EVERY),

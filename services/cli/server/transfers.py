@@ -17,8 +17,8 @@ UNCLAIMED = -1.0
 
 async def transfer(
     call: Call, way: type[HttpGet | HttpPut], label: str, path: str, query: dict[str, str], filename: str
-) -> None:
-    """Has the client fetch the file, or send it. `label`: names the task, and what has failed.
+) -> str:
+    """Has the client fetch the file, or send it; the task's result. `label`: names the task, and what has failed.
 
     Raises the task's error; `Leave` when the client failed.
     """
@@ -42,3 +42,4 @@ async def transfer(
     if not moved:
         await call.printer.stderr(f"{label} failed: unknown error\n")
         raise Leave(1)
+    return str(record["result"])
