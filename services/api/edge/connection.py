@@ -504,7 +504,7 @@ class Connection(asyncio.Protocol):
         if refusal.location:
             return pages.redirect(refusal.status, refusal.location)
         if refusal.bare:
-            return pages.refusal(refusal.status, http10=refusal.http10)
+            return pages.refusal(refusal.status, refusal.text, http10=refusal.http10)
         realm = (refusal.realm or realm) if refusal.status == 401 else ""
         return pages.error(refusal.status, refusal.text, http10=http10, realm=realm)
 

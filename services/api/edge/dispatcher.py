@@ -80,7 +80,7 @@ Outcome = Answer | Waiting | Coroutine[Any, Any, Answer]
 
 
 class HttpRefusal(Exception):
-    """An answer in HTTP's own terms. `text`: for people, on the page that goes with an error. `bare`: no page at all.
+    """An answer in HTTP's own terms. `text`: for people, on the page that goes with an error. `bare`: without a page.
 
     `http10`: the reply says so whatever the client speaks. `location`: where a 302 sends it. `realm`: of a 401, when
     it is not the handler's name. `error`: how a task that came with the request fails.

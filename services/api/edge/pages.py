@@ -76,9 +76,11 @@ def error(status: int, text: str = "", *, http10: bool = False, realm: str = "")
     return _reply(status, headers, http10) + payload
 
 
-def refusal(status: int, *, http10: bool = False) -> bytes:
-    """A status without any body: how handlers turn down missing or wrong arguments."""
-    return _reply(status, _closing(), http10)
+def refusal(status: int, text: str = "", *, http10: bool = False) -> bytes:
+    """A status without a page, mostly without any body: how handlers turn down missing or wrong arguments."""
+    payload = text.encode("utf-8", "replace")
+    length = [f"content-length: {len(payload)}"] if payload else []
+    return _reply(status, [*length, *_closing()], http10) + payload
 
 
 def redirect(status: int, url: str) -> bytes:

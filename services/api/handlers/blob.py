@@ -37,7 +37,7 @@ def _found(request: Request) -> tuple[str, str]:
     ref = query["ref"] if "ref" in query else store.ref_of_uuid("blob", query["uuid"]) or ""
     row = store.row("blob", ref)
     if row is None:
-        raise HttpRefusal(404, bare=True, error=ApiError("HANDLE_INVALID", "blob", ref))
+        raise HttpRefusal(404, "Unknown reference\n", bare=True, error=ApiError("HANDLE_INVALID", "blob", ref))
     return ref, str(row["uuid"])
 
 

@@ -7,6 +7,7 @@ import base64
 from typing import Any
 
 from services.api.authentication import PoolSecrets
+from services.api.call import new_ref
 from services.api.edge.endpoint import Kind
 from services.api.edge.handlers import HANDLERS, Handler, Missing, Runs
 from services.api.handlers import load
@@ -194,28 +195,54 @@ async def test_what_a_killed_process_left_is_ended_by_the_next(site: Site) -> No
 
 
 REFUSALS = {
-    "/vncsnapshot": "HTTP/1.1 500 Internal Error",
-    "/vncsnapshot?ref=x": "HTTP/1.1 500 Internal Error",
-    "/vm_rrd": "HTTP/1.1 400 Bad Request",
-    "/vm_rrd?uuid=x": "HTTP/1.1 500 Internal Error",
-    "/vm_rrds?uuid=": "HTTP/1.1 500 Internal Error",
-    "/sr_rrd": "HTTP/1.1 400 Bad Request",
-    "/sr_rrd?uuid=x": "HTTP/1.0 404 Not Found",
-    "/rrd_updates": "HTTP/1.1 400 Bad Request",
-    "/host_rrd": "HTTP/1.1 501 Method not implemented",
-    "/export": "HTTP/1.1 500 Internal Error",
-    "/export?uuid=": "HTTP/1.1 500 Internal Error",
-    "/export?ref=x": "HTTP/1.1 500 Internal Error",
-    "/export_raw_vdi": "HTTP/1.1 400 Bad Request",
-    "/export_raw_vdi?vdi=x": "HTTP/1.1 500 Internal Error",
+    "GET /vncsnapshot": "HTTP/1.1 500 Internal Error",
+    "GET /vncsnapshot?ref=x": "HTTP/1.1 500 Internal Error",
+    "GET /vm_rrd": "HTTP/1.1 400 Bad Request",
+    "GET /vm_rrd?uuid=x": "HTTP/1.1 500 Internal Error",
+    "GET /vm_rrds?uuid=": "HTTP/1.1 500 Internal Error",
+    "GET /sr_rrd": "HTTP/1.1 400 Bad Request",
+    "GET /sr_rrd?uuid=x": "HTTP/1.0 404 Not Found",
+    "GET /rrd_updates": "HTTP/1.1 400 Bad Request",
+    "GET /host_rrd": "HTTP/1.1 501 Method not implemented",
+    "GET /export": "HTTP/1.1 500 Internal Error",
+    "GET /export?uuid=": "HTTP/1.1 500 Internal Error",
+    "GET /export?ref=x": "HTTP/1.1 500 Internal Error",
+    "GET /export_raw_vdi": "HTTP/1.1 500 Internal Error",
+    "GET /export_raw_vdi?vdi=x": "HTTP/1.1 500 Internal Error",
+    "GET /export_raw_vdi?vdi={vdi}": "HTTP/1.1 501 Method not implemented",
+    "GET /export_raw_vdi?vdi={vdi}&format=VHD": "HTTP/1.1 501 Method not implemented",
+    "GET /export_raw_vdi?vdi={vdi}&format=x": "HTTP/1.0 404 Not Found",
+    "PUT /import_raw_vdi": "HTTP/1.1 400 Bad Request",
+    "PUT /import_raw_vdi?vdi=x": "HTTP/1.1 500 Internal Error",
+    "PUT /import_raw_vdi?vdi={vdi}": "HTTP/1.1 501 Method not implemented",
+    "PUT /import_raw_vdi?vdi={vdi}&format=x": "HTTP/1.0 404 Not Found",
+    "PUT /import_raw_vdi?vdi={vdi}&format=vhd&chunked=false": "HTTP/1.0 404 Not Found",
+    "PUT /import_raw_vdi?sr_uuid=x": "HTTP/1.1 500 Internal Error",
+    "PUT /import_raw_vdi?sr_id={sr}": "HTTP/1.1 501 Method not implemented",
+    "PUT /import_raw_vdi?sr_id={sr}&format=qcow2": "HTTP/1.0 400 Bad Request",
+    "PUT /import?sr_uuid=x": "HTTP/1.1 500 Internal Error",
+    "PUT /import?sr_id={sr}": "HTTP/1.1 501 Method not implemented",
+    "PUT /rrd": "HTTP/1.1 400 Bad Request",
+    "PUT /rrd?uuid=x": "HTTP/1.1 404 Not Found",
+    "PUT /rrd?uuid={host_uuid}": "HTTP/1.1 400 Bad Request",
+    "PUT /rrd?uuid={host_uuid}&archive=": "HTTP/1.1 501 Method not implemented",
+    "GET /wlb_report": "HTTP/1.1 500 Internal Error",
+    "CONNECT /remotecmd?arg=x": "HTTP/1.1 500 Internal Error",
 }
-"""Target to the line of the reply."""
+"""Request to the line of the reply."""
 
 
 async def test_arguments_are_looked_at_before_anything_else(site: Site) -> None:
-    for target, line in REFUSALS.items():
-        reply = await site.ask("GET", target)
-        assert (target, reply.line) == (target, line)
+    sr, vdi = new_ref(), new_ref()
+    await site.pool.write(
+        Create(cls="SR", ref=sr, fields={"uuid": "sr", "content_type": "user"}),
+        Create(cls="VDI", ref=vdi, fields={"uuid": "vdi", "SR": sr}),
+    )
+    known = {"sr": sr, "vdi": vdi, "host_uuid": site.api.host_uuid}
+    for request, line in REFUSALS.items():
+        method, target = request.format_map(known).split(" ")
+        reply = await site.ask(method, target, b"" if method == "PUT" else None)
+        assert (request, reply.line) == (request, line)
         assert (reply.body == b"") == (reply.status in (400, 404))
 
 
