@@ -235,6 +235,7 @@ def _add_pif(add: Add, host: HostSeed, ref: str, network: str, number: int, now:
         VLAN=-1,
         metrics=metrics,
         physical=True,
+        properties={"gro": "on"},
         **(management if number == 0 else {}),
     )
 
