@@ -48,10 +48,10 @@ def _state(message: Message) -> str:
 
 
 def _gives_up(function: Callable[..., Any]) -> bool:
-    """Whether it, or a function of its module that it calls, answers NOT_IMPLEMENTED."""
+    """Whether it, or a function of the operations that it calls, answers NOT_IMPLEMENTED."""
     if '"NOT_IMPLEMENTED"' in inspect.getsource(function):
         return True
     around = inspect.getclosurevars(function)
     called = {**around.globals, **around.nonlocals}.values()
-    own = [each for each in called if inspect.isfunction(each) and each.__module__ == function.__module__]
+    own = [each for each in called if inspect.isfunction(each) and each.__module__.startswith(operations.__name__)]
     return any(_gives_up(each) for each in own if each is not function)
