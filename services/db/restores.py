@@ -109,7 +109,7 @@ class Restores:
         """Rows whose reference or uuid the other database has as well do not stay."""
         old = self._committer.store
         staying = [(cls, ref) for cls in request.keep for ref in old.tables[cls].rows]
-        staying += [(old.by_ref[ref], ref) for ref in request.rows if ref in old.by_ref]
+        staying += [(old.by_ref[ref], ref) for ref in dict.fromkeys(request.rows) if ref in old.by_ref]
         for cls, ref in staying:
             fields = _renamed(old, cls, dict(old.tables[cls].rows[ref].fields), request.renamed)
             if ref not in new.by_ref and fields.get("uuid") not in new.by_uuid:

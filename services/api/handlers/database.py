@@ -94,7 +94,10 @@ def _changes(changes: Sequence[Change]) -> Iterator[RowChange]:
 
 
 async def _restore(request: Request, backup: Store, generation: int, intended: Plan) -> Committed:
-    """Messages stay, and who asked for it; all other sessions and tasks end."""
+    """Messages stay, and who asked for it; all other sessions and tasks end.
+
+    Over the Unix socket a request has no session, and its task has one nevertheless.
+    """
     api, name = request.api, str(uuids.uuid4())
     number = 0
     for number, rows in enumerate(_parts(backup), 1):
@@ -104,10 +107,15 @@ async def _restore(request: Request, backup: Store, generation: int, intended: P
         parts=number,
         generation=generation,
         keep=["message"],
-        rows=[ref for ref in (request.session, request.task) if ref],
+        rows=[ref for ref in (request.session, request.task, _owner(request)) if ref],
         renamed=_renamed(api, intended),
     )
     return await api.bus.call(RESTORE, wanted, timeout=PATIENCE)
+
+
+def _owner(request: Request) -> str:
+    row = request.store.row("task", request.task)
+    return str(row["session"]) if row is not None else ""
 
 
 def _parts(backup: Store) -> Iterator[list[SnapshotRow]]:
