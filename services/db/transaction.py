@@ -117,7 +117,7 @@ class _Draft:
             row["uuid"] = row["uuid"] or str(uuid.uuid4())
             owner = self._store.by_uuid.get(row["uuid"])
             if (owner is not None and owner not in self.deleted) or row["uuid"] in self._uuids:
-                raise ApiError("UNIQUENESS_CONSTRAINT_VIOLATION", cls, "uuid", row["uuid"])
+                raise ApiError("DB_UNIQUENESS_CONSTRAINT_VIOLATION", cls, "uuid", row["uuid"])
             self._uuids[row["uuid"]] = (cls, ref)
         self.created[cls, ref] = row
         self.order[cls, ref] = None
@@ -170,7 +170,7 @@ def resolve(store: Store, request: Transact) -> list[RowChange]:
     """The row changes that the request comes to; empty when it changes nothing.
 
     Raises DB_CONFLICT (precondition, existing ref), HANDLE_INVALID, MAP_DUPLICATE_KEY,
-    UNIQUENESS_CONSTRAINT_VIOLATION, INTERNAL_ERROR (wrong type, unknown field): then nothing has changed.
+    DB_UNIQUENESS_CONSTRAINT_VIOLATION, INTERNAL_ERROR (wrong type, unknown field): then nothing has changed.
     """
     check(store, request.preconditions)
     draft = _Draft(store)

@@ -255,7 +255,13 @@ TRANSACT = Method(
     "Applies changes atomically and answers when they are durable.",
     Scope.POOL,
     absent=Absent.WAIT,
-    errors=("DB_CONFLICT", "HANDLE_INVALID", "MAP_DUPLICATE_KEY", "UNIQUENESS_CONSTRAINT_VIOLATION", "INTERNAL_ERROR"),
+    errors=(
+        "DB_CONFLICT",
+        "HANDLE_INVALID",
+        "MAP_DUPLICATE_KEY",
+        "DB_UNIQUENESS_CONSTRAINT_VIOLATION",
+        "INTERNAL_ERROR",
+    ),
 )
 SNAPSHOT = Method(
     "db",

@@ -65,8 +65,8 @@ def test_an_existing_reference_is_a_conflict(store: Store) -> None:
 
 def test_a_uuid_is_unique_over_all_classes(store: Store) -> None:
     commit(store, rows.network(uuid="u"))
-    assert refused(store, rows.vm(uuid="u")).code == "UNIQUENESS_CONSTRAINT_VIOLATION"
-    assert refused(store, rows.vm(uuid="w"), rows.vm(uuid="w")).code == "UNIQUENESS_CONSTRAINT_VIOLATION"
+    assert refused(store, rows.vm(uuid="u")).code == "DB_UNIQUENESS_CONSTRAINT_VIOLATION"
+    assert refused(store, rows.vm(uuid="w"), rows.vm(uuid="w")).code == "DB_UNIQUENESS_CONSTRAINT_VIOLATION"
 
 
 def test_a_uuid_can_pass_from_a_row_that_goes_to_a_new_one(store: Store) -> None:

@@ -70,7 +70,7 @@ async def create(call: Call, *values: Any) -> str:
     names = [param.name for param in call.message.params]
     fields = dict(zip(names, values, strict=False))
     if call.store.ref_of_uuid("host", fields["uuid"]) is not None:
-        raise ApiError("UNIQUENESS_CONSTRAINT_VIOLATION", "host", "uuid", fields["uuid"])
+        raise ApiError("DB_UNIQUENESS_CONSTRAINT_VIOLATION", "host", "uuid", fields["uuid"])
     master = existing(call.store, "host", call.api.pool()["master"])
     like_master = ("API_version_major", "API_version_minor", "API_version_vendor", "sched_policy")
     fields |= {name: master[name] for name in (*like_master, "virtual_hardware_platform_versions")}

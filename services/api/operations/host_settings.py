@@ -11,6 +11,7 @@ from services.api.decisions.rows import existing
 from services.api.on_hosts import on_host
 from services.api.operation import operation
 from services.api.subcalls import perform
+from shared.bus.interface import HostOffline
 from shared.contracts.db import Update
 from shared.contracts.host import HTTPS_ONLY, MAX_CSTATE, SET_HOST_NAME, Flag, Name, Text
 from shared.errors import ApiError
@@ -63,7 +64,11 @@ async def set_https_only(call: Call, self: str, value: bool) -> None:
         await on_host(call, self, HTTPS_ONLY, Flag(value=before))
 
     call.undo.append(undo)
-    await on_host(call, self, HTTPS_ONLY, Flag(value=value))
+    try:
+        await on_host(call, self, HTTPS_ONLY, Flag(value=value))
+    except HostOffline:
+        call.undo.remove(undo)  # it was not asked, and a host that starts looks at its row
+        raise
     call.on_success.append(Update(cls="host", ref=self, fields={"https_only": value}))
 
 

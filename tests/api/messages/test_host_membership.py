@@ -98,7 +98,7 @@ async def test_a_joining_host_gets_rows(pool: Pool, client: Client) -> None:
     assert (row["uuid"], row["hostname"], row["enabled"]) == (uuid, "new", False)
     assert row["API_version_minor"] == pool.row("host", pool.host_ref(0))["API_version_minor"]
     assert not pool.row("host_metrics", row["metrics"])["live"]
-    assert (await client.refusal("host.create", uuid, "new", "", "new", ""))[0] == "UNIQUENESS_CONSTRAINT_VIOLATION"
+    assert (await client.refusal("host.create", uuid, "new", "", "new", ""))[0] == "DB_UNIQUENESS_CONSTRAINT_VIOLATION"
 
 
 async def test_who_says_hello(pool: Pool, client: Client) -> None:

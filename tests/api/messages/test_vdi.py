@@ -148,7 +148,7 @@ async def test_records_alone_are_introduced_with_a_uuid_and_a_place_of_their_own
     odd = await client.refusal("VDI.pool_introduce", *described(sr_of(pool), "x", "there"))
     assert odd == ["UUID_INVALID", "VDI", "x"]
     same = await client.refusal("VDI.pool_introduce", *described(sr_of(pool), location="there"))
-    assert same == ["UNIQUENESS_CONSTRAINT_VIOLATION", "VDI", "uuid", UUID]
+    assert same == ["DB_UNIQUENESS_CONSTRAINT_VIOLATION", "VDI", "uuid", UUID]
     assert (await client.refusal("VDI.pool_introduce", *described("OpaqueRef:x")))[0] == "HANDLE_INVALID"
 
 
