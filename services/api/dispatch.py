@@ -6,7 +6,6 @@ The order of checks decides which error a client sees (`wire-protocol` 2.3): met
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from functools import cache
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -290,16 +289,16 @@ ALIVE_LENGTH: Final = 36
 """Characters that the id after the colon has at least: it is meant to be a uuid."""
 
 
-@cache
-def _names(codec: Codec) -> bytes:
-    """Of all messages: encoded once, as anybody may ask for them."""
-    return codec.encoder(SetType(STRING))(list(model.messages))
+_names: Final[dict[str, bytes]] = {}
+"""Codec to the names of all messages, encoded once: anybody may ask for them, and they are many."""
 
 
 def _of_the_system(method: str, params: RawParams, codec: Codec) -> Answer:
     """Calls that need no session: the names of all messages; an echo, by which others see that this process lives."""
     if method == LIST_METHODS:
-        return Answer(value=_names(codec), bare=True)
+        if codec.name not in _names:
+            _names[codec.name] = codec.encoder(SetType(STRING))(list(model.messages))
+        return Answer(value=_names[codec.name], bare=True)
     if len(method) < len(ALIVE) + ALIVE_LENGTH:
         raise HttpRefusal(500, "The id is too short.")
     if not len(params):
