@@ -62,7 +62,7 @@ def test_sizes_are_binary(text: str, bytes_: int) -> None:
     assert size("x", text) == bytes_
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "-1", "1.5GiB", "1PiB", "1 2"])
+@pytest.mark.parametrize("text", ["", "GiB", "-1", "1.5GiB", "1PiB", "1 2", "9" * 5000, "1" + " " * 190_000 + "!"])
 def test_sizes_without_sense_are_refused(text: str) -> None:
     with pytest.raises(CommandError):
         size("x", text)

@@ -102,7 +102,7 @@ def flat(value: Value, joiner: str = "; ") -> str:
     return joiner.join(value)
 
 
-_SIZE = re.compile(r"\s*(\d+)\s*([a-z]*)\s*", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,30})\s*+([a-z]*)", re.IGNORECASE)
 _UNITS: Mapping[str, int] = {
     unit: 1024**power
     for power, units in enumerate((("", "b", "bytes"), *((f"{u}", f"{u}b", f"{u}ib") for u in "kmgt")))
@@ -112,7 +112,7 @@ _UNITS: Mapping[str, int] = {
 
 def size(name: str, text: str) -> int:
     """Bytes: a decimal integer and an optional suffix, all binary (`4GiB`, `4 gb`, `4g`)."""
-    match = _SIZE.fullmatch(text)
+    match = _SIZE.fullmatch(text.strip())
     unit = _UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None:
         raise CommandError(
