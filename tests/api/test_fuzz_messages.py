@@ -56,6 +56,7 @@ SAID_SO = (
     "the host has no management interface",
     "Sys_error(",
     "not a database",
+    "the interface ",
 )
 """What INTERNAL_ERROR may begin with: refusals that the original, too, has no other code for."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
 from typing import Final
 
@@ -48,23 +49,31 @@ def below(rows: Rows, pif: Record) -> str:
     return str(found)
 
 
+def down(rows: Rows, ref: str) -> Iterator[tuple[str, Kind]]:
+    """The PIF and what it lies on, down to its root. Raises HANDLE_INVALID; INTERNAL_ERROR for one that lies on itself,
+    which records that clients introduced can come to.
+    """
+    seen: set[str] = set()
+    while ref not in seen:
+        seen.add(ref)
+        pif = existing(rows, "PIF", ref)
+        found = kind(pif)
+        yield ref, found
+        if found in ROOTS:
+            return
+        ref = below(rows, pif)
+    raise internal_error(f"the interface {ref} lies on itself")
+
+
 def kinds(rows: Rows, ref: str) -> list[Kind]:
     """From the PIF down to its root. Raises HANDLE_INVALID."""
-    pif = existing(rows, "PIF", ref)
-    found = [kind(pif)]
-    while found[-1] not in ROOTS:
-        pif = existing(rows, "PIF", below(rows, pif))
-        found.append(kind(pif))
-    return found
+    return [found for _, found in down(rows, ref)]
 
 
 def root(rows: Rows, ref: str) -> str:
     """The card or bond that it lies on."""
-    pif = existing(rows, "PIF", ref)
-    while kind(pif) not in ROOTS:
-        ref = below(rows, pif)
-        pif = existing(rows, "PIF", ref)
-    return ref
+    *_, (found, _) = down(rows, ref)
+    return found
 
 
 def in_bond(pif: Record) -> bool:
