@@ -101,10 +101,10 @@ async def test_a_reference_is_given_by_uuid(api: FakeXenApi, xe: ThinClient) -> 
         ("frob:a=1", "Unknown field 'frob:a'"),
         ("power-state=running", "Field 'power-state' is read-only."),
         ("other-config=x", "Field 'other-config' is a map or set. use the 'name:key=value' syntax."),
-        ("tags:contains=x", "Cannot assign to a member of the set 'tags'"),
+        ("tags:contains=x", "Cannot param-set on set fields"),
         ("VCPUs-max=two", "Failed to parse parameter 'VCPUs-max'"),
         ("is-a-template=yes", "Failed to parse parameter 'is-a-template'"),
-        ("memory-static-max=1.5GiB", "Failed to parse parameter 'memory-static-max'"),
+        ("memory-static-max=1.5GiB", "Failed to parse field 'memory-static-max'"),
         ("domain-type=frob", "Expected one of 'hvm', 'pv', 'pv-in-pvh', 'pvh', got frob"),
     ],
 )

@@ -6,7 +6,7 @@ from services.cli.server.command import Call, Handler, command
 from services.cli.server.failures import CommandError
 from services.cli.server.simple import message
 from services.cli.server.values import parsed
-from shared.datamodel.types import BOOL
+from shared.datamodel.types import BOOL, NULL_REF
 
 
 async def _pool(call: Call) -> str:
@@ -50,21 +50,23 @@ async def _subject_add(call: Call) -> None:
 
 def _with_role(method: str) -> Handler:
     async def change(call: Call) -> None:
-        subject = await call.ref("uuid", "subject")
-        await call.api.call(method, subject, await _role(call))
+        role = await _role(call)
+        await call.api.call(method, await call.ref("uuid", "subject"), role)
 
     return change
 
 
 async def _role(call: Call) -> str:
-    if ("role-name" in call.params) == ("role-uuid" in call.params):
-        raise CommandError("Give either role-name or role-uuid")
-    if "role-uuid" in call.params:
+    """Null for a name that no role has."""
+    name, uuid = call.params.get("role-name"), call.params.get("role-uuid")
+    if not name and not uuid:
+        raise CommandError("Required parameter not found: role-uuid or role-name")
+    if name and uuid:
+        raise CommandError("Parameters role-uuid and role-name cannot be used together")
+    if uuid:
         return await call.ref("role-uuid", "role")
-    found = await call.api.call("role.get_by_name_label", call.params["role-name"])
-    if len(found) != 1:
-        raise CommandError(f"Role {call.params['role-name']} not found")
-    return str(found[0])
+    found = await call.api.call("role.get_by_name_label", name)
+    return str(found[0]) if found else NULL_REF
 
 
 async def _logout_all(call: Call) -> None:

@@ -19,12 +19,13 @@ _POLL = 5.0
 
 async def _vbd_create(call: Call) -> None:
     params = call.params
-    kind = enum_value(model.enums["vbd_type"], params.get("type", "Disk"))
+    vm = await call.ref("vm-uuid", "VM")
     disk = await call.optional_ref("vdi-uuid", "VDI")
+    kind = enum_value(model.enums["vbd_type"], params.get("type", "Disk"))
     if disk is None and kind == "Disk":
-        raise CommandError("Only a CD or floppy drive may be empty: give vdi-uuid, or type=CD")
+        raise CommandError("Empty VBDs can only be made for type=CD")
     record = {
-        "VM": await call.ref("vm-uuid", "VM"),
+        "VM": vm,
         "VDI": disk or NULL_REF,
         "userdevice": params["device"],
         "bootable": params.flag("bootable"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.cli.commands.hosts import plugin_arguments
+from services.cli.commands.prompts import FORCE_NEEDED
 from services.cli.commands.storage import coordinator, loaded
 from services.cli.protocol import Print, PrintStderr
 from services.cli.server.command import HOST, Call, command
@@ -159,7 +160,7 @@ async def _prepare(call: Call) -> None:
 async def _emergency_ha_disable(call: Call) -> None:
     """`--force` says that the danger is known; there is nothing more to it."""
     if not call.params.flag("force"):
-        raise CommandError("This may run VMs twice and destroy their disks: give --force if it has to be.")
+        raise CommandError(FORCE_NEEDED)
     await call.api.call("host.emergency_ha_disable", call.params.flag("soft"))
 
 

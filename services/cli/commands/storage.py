@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from services.cli.commands.prompts import FORCE_NEEDED
 from services.cli.server.command import HOST, Call, command
 from services.cli.server.failures import CommandError
 from services.cli.server.simple import create, message
@@ -153,7 +154,7 @@ async def _vdi_create(call: Call) -> None:
     params = call.params
     kind = params.get("type", "user")
     if kind not in _DISK_TYPES:
-        raise CommandError(f"Unknown type {kind}: one of {', '.join(_DISK_TYPES)} is expected")
+        raise CommandError(f"Unknown vdi type: {kind}")
     amount = size("virtual-size", params["virtual-size"])
     record = {
         "name_label": params["name-label"],
@@ -206,7 +207,7 @@ async def _vdi_resize(call: Call) -> None:
 
 async def _vdi_unlock(call: Call) -> None:
     if not call.params.flag("force"):
-        raise CommandError("Unlocking a disk in use destroys its content. Add --force if nobody uses it.")
+        raise CommandError(FORCE_NEEDED)
     await call.api.call("VDI.force_unlock", await call.ref("uuid", "VDI"))
 
 

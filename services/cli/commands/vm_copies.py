@@ -8,7 +8,7 @@ import logging
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 
-from services.cli.commands.prompts import confirmed
+from services.cli.commands.prompts import FORCE_NEEDED, confirmed
 from services.cli.protocol import Print
 from services.cli.server.command import VM, Call, Selector, command
 from services.cli.server.failures import CommandError
@@ -65,9 +65,12 @@ async def _template(call: Call) -> tuple[str, Record]:
     elif "template" in params:
         found = having("uuid", params["template"]) or having("name_label", params["template"])
     else:
-        raise CommandError("No template given: use template=<name or uuid>")
+        raise CommandError(
+            "Template must be specified by parameter 'template-uuid', 'template-name', 'template-name-label' or "
+            "'template'"
+        )
     if len(found) != 1:
-        raise CommandError("Multiple templates matched" if found else "No templates matched")
+        raise CommandError("More than one matching template found" if found else "No templates matched")
     return found[0], templates[found[0]]
 
 
@@ -207,10 +210,10 @@ async def _the_snapshot(call: Call) -> Row:
     """The snapshot of `snapshot-uuid` or `uuid`. Raises `CommandError` if it is none."""
     name = "snapshot-uuid" if "snapshot-uuid" in call.params else "uuid"
     if name not in call.params:
-        raise CommandError("Required parameter not found: snapshot-uuid")
+        raise CommandError("Required parameter not found: snapshot-uuid or uuid.")
     row = await _vm(call, call.params[name])
     if not row.record["is_a_snapshot"]:
-        raise CommandError(f"{row.uuid} is not a snapshot")
+        raise CommandError(f"This operation can only be performed on a VM snapshot. {row.uuid} is not a VM snapshot.")
     return row
 
 
@@ -244,7 +247,7 @@ async def _snapshot_destroy(call: Call) -> None:
 
 async def _snapshot_reset_powerstate(call: Call) -> None:
     if not call.params.flag("force"):
-        raise CommandError("This forgets the memory that the snapshot holds. Add --force if that is wanted.")
+        raise CommandError(FORCE_NEEDED)
     await call.api.call("VM.power_state_reset", (await _the_snapshot(call)).ref)
 
 
@@ -279,7 +282,7 @@ async def _uninstall(call: Call) -> None:
 async def _template_uninstall(call: Call) -> None:
     row = await _vm(call, call.params["template-uuid"])
     if not row.record["is_a_template"]:
-        raise CommandError(f"{row.uuid} is not a template")
+        raise CommandError(f"This operation can only be performed on a VM template. {row.uuid} is not a VM template.")
     await _remove(call, [row])
 
 

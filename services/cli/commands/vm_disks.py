@@ -199,7 +199,7 @@ async def _cd_insert(call: Call) -> None:
         if not empty:
             raise ApiError("VM_NO_EMPTY_CD_VBD", vm.ref)
         if len(empty) > 1:
-            raise CommandError("Multiple empty CDs found")
+            raise CommandError("Two or more empty CD devices found. Please use vbd-insert")
         await call.api.call("VBD.insert", empty[0].ref, disk)
 
     await on_each(call, insert)

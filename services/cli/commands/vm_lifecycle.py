@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.cli.commands.prompts import FORCE_NEEDED
 from services.cli.server.command import VM, Call, Selector, command
 from services.cli.server.failures import CommandError, summary
 from services.cli.server.objects import Row
@@ -108,9 +109,7 @@ async def _resume(call: Call) -> None:
 
 async def _reset_powerstate(call: Call) -> None:
     if not call.params.flag("force"):
-        raise CommandError(
-            "This only forgets that the VM runs, and destroys its data if it does. Add --force if it does not."
-        )
+        raise CommandError(FORCE_NEEDED)
 
     async def reset(vm: Row) -> None:
         await call.api.call("VM.power_state_reset", vm.ref)
@@ -123,7 +122,7 @@ async def _migrate(call: Call) -> None:
         raise CommandError("Migration to another pool is not implemented yet")
     wanted = next((call.params[name] for name in ("host", "host-uuid", "host-name") if name in call.params), None)
     if wanted is None:
-        raise CommandError("No destination: give host=<name or uuid>")
+        raise CommandError("No destination host specified")
     host = await host_named(call, wanted)
     options = {name: "true" if call.params.flag(name) else "false" for name in ("force", "live", "copy")}
     if "compress" in call.params:

@@ -160,7 +160,7 @@ class _Bound:
                     await _remove(row, field, name)
                 await _add(row, field, name, wanted)
             else:
-                raise CommandError(f"Field '{field.name}' is read-only.")
+                raise CommandError(f"Map field '{field.name}' is read-only.")
         for name, content in whole.items():
             field = self._records.fields[name]
             await row.api.call(f"{row.cls}.set_{field.attribute}", row.ref, content)
@@ -180,9 +180,9 @@ class _Bound:
             if field is None:
                 raise CommandError(f"Unknown field '{key}'")
             if field.view == "S":
-                raise CommandError(f"Cannot assign to a member of the set '{name}': use param-add and param-remove")
+                raise CommandError("Cannot param-set on set fields")
             if field.view != "M":
-                raise CommandError(f"Field '{name}' is not a map")
+                raise CommandError(f"Field '{name}' is not a set or map")
             return field, rest
         for field in legacy(self._records, key, "M"):
             return field, key[len(field.name) + 1 :]
@@ -192,7 +192,9 @@ class _Bound:
         row = await self._row(call, call.objects)
         field = self._field(call)
         if "add" not in field.write:
-            raise CommandError("Can only add to parameters of type Set or Map")
+            raise CommandError(
+                "Parameter is read-only" if field.view else "Can only add to parameters of type Set or Map"
+            )
         if field.view == "S":
             if "param-key" not in call.params:
                 raise CommandError(
@@ -208,7 +210,11 @@ class _Bound:
         field = self._field(call)
         key = call.params["param-key"]
         if "remove" not in field.write:
-            raise CommandError("Can only remove from parameters of type Set or Map")
+            raise CommandError(
+                "Cannot remove parameters from read-only map"
+                if field.view
+                else "Can only remove from parameters of type Set or Map"
+            )
         if field.view == "S":
             if key not in await members(field, row):
                 raise CommandError(f"Key {key} is not in the set")
@@ -233,9 +239,9 @@ class _Bound:
             try:
                 await _set_whole(row, field, "")
             except (ApiError, CommandError) as error:
-                raise CommandError(f"Field '{field.name}' cannot be cleared: {error}") from error
+                raise CommandError("Cannot clear this parameter") from error
         else:
-            raise CommandError(f"Field '{field.name}' cannot be cleared")
+            raise CommandError("Can only clear RW parameters")
 
     async def _row(self, call: Call, objects: Objects) -> Row:
         ref = await objects.by_uuid(self._records.cls, call.params["uuid"])

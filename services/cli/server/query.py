@@ -61,7 +61,7 @@ def test_for(records: RecordClass, key: str, wanted: str) -> tuple[Test, Field] 
         if field.view == "M":
             return _has_pair(field, rest, wanted), field
         if rest != "contains":
-            raise CommandError(f"Cannot filter set '{name}' by '{rest}': use '{name}:contains=<member>'")
+            raise CommandError("Invalid syntax for set filtering (should be set-param:contains=key)")
         return _contains(field, wanted), field
     for field in legacy(records, key, "M"):
         return _has_pair(field, key[len(field.name) + 1 :], wanted), field

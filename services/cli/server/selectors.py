@@ -30,6 +30,7 @@ _NAMES: dict[str, tuple[str, ...]] = {
 }
 """Attributes that `vm=`, `host=` and `sr=` match."""
 _PLURAL = {"vm": "VMs", "host": "hosts", "sr": "hosts"}
+_SEVERAL = {"vm": ("matches VMs", "VM"), "host": ("matching hosts", "host"), "sr": ("matching SRs", "SR")}
 
 
 async def selected(call: Call, selector: Selector) -> list[Row]:
@@ -60,12 +61,18 @@ async def one(call: Call, selector: Selector) -> Row:
     """Exactly one object. Raises `CommandError` for none or several."""
     found = await selected(call, selector)
     if len(found) > 1:
-        raise CommandError(
-            f"Multiple matches found: this command works on one of the {_PLURAL[selector.kind]} at a time"
-        )
+        raise _ambiguous(selector, False)
     if not found:
         raise CommandError(f"No matching {_PLURAL[selector.kind]} found")
     return found[0]
+
+
+def _ambiguous(selector: Selector, many: bool) -> CommandError:
+    """`many`: the command could work on all of them."""
+    found, one_of_them = _SEVERAL[selector.kind]
+    if many:
+        return CommandError(f"Multiple {found} found. --multiple required to complete the operation")
+    return CommandError(f"Multiple {found} found. Operation can only be performed on one {one_of_them} at a time")
 
 
 async def on_each(call: Call, operation: Operation[Result]) -> list[Result]:
@@ -81,7 +88,7 @@ async def on_each(call: Call, operation: Operation[Result]) -> list[Result]:
         raise CommandError(f"No matching {_PLURAL[selector.kind]} found")
     several = selector.implied or (selector.many and call.params.flag("multiple"))
     if len(found) > 1 and not several:
-        raise CommandError("Multiple matches found. --multiple required to complete the operation")
+        raise _ambiguous(selector, selector.many)
     if selector.kind == "vm":
         operation = _with_messages(call, operation)
     if len(found) == 1:

@@ -116,8 +116,8 @@ def size(name: str, text: str) -> int:
     unit = _UNITS.get(match[2].lower()) if match else None
     if match is None or unit is None:
         raise CommandError(
-            f"Failed to parse parameter '{name}': expecting an integer with an optional suffix of bytes, "
-            f"KiB, MiB, GiB or TiB, got {text}"
+            f"Failed to parse field '{name}': expecting an integer (possibly with suffix KiB, MiB, GiB, TiB), "
+            f"got '{text}'"
         )
     return int(match[1]) * unit
 
@@ -138,7 +138,7 @@ def boolean(name: str, text: str) -> bool:
 
 def integer(name: str, text: str) -> int:
     if not re.fullmatch(r"-?\d+", text):
-        raise CommandError(f"Failed to parse parameter '{name}': expecting an integer, got {text}")
+        raise CommandError(f"Failed to parse parameter '{name}': expecting an integer")
     return int(text)
 
 
@@ -146,7 +146,7 @@ def number(name: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise CommandError(f"Failed to parse parameter '{name}': expecting a number, got {text}") from None
+        raise CommandError(f"Failed to parse parameter '{name}': expecting a float") from None
 
 
 def enum_value(enum: EnumType, text: str) -> str:
@@ -179,7 +179,7 @@ async def parsed(type: Type, name: str, text: str, objects: Objects, *, field: b
         return number(name, text)
     if type is BOOL:
         if field and text not in ("true", "false"):
-            raise CommandError(f"Failed to parse parameter '{name}': expecting true or false, got {text}")
+            raise CommandError(f"Failed to parse parameter '{name}': expecting a boolean (true or false)")
         return boolean(name, text)
     if isinstance(type, MapType):
         raise CommandError(f"Field '{name}' is a map or set. use the 'name:key=value' syntax.")
