@@ -16,7 +16,7 @@ from pool.status import status
 from pool.up import StartError, up
 
 USAGE = """
-  URL        {XAPI_URL}
+  URL        {XAPI_URL}     (the XenAPI's reference: {XAPI_URL}/docs/)
   user       {XAPI_USER}
   password   {password}
 
