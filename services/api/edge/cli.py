@@ -10,7 +10,7 @@ import logging
 import struct
 import uuid
 
-from services.api.edge.connection import Exchange
+from services.api.edge.exchange import Exchange
 from shared.bus.interface import Bus
 from shared.contracts import cli
 from shared.errors import ApiError

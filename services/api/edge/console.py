@@ -8,8 +8,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 from services.api.edge import websocket
-from services.api.edge.connection import Exchange
 from services.api.edge.dispatcher import Consoles, HttpRefusal
+from services.api.edge.exchange import Exchange
 from services.api.edge.websocket import Opcode
 
 log = logging.getLogger("edge")

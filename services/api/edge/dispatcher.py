@@ -17,7 +17,7 @@ from services.api.wire.raw import RawParams
 from shared.errors import ApiError, internal_error
 
 if TYPE_CHECKING:
-    from services.api.edge.connection import Exchange
+    from services.api.edge.exchange import Exchange
 
 
 class Caller(msgspec.Struct, frozen=True):

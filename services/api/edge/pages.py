@@ -5,6 +5,9 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from services.api.edge.dispatcher import HttpRefusal
+from shared.errors import ApiError
+
 REASONS = {
     200: "OK",
     301: "Moved Permanently",
@@ -29,6 +32,13 @@ _TITLES = {
     500: "An error occurred while the request was carried out.",
     501: "This server cannot do that.",
     503: "The service is not available now.",
+}
+
+_STATUS = {
+    "SESSION_INVALID": 401,
+    "SESSION_AUTHENTICATION_FAILED": 401,
+    "SESSION_AUTHORIZATION_FAILED": 401,
+    "RBAC_PERMISSION_DENIED": 403,
 }
 
 _CORS = b"Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Headers: "
@@ -61,6 +71,26 @@ def preflight(requested: str, *, http10: bool, keep_alive: bool) -> bytes:
         _CORS,
         allowed.encode(),
     )
+
+
+def as_refusal(error: Exception) -> HttpRefusal:
+    """What went wrong, in HTTP's terms."""
+    if isinstance(error, HttpRefusal):
+        return error
+    if isinstance(error, ApiError):
+        status = _STATUS.get(error.code, 500)
+        return HttpRefusal(status, "" if status == 401 else api_error(error.description))
+    return HttpRefusal(500, f"{type(error).__name__}: {error}")
+
+
+def of_refusal(found: HttpRefusal, *, http10: bool, realm: str = "") -> bytes:
+    """The whole reply. `realm`: of a 401 that names none itself."""
+    if found.location:
+        return redirect(found.status, found.location)
+    if found.bare:
+        return refusal(found.status, found.text, http10=found.http10)
+    realm = (found.realm or realm) if found.status == 401 else ""
+    return error(found.status, found.text, http10=http10, realm=realm)
 
 
 def error(status: int, text: str = "", *, http10: bool = False, realm: str = "") -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 from services.api.edge import cli, console
 from services.api.edge.client_trust import ClientTrust, ListenerContext
-from services.api.edge.connection import Connection, Exchange
+from services.api.edge.connection import Connection
 from services.api.edge.credentials import credential
 from services.api.edge.dispatcher import (
     Authenticator,
@@ -25,6 +25,7 @@ from services.api.edge.dispatcher import (
     HttpRefusal,
 )
 from services.api.edge.endpoint import Endpoint, Kind, Limits
+from services.api.edge.exchange import Exchange
 from services.api.edge.handlers import Handler, Missing, Router, Runs
 from services.api.edge.listeners import listen
 from services.api.edge.peer import Network, networks

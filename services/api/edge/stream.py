@@ -16,7 +16,7 @@ from services.api.edge import pages
 from shared.errors import ApiError, internal_error
 
 if TYPE_CHECKING:
-    from services.api.edge.connection import Exchange
+    from services.api.edge.exchange import Exchange
 
 CHUNK: Final = 64 * 1024
 """Bytes of the largest piece that one read gives."""

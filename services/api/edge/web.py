@@ -21,8 +21,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from services.api.edge.connection import Exchange
 from services.api.edge.dispatcher import HttpRefusal
+from services.api.edge.exchange import Exchange
 from services.api.edge.handlers import HANDLERS, Handler, Missing
 from services.api.reference.site import Site
 

@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import quote
 
 from services.api.api import Api
-from services.api.edge.connection import Exchange
 from services.api.edge.credentials import argument
 from services.api.edge.dispatcher import Authenticator, Caller, HttpRefusal
+from services.api.edge.exchange import Exchange
 from services.api.edge.handlers import Handler
 from services.api.edge.stream import Headers, Stream
 from shared.contracts.db import Change

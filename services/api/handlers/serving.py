@@ -9,9 +9,9 @@ import msgspec
 
 from services.api import handlers
 from services.api.api import Api
-from services.api.edge.connection import Exchange
 from services.api.edge.credentials import argument
 from services.api.edge.dispatcher import Authenticator, Basic, Credential, HttpRefusal, Session
+from services.api.edge.exchange import Exchange
 from services.api.edge.stream import ClientGone
 from services.api.handlers import tasks
 from services.api.handlers.handler import HANDLERS, REFUSALS, Registered, Request

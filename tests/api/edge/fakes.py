@@ -11,7 +11,6 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-from services.api.edge.connection import Exchange
 from services.api.edge.dispatcher import (
     Answer,
     Basic,
@@ -24,6 +23,7 @@ from services.api.edge.dispatcher import (
     Trusted,
     Waiting,
 )
+from services.api.edge.exchange import Exchange
 from services.api.edge.web import Health
 from services.api.wire.codec import Codec
 from services.api.wire.raw import RawParams

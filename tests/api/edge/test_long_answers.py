@@ -39,8 +39,10 @@ async def test_others_are_answered_while_a_client_takes_its_time(edge: Running) 
     await slow.reader.readexactly(1000)
     for _ in range(5):
         assert (await other.ask(ECHO)).value == "x"
-    [waiting] = [connection for connection in edge.edge.connections if not connection._writable]
-    assert waiting._transport.get_write_buffer_size() < 1024 * 1024, "what the client does not take is not held twice"
+    [waiting] = [connection for connection in edge.edge.connections if not connection.writer.writable]
+    assert waiting.writer.transport.get_write_buffer_size() < 1024 * 1024, (
+        "what the client does not take is not held twice"
+    )
     rest = bytearray()
     while not rest.endswith(b"</methodResponse>"):
         rest += await slow.reader.read(2**20)

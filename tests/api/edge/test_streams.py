@@ -7,9 +7,9 @@ import contextlib
 
 import pytest
 
-from services.api.edge.connection import Exchange
 from services.api.edge.dispatcher import HttpRefusal
 from services.api.edge.endpoint import Kind, Limits
+from services.api.edge.exchange import Exchange
 from services.api.edge.stream import ClientGone
 from shared.errors import ApiError
 from tests.api.edge.conftest import Running, Start
@@ -286,4 +286,4 @@ async def test_a_gigabyte_to_the_api_is_not_kept(edge: Running) -> None:
     with contextlib.suppress(ConnectionError):
         for _ in range(256):
             await client.send(bytes(MIB))
-            assert all(len(connection._buffer) < MIB for connection in edge.edge.connections)
+            assert all(len(connection.reader.buffer) < MIB for connection in edge.edge.connections)
