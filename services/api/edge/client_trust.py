@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from services.api.edge.handshakes import Handshakes
 from shared.config import ConfigError
 
 
@@ -70,14 +71,20 @@ class ListenerContext(ssl.SSLContext):
     """
 
     choose: Callable[[], ssl.SSLContext]
+    handshakes: Handshakes
 
     @staticmethod
-    def of(choose: Callable[[], ssl.SSLContext]) -> ListenerContext:
+    def of(choose: Callable[[], ssl.SSLContext], handshakes: Handshakes) -> ListenerContext:
         """Raises what `choose` raises, the first time."""
         choose()
         made = ListenerContext(ssl.PROTOCOL_TLS_SERVER)
         made.choose = choose
+        made.handshakes = handshakes
         return made
 
     def wrap_bio(self, *args: Any, **named: Any) -> ssl.SSLObject:
-        return self.choose().wrap_bio(*args, **named)
+        """Raises `TooManyHandshakes`."""
+        self.handshakes.check()
+        made = self.choose().wrap_bio(*args, **named)
+        self.handshakes.begin(made)
+        return made

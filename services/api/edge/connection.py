@@ -22,6 +22,7 @@ from services.api.edge.dispatcher import Answer, Dispatcher, HttpRefusal, Waitin
 from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.exchange import Exchange
 from services.api.edge.handlers import Router, Runs
+from services.api.edge.handshakes import Handshakes
 from services.api.edge.peer import Network, Peer
 from services.api.edge.reader import Reader
 from services.api.edge.statistics import Statistics
@@ -43,6 +44,7 @@ class Owner(Protocol):
 
     limits: Limits
     statistics: Statistics
+    handshakes: Handshakes
     dispatcher: Dispatcher
     connections: set[Connection]
     proxies: Sequence[Network]
@@ -100,6 +102,7 @@ class Connection(asyncio.Protocol):
         transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
         owner = self._owner
         self._transport = transport
+        owner.handshakes.finish(transport.get_extra_info("ssl_object"))
         self.peer = Peer(transport, self.endpoint, owner.proxies, owner.trust)
         router = functools.partial(owner.router, self.endpoint.host)
         self.reader = Reader(self.peer, self.endpoint, owner.limits, router)

@@ -13,6 +13,9 @@ class Limits(msgspec.Struct, frozen=True):
     Seconds: `first_read` between reads of a connection's first request, `first_total` for all of it, `stall` between
     reads of a later one, `linger` for a client to read an error before the connection goes, `stream` between two bytes
     of a handler's body or reply.
+
+    `handshakes`: of TLS, in progress. Silent ones last 10 s and hold 56 kB each, 170 MB in all; those of clients that
+    talk take milliseconds, and there is room for more of them than the backlogs of two listeners hold.
     """
 
     header_plain: int = 1024
@@ -24,6 +27,7 @@ class Limits(msgspec.Struct, frozen=True):
     linger: float = 2.0
     stream: float = 600.0
     connections: int = 12_000
+    handshakes: int = 3_000
 
 
 class Kind(Enum):

@@ -27,6 +27,7 @@ from services.api.edge.dispatcher import (
 from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.exchange import Exchange
 from services.api.edge.handlers import Handler, Missing, Router, Runs
+from services.api.edge.handshakes import Handshakes
 from services.api.edge.listeners import listen
 from services.api.edge.peer import Network, networks
 from services.api.edge.statistics import Statistics
@@ -67,6 +68,7 @@ class Edge:
         self.limits = limits or Limits()
         self._turn = turn
         self.statistics = Statistics()
+        self.handshakes = Handshakes(self.limits.handshakes, self.statistics)
         self.dispatcher = dispatcher
         self.connections: set[Connection] = set()
         self.certificates = certificates
@@ -134,7 +136,7 @@ class Edge:
                 self._servers.append(opened)
 
     def _context(self, host: HostConfig) -> ListenerContext:
-        return ListenerContext.of(lambda: self.certificates.context(host))
+        return ListenerContext.of(lambda: self.certificates.context(host), self.handshakes)
 
     def trust_clients(self, trust: ClientTrust | None) -> None:
         """From now on these certificates count, or none. Connections whose certificate counted before end.

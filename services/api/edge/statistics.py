@@ -26,7 +26,11 @@ class Statistics(Collector):
         yield GaugeMetricFamily("xapi_http_connections_open", "Connections now.", self.open)
         for name, value, doc in (
             ("connections", self.accepted, "Connections accepted."),
-            ("connections_refused", self.refused, "Connections refused because there were too many."),
+            (
+                "connections_refused",
+                self.refused,
+                "Connections refused: too many, or too many TLS handshakes.",
+            ),
             ("calls_abandoned", self.abandoned, "Waiting calls whose client went away."),
             ("consoles", self.consoles, "Console connections."),
             ("commands", self.commands, "Commands of the xe program."),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from services.api.edge import listeners
 from services.api.edge.endpoint import Kind, Limits
-from tests.api.edge.conftest import Running, Start
+from tests.api.edge.conftest import HOST, Running, Start
 from tests.api.edge.fakes import call, post
 
 ECHO = post(call("test.echo", "s", "x"))
@@ -95,3 +96,34 @@ async def test_a_client_that_never_takes_its_page_counts_and_is_sent_away(start:
     assert edge.edge.statistics.open == 1
     await edge.until(lambda: not edge.edge.connections)
     assert edge.edge.statistics.open == 0
+
+
+async def test_handshakes_that_never_end_are_not_begun_without_limit(start: Start) -> None:
+    edge = await start(limits=Limits(handshakes=3))
+    used = await edge.client(Kind.TLS)
+    silent = [await asyncio.open_connection(HOST.address, edge.tls_port) for _ in range(3)]
+    await edge.until(lambda: len(edge.edge.handshakes) == 3)
+    with pytest.raises(ConnectionError):
+        await edge.client(Kind.TLS)
+    assert edge.edge.statistics.refused == 1
+    assert (await used.ask(ECHO)).value == "x"
+    assert (await (await edge.client()).ask(ECHO)).value == "x"
+
+    (_, leaves), (_, talks_nonsense), (_, resets) = silent
+    leaves.close()
+    talks_nonsense.write(b"GET / HTTP/1.1\r\n\r\n")
+    resets.transport.abort()
+    await edge.until(lambda: not len(edge.edge.handshakes))
+    talks_nonsense.close()
+    assert (await (await edge.client(Kind.TLS)).ask(ECHO)).value == "x"
+
+
+async def test_a_handshake_that_takes_too_long_makes_room(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listeners, "HANDSHAKE_TIMEOUT", 0.1)
+    edge = await start(limits=Limits(handshakes=1))
+    reader, writer = await asyncio.open_connection(HOST.address, edge.tls_port)
+    await edge.until(lambda: len(edge.edge.handshakes) == 1)
+    assert await reader.read() == b""
+    await edge.until(lambda: not len(edge.edge.handshakes))
+    writer.close()
+    assert (await (await edge.client(Kind.TLS)).ask(ECHO)).value == "x"
