@@ -334,6 +334,11 @@ async def test_what_is_no_export_fails_the_task(site: Site) -> None:
         (archive("ova.xml", b"<value><struct></struct></value>"), ["IMPORT_ERROR"]),
         (archive("ova.xml", b'<!DOCTYPE a [<!ENTITY b "c">]><value>&b;</value>'), ["IMPORT_ERROR"]),
         (tar.header(2**32, 0) + b"x", ["IMPORT_ERROR"]),
+        (tar.header(tar.LARGEST, 0) + b"x", ["IMPORT_ERROR_PREMATURE_EOF"]),
+        (
+            tar.header(tar.LARGEST + 1, 0) + b"x",
+            ["IMPORT_ERROR", f"ova.xml of {tar.LARGEST + 1} bytes: at most {tar.LARGEST} are read"],
+        ),
     ):
         row = await bring(site, body)
         assert (row["status"], row["error_info"][: len(error)]) == ("failure", error)
