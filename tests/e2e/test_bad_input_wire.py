@@ -69,7 +69,6 @@ JSON_BODIES = {
     "no method": b'{"jsonrpc": "2.0", "id": 1}',
     "an unknown version": b'{"jsonrpc": "3.0", "id": 1, "method": "host.get_all", "params": []}',
     "an id that is no id": b'{"jsonrpc": "2.0", "id": {}, "method": "host.get_all", "params": []}',
-    "NaN": call_json(b"NaN"),
     "half a surrogate": call_json(b'"\\ud800"'),
     "arrays, deep": call_json(b"[" * 900 + b"]" * 900),
     "arrays, deeper": call_json(b"[" * 100_000 + b"]" * 100_000),
