@@ -103,7 +103,7 @@ def fault(error: ApiError) -> str:
     return ""
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 async def test_every_message_answers_nonsense_with_an_error_of_the_catalogue(
     tmp_path: Path, seed: int, caplog: pytest.LogCaptureFixture
 ) -> None:

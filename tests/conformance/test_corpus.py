@@ -1,4 +1,4 @@
-"""What the original answers, request by request: a fast part of the corpus, which must not pass less than it did.
+"""What the original answers, request by request: nearly all of the corpus, of which no fewer cases may pass than did.
 
 `python -m tests.conformance` measures all of it.
 """
@@ -17,6 +17,7 @@ from tests.support.pool import PoolUnderTest, addresses
 pytestmark = [
     pytest.mark.conformance,
     pytest.mark.pool,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not corpus.FOLDER.exists(), reason=f"the corpus is not on this machine ({corpus.FOLDER})"),
 ]
 
@@ -24,10 +25,13 @@ FAST = (
     *("appliance/*", "auth/*", "blob/*", "bond/*", "class/*", "group/*", "host/*", "message/*", "misc/*"),
     *("network/*", "pool/*", "role/*", "secret/*", "session/*", "subject/*", "task/*"),
     *("event/token/*", "event/object/*", "event/snapshot/*", "event/counts/*"),
-    *("vm/create/*", "vm/set/*", "vm/snapshot/*", "vm/clone/*", "vm/memory-cpu/*"),
-    *("wire/calls/*", "wire/methods/*", "wire/encodings/*", "wire/json-*", "wire/handlers/*", "wire/xml/*"),
+    *("vif/*", "vm/*", "xe/*"),
+    *("wire/calls/*", "wire/methods/*", "wire/encodings/*", "wire/json*", "wire/handler*", "wire/*xml/*"),
 )
-"""Cases that take little time, together about 40 s."""
+"""All but those that wait for what must not come: most of `event/*` and `wire/http/*`."""
+
+EITHER_WAY = {"vm/ops-Running/hvm-get_data_sources-51"}
+"""Deviations that pass when the pool is quick: before the metrics service has looked at a new VM."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,7 @@ def test_every_case_that_passed_still_passes(outcome: corpus.Outcome) -> None:
 
 
 def test_no_deviation_is_listed_for_a_case_that_passes(outcome: corpus.Outcome) -> None:
-    assert outcome.of("stale") == set()
+    assert outcome.of("stale") <= EITHER_WAY
 
 
 def test_the_list_of_passing_cases_is_in_order_and_without_repetitions() -> None:
