@@ -198,6 +198,10 @@ class Seconds(Record, frozen=True):
     seconds: int
 
 
+SYSLOG_DESTINATION: Final = "syslog_destination"
+"""Key of `host.logging`."""
+
+
 class Syslog(Record, frozen=True):
     """`destination`: host name or address, with `:port` if it is not 514; "" for nowhere."""
 

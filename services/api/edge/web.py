@@ -150,7 +150,8 @@ def _application(facts: Facts, site: Path | None) -> FastAPI:
         return RedirectResponse("/docs/index.html")
 
     @app.get("/docs/{path:path}", summary="The XenAPI reference, to read", response_class=Response)
-    async def reference_page(path: str) -> Response:
+    def reference_page(path: str) -> Response:
+        """In a thread: what works is read off the code when the first page is asked for, which takes a second."""
         page = reference.page(path or "index.html")
         if page is None:
             return PlainTextResponse("There is no such page.", 404)

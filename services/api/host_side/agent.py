@@ -101,7 +101,7 @@ async def _address(destination: str) -> tuple[str, int]:
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(host, number, family=socket.AF_INET, type=socket.SOCK_DGRAM)
-    except OSError:
+    except (OSError, UnicodeError):
         raise ApiError("INVALID_VALUE", "syslog_destination", destination) from None
     address, chosen = found[0][4][:2]
     return str(address), int(chosen)

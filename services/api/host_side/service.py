@@ -207,6 +207,8 @@ class HostSide:
             await self._until_done(f"the devices of {host.name} are not written down", self._write_devices, host)
             if not self._api.is_coordinator:
                 await self._until_done(f"{host.name} does not know what to trust", self._fetch_trust, host)
+        for host in self._service.hosts:
+            await self._until_done(f"the log lines of {host.name} are not sent on", self._forward_log, host)
 
     async def _until_done(self, what: str, step: Any, host: HostConfig) -> None:
         told = ""
@@ -225,6 +227,13 @@ class HostSide:
         row = self._api.store.row("host", self._api.store.ref_of_uuid("host", host.uuid) or "")
         if row is not None:
             await self._https_only(host, bool(row["https_only"]))
+
+    async def _forward_log(self, host: HostConfig) -> None:
+        """As `host.syslog_reconfigure` left it, before this process was started."""
+        row = self._api.store.row("host", self._api.store.ref_of_uuid("host", host.uuid) or "")
+        destination = row["logging"].get(contract.SYSLOG_DESTINATION, "") if row is not None else ""
+        if destination:
+            await self._agent.syslog(contract.Syslog(destination=destination))
 
     async def _show(self, host: HostConfig) -> None:
         pems = await self._shown(host)

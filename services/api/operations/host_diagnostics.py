@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
 from urllib.parse import urlsplit
 
 from services.api.call import Call
@@ -13,7 +12,18 @@ from services.api.on_hosts import on_host
 from services.api.operation import operation
 from shared.bus.contract import Empty
 from shared.contracts import storage, vm
-from shared.contracts.host import KERNEL_LOG, POST, SYSLOG, TASKS, TIMINGS, UPLOAD_REPORT, Post, Syslog, Upload
+from shared.contracts.host import (
+    KERNEL_LOG,
+    POST,
+    SYSLOG,
+    SYSLOG_DESTINATION,
+    TASKS,
+    TIMINGS,
+    UPLOAD_REPORT,
+    Post,
+    Syslog,
+    Upload,
+)
 from shared.errors import ApiError
 
 log = logging.getLogger("api.host")
@@ -79,9 +89,6 @@ async def syslog_reconfigure(call: Call, host: str) -> None:
     """Has the API's log lines go to `logging[syslog_destination]`, too; they stay where they are."""
     destination = existing(call.store, "host", host)["logging"].get(SYSLOG_DESTINATION, "")
     await on_host(call, host, SYSLOG, Syslog(destination=destination))
-
-
-SYSLOG_DESTINATION: Final = "syslog_destination"
 
 
 @operation("host.bugreport_upload", forwarded=True)

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from services.api.edge.endpoint import Kind
 from services.api.edge.handlers import HANDLERS, Missing, Runs
+from services.api.reference.site import Page, Site
 from tests.api.edge.conftest import Running, Start
 from tests.api.edge.fakes import call, post
 
@@ -248,6 +250,19 @@ async def test_the_reference_is_served_to_browsers(edge: Running) -> None:
     assert b'id="message-start"' in page.body
     assert (await (await edge.client()).ask(GET.format("/docs/../../site.py", ""))).status == 404
     assert (await (await edge.client()).ask(GET.format("/docs/nothing", ""))).status == 404
+
+
+async def test_pages_of_the_reference_are_made_beside_the_loop(edge: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def page(site: Site, path: str) -> Page:
+        threads.append(threading.current_thread())
+        return Page(b"made", "text/plain")
+
+    monkeypatch.setattr(Site, "page", page)
+    assert (await (await edge.client()).ask(GET.format("/docs/index.html", ""))).body == b"made"
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_web_pages_are_served_over_tls_only(start: Start, tmp_path: Path) -> None:

@@ -157,6 +157,12 @@ async def test_log_lines_go_where_the_host_says(pool: Pool, client: Client) -> N
         logging.getLogger("tests").error("a line")
         line = receiver.recv(4096)
         assert json.loads(line[line.index(b"{") : line.rindex(b"}") + 1])["message"] == "a line"
+        await pool.stop_api()
+        await (await pool.start_api()).host_side.catch_up()
+        logging.getLogger("tests").error("after a restart")
+        while b"after a restart" not in receiver.recv(4096):
+            pass  # what the new process says of itself goes there too
+        client = await pool.login()
         await client.call("host.set_logging", host, {"syslog_destination": ""})
         await client.call("host.syslog_reconfigure", host)
         logging.getLogger("tests").error("another line")
