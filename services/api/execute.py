@@ -22,17 +22,15 @@ from services.api.decisions.liveness import require_live
 from services.api.host_errors import with_refs
 from services.api.on_hosts import named_host
 from services.api.operation import Operation
+from services.api.patience import ATTEMPTS, may_pass, pause
 from shared import trace
 from shared.bus.context import CallContext, current
-from shared.bus.interface import BusError, Unsendable
+from shared.bus.interface import BusError
 from shared.contracts.alerts import ALERT
 from shared.contracts.db import Change, Create
 from shared.errors import ApiError, DatabaseConflict, internal_error
 
 log = logging.getLogger("api.execute")
-
-ATTEMPTS = 12
-"""How often an outcome is offered to the database; with the pauses between, for some minutes."""
 
 PATIENCE = 10.0
 """Seconds that a client whose call has failed waits for the end of what there is to clean up."""
@@ -198,7 +196,7 @@ class Executor:
                 if self._closing or number == ATTEMPTS - 1:
                     raise
                 log.warning("%s is not undone yet: %s", call.wire, problem, extra={"task": call.task})
-            await asyncio.sleep(min(0.1 * 2**number, 5.0))
+            await asyncio.sleep(pause(number))
 
     async def _find_out(self, call: Call) -> None:
         """After this the replica shows everything that this call's unanswered writes came to: the database takes
@@ -237,13 +235,11 @@ class Executor:
                 await attempt()
                 return
             except ApiError as problem:
-                worth_it = isinstance(problem, BusError) or problem.code in ("INTERNAL_ERROR", "DB_CONFLICT")
-                worth_it = worth_it and not isinstance(problem, Unsendable)
-                if not worth_it or self._closing or number == ATTEMPTS - 1:
+                if not may_pass(problem) or self._closing or number == ATTEMPTS - 1:
                     log.error("the outcome of %s is not written: %s", call.wire, problem, extra={"task": call.task})
                     raise
                 log.warning("the outcome of %s is not written yet: %s", call.wire, problem)
-            await asyncio.sleep(min(0.1 * 2**number, 5.0))
+            await asyncio.sleep(pause(number))
 
     async def close(self) -> None:
         """Ends calls in progress; a call whose outcome cannot be written now is settled by the next start."""

@@ -17,16 +17,13 @@ from services.api.api import Api
 from services.api.call import new_ref
 from services.api.edge.credentials import argument
 from services.api.handlers.handler import Request
+from services.api.patience import ATTEMPTS, may_pass, pause
 from services.api.tasks import failed
-from shared.bus.interface import BusError
 from shared.contracts.db import Change, Create, Delete, Precondition, RowPresent, Unchanged, Update
 from shared.errors import ApiError
 from shared.store import NULL, Store
 
 log = logging.getLogger("api.handlers")
-
-ATTEMPTS = 12
-"""How often an end is offered to the database; with the pauses between, for some minutes."""
 
 
 def require_own(api: Api, session: str, task: str) -> Mapping[str, Any]:
@@ -160,12 +157,9 @@ async def _persist(api: Api, changes: Callable[[], list[Change]]) -> None:
         try:
             await api.database.transact(wanted)
             return
-        except BusError as problem:
-            if number == ATTEMPTS - 1:
-                raise
-            log.warning("the end of an HTTP request is not written yet: %s", problem)
         except ApiError as problem:
             # Somebody may have removed the task meanwhile.
-            if problem.code != "HANDLE_INVALID" or number == ATTEMPTS - 1:
+            if not (may_pass(problem) or problem.code == "HANDLE_INVALID") or number == ATTEMPTS - 1:
                 raise
-        await asyncio.sleep(min(0.1 * 2**number, 5.0))
+            log.warning("the end of an HTTP request is not written yet: %s", problem)
+        await asyncio.sleep(pause(number))
