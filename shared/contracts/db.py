@@ -247,6 +247,63 @@ class DbStatus(Record, frozen=True):
     healthy: bool
 
 
+class ChangesRequest(Record, frozen=True):
+    """What has been committed since `generation` of `term`, for a follower that has missed something."""
+
+    term: int
+    generation: int
+
+
+class Changes(Record, frozen=True):
+    """`deltas`: oldest first, the first follows `generation`; None when they are no longer known: fetch a snapshot.
+
+    There may be more of them: `deltas` of a later question bring those.
+    """
+
+    deltas: list[Delta] | None = None
+
+
+class DbRole(Record, frozen=True):
+    """What the database process of one host is: primary | standby (keeps what it follows) | idle (could be promoted).
+
+    `durable`: highest generation that it holds on stable storage, of `term`. `caught_up`: follows without a gap.
+    """
+
+    host: str
+    role: str
+    term: int
+    generation: int
+    durable: int
+    caught_up: bool = True
+
+
+class Promote(Record, frozen=True):
+    """`planned`: the present primary is asked to hand over; else it is taken for dead, and shut out."""
+
+    planned: bool = False
+
+
+class Promoted(Record, frozen=True):
+    """`generation`: where the new term begins. `source`: the host whose rows were the newest (uuid)."""
+
+    term: int
+    generation: int
+    source: str = ""
+
+
+class Resign(Record, frozen=True):
+    """`host`: uuid of the host whose database process takes over."""
+
+    host: str
+
+
+class Resigned(Record, frozen=True):
+    """Nothing is committed after `generation` of `term`."""
+
+    term: int
+    generation: int
+
+
 TRANSACT = Method(
     "db",
     "transact",
@@ -293,6 +350,36 @@ RESTORE = Method(
     errors=("INTERNAL_ERROR",),
 )
 DB_STATUS = Method("db", "db_status", Empty, DbStatus, "Generation, term and health of the store.", Scope.POOL)
+
+CHANGES_SINCE = Method(
+    "db",
+    "changes_since",
+    ChangesRequest,
+    Changes,
+    "The commits after one that the caller has, so that it need not fetch all rows.",
+    Scope.POOL,
+    absent=Absent.WAIT,
+)
+DB_ROLE = Method("db", "db_role", Empty, DbRole, "What the database process of that host is, and how far.", Scope.HOST)
+PROMOTE = Method(
+    "db",
+    "promote",
+    Promote,
+    Promoted,
+    "Makes the database process of that host the primary, in a new term.",
+    Scope.HOST,
+    timeout=60.0,
+    errors=("INTERNAL_ERROR",),
+)
+RESIGN = Method(
+    "db",
+    "resign",
+    Resign,
+    Resigned,
+    "Ends all commits here, for another host's process that takes over.",
+    Scope.POOL,
+    timeout=30.0,
+)
 
 DELTA: Topic[Delta] = Topic(
     "db.delta",
