@@ -39,6 +39,8 @@ from shared.contracts import service as contract
 VERSION = "0.1.0"
 STOP_TIMEOUT = 10.0
 """Seconds that running handlers get to finish after SIGTERM."""
+RESTART = 123
+"""Exit status of a service that wants to be started again at once, in another role; nothing has failed."""
 
 log = logging.getLogger("service")
 
@@ -57,6 +59,8 @@ class Service:
         self.state = "starting"
         self.started = time.time()
         self.stopping = asyncio.Event()
+        self.status = 0
+        """What the process will end with, unless something fails."""
         self._queues: dict[tuple[str, str | None], None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
@@ -103,6 +107,11 @@ class Service:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def exit(self, status: int) -> None:
+        """Ends the service in good order; its process ends with `status`."""
+        self.status = status
+        self.stopping.set()
 
     def on_stop(self, callback: Callable[[], Awaitable[None]]) -> None:
         """Called in reverse order when the service stops, while the bus still works."""
@@ -196,7 +205,7 @@ async def run(config: Config, setup: Setup) -> int:
     service = Service(config, connecting.result())
     starting = asyncio.create_task(_start(service, setup))
     ended = asyncio.create_task(service.stopping.wait())
-    await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({starting, stop, ended}, return_when=asyncio.FIRST_COMPLETED)
     status = 0
     if starting.done() and not starting.cancelled() and starting.exception() is not None:
         log.critical("cannot start: %s", starting.exception(), exc_info=starting.exception())
@@ -204,9 +213,11 @@ async def run(config: Config, setup: Setup) -> int:
     elif starting.done():
         log.info("ready")
         await asyncio.wait({stop, ended}, return_when=asyncio.FIRST_COMPLETED)
-        status = 1 if service.state == "failed" else 0
+        status = 1 if service.state == "failed" else service.status
     else:
         starting.cancel()
+        await asyncio.wait({starting})
+        status = 1 if service.state == "failed" else service.status
     log.info("stopping")
     await service.close()
     for task in (stop, ended):
