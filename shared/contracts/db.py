@@ -13,6 +13,31 @@ from shared.bus.contract import Absent, Empty, Method, Record, Scope, Topic
 Row = dict[str, Any]
 
 
+class Position(Record, frozen=True):
+    """A state of the rows: the one after `generation`, in the history that ends with `term`.
+
+    `host`: uuid of the host whose process began that term, "" where it has none.
+    """
+
+    term: int
+    generation: int
+    host: str = ""
+
+
+class TermStart(Record, frozen=True):
+    """Where a term begins: its history is that of term `after` up to generation `base`, and then its own.
+
+    `after`: 0 when other rows have taken the place of all earlier ones. `host`: uuid of the host whose process began
+    it. `forced`: the primary before had not handed over: what is done for a coordinator of earlier terms is refused.
+    """
+
+    term: int
+    base: int
+    after: int = 0
+    host: str = ""
+    forced: bool = False
+
+
 # ---- preconditions: the facts a decision was made on
 
 
@@ -126,10 +151,15 @@ Change = Create | Update | Delete | MapPut | MapDrop | SetAdd | SetDrop | Touch
 
 
 class Transact(Record, frozen=True):
-    """All changes or none, as one generation. Changes apply in order; later ones see the earlier."""
+    """All changes or none, as one generation. Changes apply in order; later ones see the earlier.
+
+    `seen`: the rows that it was decided on, where the caller follows the database: DB_CONFLICT when others have taken
+    their place since (a restore, a promotion that lost some commits).
+    """
 
     changes: list[Change]
     preconditions: list[Precondition] = []
+    seen: Position | None = None
 
 
 class Committed(Record, frozen=True):
@@ -169,7 +199,9 @@ RowChange = RowCreated | RowModified | RowDeleted
 class Delta(Record, frozen=True):
     """One commit. `previous`: the generation it follows; a follower whose own generation differs has missed something.
 
-    `task`, `session`: for whom it was made. `persistent`: some of it went to the redo log.
+    `task`, `session`: for whom it was made. `request`: id of the bus request that asked for it, so that whoever takes
+    over does not apply it twice. `begins`: it is the first of its term. One without changes bridges generations that
+    were never committed, or begins a term.
     """
 
     term: int
@@ -178,13 +210,19 @@ class Delta(Record, frozen=True):
     changes: list[RowChange]
     task: str = ""
     session: str = ""
+    request: str = ""
+    begins: TermStart | None = None
 
 
 class SnapshotRequest(Record, frozen=True):
-    """Page 0 opens a snapshot; later pages name it. A snapshot is dropped after its last page or a minute."""
+    """Page 0 opens a snapshot; later pages name it. A snapshot is dropped after its last page or a minute.
+
+    `requests`: page 0 brings the ids of finished requests as well.
+    """
 
     snapshot: str = ""
     page: int = 0
+    requests: bool = False
 
 
 class SnapshotRow(Record, frozen=True):
@@ -196,7 +234,9 @@ class SnapshotRow(Record, frozen=True):
 
 
 class SnapshotPage(Record, frozen=True):
-    """All rows as they were at `generation`."""
+    """All rows as they were at `generation`. `lineage`: how the terms of their history followed each other, oldest
+    first. `requests`: ids of finished requests, with their generations.
+    """
 
     snapshot: str
     term: int
@@ -204,6 +244,8 @@ class SnapshotPage(Record, frozen=True):
     page: int
     pages: int
     rows: list[SnapshotRow]
+    lineage: list[TermStart] = []
+    requests: dict[str, int] = {}
 
 
 class RestorePart(Record, frozen=True):
@@ -234,7 +276,12 @@ class Restore(Record, frozen=True):
 
 
 class DbStatus(Record, frozen=True):
-    """`durable`: highest generation on stable storage. `log_bytes`, `syncs`, `commits`: since start."""
+    """`durable`: highest generation on stable storage. `log_bytes`, `syncs`, `commits`: since start.
+
+    `host`: uuid of the host whose process is primary. `standbys`: the hosts that keep what they follow, with the
+    generation that they have durably. `degraded`: why commits do not wait for standbys as they should, or "".
+    `unmerged`: files that tell of commits which a promotion elsewhere left out.
+    """
 
     term: int
     generation: int
@@ -245,28 +292,31 @@ class DbStatus(Record, frozen=True):
     commits: int
     redo_log: str
     healthy: bool
+    host: str = ""
+    standbys: dict[str, int] = {}
+    degraded: str = ""
+    unmerged: list[str] = []
 
 
-class ChangesRequest(Record, frozen=True):
-    """What has been committed since `generation` of `term`, for a follower that has missed something."""
-
-    term: int
-    generation: int
+# ---- standbys and promotion
 
 
 class Changes(Record, frozen=True):
-    """`deltas`: oldest first, the first follows `generation`; None when they are no longer known: fetch a snapshot.
-
-    There may be more of them: `deltas` of a later question bring those.
+    """`deltas`: oldest first, the first follows the position asked for; None when the rows there are no part of this
+    history, or too long ago: fetch a snapshot. `generation`: how far there are any; ask again for what is missing.
     """
 
     deltas: list[Delta] | None = None
+    generation: int = 0
 
 
 class DbRole(Record, frozen=True):
-    """What the database process of one host is: primary | standby (keeps what it follows) | idle (could be promoted).
+    """What the database process of one host is, and what it could bring into a promotion.
 
-    `durable`: highest generation that it holds on stable storage, of `term`. `caught_up`: follows without a gap.
+    `role`: primary | standby (keeps what it follows) | idle (could be promoted, holds what it kept before)
+    | promoting | fenced (was primary, and has found another one). `generation`: newest commit that it has, of `term`;
+    `durable`: the newest that it holds on stable storage. `promised`: the term that it tries to begin, or 0.
+    `caught_up`: follows without a gap.
     """
 
     host: str
@@ -275,16 +325,53 @@ class DbRole(Record, frozen=True):
     generation: int
     durable: int
     caught_up: bool = True
+    promised: int = 0
+
+
+class Follow(Record, frozen=True):
+    """A process that is not primary reports every few seconds. `host`: its host's uuid."""
+
+    host: str
+    term: int
+    durable: int
+
+
+class Following(Record, frozen=True):
+    """`keep`: it is one of those that shall persist what they follow. `host`: the primary's."""
+
+    keep: bool
+    host: str
+    term: int
+
+
+class DurableAt(Record, frozen=True):
+    """All commits up to `generation` of `term` are on that host's stable storage."""
+
+    host: str
+    term: int
+    generation: int
+
+
+class Confirmed(Record, frozen=True):
+    """Who takes the requests of queue `db`. `process`: a name that no other process has."""
+
+    host: str
+    process: str
+    term: int
 
 
 class Promote(Record, frozen=True):
-    """`planned`: the present primary is asked to hand over; else it is taken for dead, and shut out."""
+    """`planned`: the present primary is asked to hand over, and nothing changes if it does not; else it is taken for
+    dead, and shut out.
+    """
 
     planned: bool = False
 
 
 class Promoted(Record, frozen=True):
-    """`generation`: where the new term begins. `source`: the host whose rows were the newest (uuid)."""
+    """`generation`: of the new term's first commit, which makes this host `pool.master`. `source`: uuid of the host
+    whose rows were the newest.
+    """
 
     term: int
     generation: int
@@ -354,23 +441,16 @@ DB_STATUS = Method("db", "db_status", Empty, DbStatus, "Generation, term and hea
 CHANGES_SINCE = Method(
     "db",
     "changes_since",
-    ChangesRequest,
+    Position,
     Changes,
-    "The commits after one that the caller has, so that it need not fetch all rows.",
+    "The commits after those that the caller has, so that it need not fetch all rows.",
     Scope.POOL,
     absent=Absent.WAIT,
 )
-DB_ROLE = Method("db", "db_role", Empty, DbRole, "What the database process of that host is, and how far.", Scope.HOST)
-PROMOTE = Method(
-    "db",
-    "promote",
-    Promote,
-    Promoted,
-    "Makes the database process of that host the primary, in a new term.",
-    Scope.HOST,
-    timeout=60.0,
-    errors=("INTERNAL_ERROR",),
+FOLLOW = Method(
+    "db", "follow", Follow, Following, "Says that a standby is there; tells it whether to persist.", Scope.POOL
 )
+CONFIRM = Method("db", "confirm", Empty, Confirmed, "Who takes the requests of this queue.", Scope.POOL, timeout=2.0)
 RESIGN = Method(
     "db",
     "resign",
@@ -378,7 +458,27 @@ RESIGN = Method(
     Resigned,
     "Ends all commits here, for another host's process that takes over.",
     Scope.POOL,
-    timeout=30.0,
+    timeout=10.0,
+    errors=("INTERNAL_ERROR",),
+)
+DB_ROLE = Method(
+    "db", "db_role", Empty, DbRole, "What the database process of that host is, and how far.", Scope.HOST, timeout=2.0
+)
+PROMOTE = Method(
+    "db",
+    "promote",
+    Promote,
+    Promoted,
+    "Makes the database process of that host the primary, in a new term, and the host pool.master.",
+    Scope.HOST,
+    timeout=60.0,
+    errors=("INTERNAL_ERROR",),
+)
+HOST_CHANGES = Method(
+    "db", "host_changes", Position, Changes, "As changes_since, of whatever that host's process holds.", Scope.HOST
+)
+HOST_SNAPSHOT = Method(
+    "db", "host_snapshot", SnapshotRequest, SnapshotPage, "As snapshot, of whatever that process holds.", Scope.HOST
 )
 
 DELTA: Topic[Delta] = Topic(
@@ -386,3 +486,5 @@ DELTA: Topic[Delta] = Topic(
     Delta,
     "Every commit, in order. Also routed as `db.<class>.<add|mod|del>` for each kind of change in it.",
 )
+TERM_BEGUN: Topic[TermStart] = Topic("db.term", TermStart, "Another term has begun.")
+DURABLE: Topic[DurableAt] = Topic("db.durable.{host}", DurableAt, "How far a standby has persisted what it follows.")
