@@ -14,6 +14,7 @@ _RESTORED: Final = {sign[1]: blank for blank, sign in _GUARDED.items()} | {"_": 
 """`%_` is two blanks: databases of before 2017 have it."""
 
 _NOT_XML: Final = "\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff"
+_UNHELD: Final = re.compile(f"[{_NOT_XML}]")
 _IN_NAMES: Final = re.compile(f'[<>&"{_NOT_XML}]')
 _IN_VALUES: Final = re.compile(f'[<>&" \t\n\r%{_NOT_XML}]')
 _SIGN: Final = re.compile(r"%(.)", re.DOTALL)
@@ -22,6 +23,11 @@ _SIGNS: Final = _ESCAPED | _GUARDED
 
 def _sign(found: re.Match[str]) -> str:
     return _SIGNS.get(found[0], REPLACEMENT)
+
+
+def holdable(text: str) -> str:
+    """The text with `REPLACEMENT` for what XML cannot hold; nothing is escaped."""
+    return _UNHELD.sub(REPLACEMENT, text)
 
 
 def name(text: str) -> str:
