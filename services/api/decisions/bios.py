@@ -6,25 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from shared.errors import ApiError
-
-GENERIC_STRINGS: Final = {
-    "bios-vendor": "Xen",
-    "bios-version": "",
-    "system-manufacturer": "Xen",
-    "system-product-name": "HVM domU",
-    "system-version": "",
-    "system-serial-number": "",
-    "baseboard-manufacturer": "",
-    "baseboard-product-name": "",
-    "baseboard-version": "",
-    "baseboard-serial-number": "",
-    "baseboard-asset-tag": "",
-    "baseboard-location-in-chassis": "",
-    "enclosure-asset-tag": "",
-    "hp-rombios": "",
-    "oem-1": "Xen",
-    "oem-2": "MS_VM_CERT/SHA1/bdbeb6e0a816d43fa6d3fe8aaef04c2bad9d3e3d",
-}
+from shared.vm_defaults import GENERIC_BIOS_STRINGS
 
 LONGEST: Final = 512
 
@@ -33,6 +15,6 @@ def check(strings: Mapping[str, str]) -> ApiError | None:
     """The first entry that is not one: INVALID_VALUE [key, value]."""
     for key, value in strings.items():
         printable = all(" " <= character <= "~" for character in value)
-        if key not in GENERIC_STRINGS or not 1 <= len(value) <= LONGEST or not printable:
+        if key not in GENERIC_BIOS_STRINGS or not 1 <= len(value) <= LONGEST or not printable:
             return ApiError("INVALID_VALUE", key, value)
     return None

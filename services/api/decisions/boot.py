@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from services.api.decisions.rows import Record
 from shared.errors import ApiError
-
-DEVICE_MODELS: Final = {"bios": "qemu-upstream-compat", "uefi": "qemu-upstream-uefi"}
-"""Firmware to `platform:device-model`: XenAPI's names for QEMU's machine, whatever QEMU it is."""
+from shared.vm_defaults import DEVICE_MODELS
 
 
 def firmware(vm: Record) -> str:

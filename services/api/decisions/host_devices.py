@@ -13,17 +13,11 @@ from services.api.decisions.rows import NULL, Record, Rows
 from shared.contracts.db import Change, Create, Delete, Update
 from shared.contracts.host import Devices, PciDevice, UsbDevice
 from shared.store import Store
+from shared.vm_defaults import WHOLE_GPU
 
 DISPLAY: Final = "03"
 GUEST_DRIVER: Final = "vfio-pci"
 """The driver of a device that the host leaves to VMs."""
-
-WHOLE_GPU: Final[dict[str, Any]] = {
-    "model_name": "passthrough",
-    "implementation": "passthrough",
-    "identifier": "passthrough",
-}
-"""The type that hands a whole GPU to a VM."""
 
 
 def dom0_access(driver: str) -> str:

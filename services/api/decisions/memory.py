@@ -20,33 +20,16 @@ from typing import Final, NamedTuple
 
 from services.api.decisions.rows import Record, Rows, existing, is_null
 from shared.errors import ApiError
+from shared.vm_defaults import MIB as MIB
+from shared.vm_defaults import overhead as overhead
 
-MIB: Final = 1 << 20
 PAGE: Final = 4096
-
-QEMU_PROCESS_MIB: Final = 128
-QEMU_PER_VCPU_MIB: Final = 2
-VIDEO_MIB: Final = 4
-"""Of a VM whose platform does not say `videoram`; only HVM domains have a display."""
-
-MOST: Final = 2**63 - 1
-"""What a field can hold; clients may ask for that many virtual CPUs."""
 
 HVM_LIKE: Final = frozenset({"hvm", "pvh", "pv_in_pvh"})
 
 
 def _whole_mib(amount: int) -> int:
     return -(-amount // MIB)
-
-
-def overhead(vm: Record) -> int:
-    """What QEMU needs to run the VM, beside its memory: the process, its video memory, and state per virtual CPU."""
-    vcpus: int = vm["VCPUs_max"]
-    video = 0
-    if vm["domain_type"] in ("hvm", "unspecified"):
-        text = vm["platform"].get("videoram", "")
-        video = int(text) if text.isdecimal() and len(text) < 10 else VIDEO_MIB
-    return min(MOST, (QEMU_PROCESS_MIB + video + QEMU_PER_VCPU_MIB * vcpus) * MIB)
 
 
 def xen_overhead(vm: Record) -> int:

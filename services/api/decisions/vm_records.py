@@ -9,7 +9,7 @@ import uuid as uuids
 from collections.abc import Container, Mapping
 from typing import Any, Final
 
-from services.api.decisions import bios, boot, memory, vtpms
+from services.api.decisions import boot, memory, vtpms
 from services.api.decisions.device_metrics import with_metrics
 from services.api.decisions.fresh import Fresh, ref_of
 from services.api.decisions.rows import NULL, Record, Rows, existing, is_null
@@ -17,6 +17,7 @@ from services.api.decisions.vif_records import mac_from_seed
 from shared.contracts.db import Change, Create, Row
 from shared.datamodel import model
 from shared.errors import ApiError
+from shared.vm_defaults import GENERIC_BIOS_STRINGS
 
 EPOCH: Final = "19700101T00:00:00Z"
 
@@ -318,7 +319,7 @@ def prepared_for_start(vm: Record) -> Row:
     return {
         "domain_type": domain_type,
         "memory_overhead": memory.overhead(typed),
-        "bios_strings": vm["bios_strings"] or bios.GENERIC_STRINGS,
+        "bios_strings": vm["bios_strings"] or GENERIC_BIOS_STRINGS,
         "platform": boot.platform(typed),
     }
 

@@ -10,6 +10,7 @@ from services.api.decisions.rows import existing, is_true
 from services.api.operation import operation
 from shared.contracts.db import Change, MapPut, Update
 from shared.errors import ApiError
+from shared.vm_defaults import DEVICE_MODELS
 
 VARIABLES: Final = "EFI-variables"
 """Key in the VM's NVRAM."""
@@ -30,7 +31,7 @@ def get_readiness(call: Call, self: str) -> str:
     """What certificates there are after the first boot would be read from the variables, which is not built yet."""
     row = existing(call.store, "VM", self)
     firmware = boot.firmware(row)
-    if firmware not in boot.DEVICE_MODELS:
+    if firmware not in DEVICE_MODELS:
         raise ApiError("INVALID_VALUE", "HVM-boot-params['firmware']", firmware)
     if firmware != "uefi":
         return "not_supported"

@@ -16,6 +16,7 @@ from services.api.decisions.vm_operations import bad_power_state
 from services.api.operation import Lock, operation
 from shared.contracts.db import Change, MapDrop, MapPut, Update
 from shared.errors import ApiError
+from shared.vm_defaults import GENERIC_BIOS_STRINGS
 
 
 async def _update(call: Call, vm: str, fields: dict[str, Any]) -> None:
@@ -90,7 +91,7 @@ async def set_bios_strings(call: Call, self: str, value: dict[str, str]) -> None
     refusal = bios.check(value)
     if refusal is not None:
         raise refusal
-    await _update(call, self, {"bios_strings": {**bios.GENERIC_STRINGS, **value}})
+    await _update(call, self, {"bios_strings": {**GENERIC_BIOS_STRINGS, **value}})
 
 
 @operation("VM.copy_bios_strings")
