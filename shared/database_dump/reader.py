@@ -82,6 +82,7 @@ class Reader:
     def __init__(self) -> None:
         self._dump = Dump()
         self._manifest: dict[str, str] = {}
+        self._manifest_complete = False
         self._open: list[str] = []
         self._table = ""
         self._reading: _Reading | None = None
@@ -105,10 +106,22 @@ class Reader:
     def close(self) -> Dump:
         with self._located():
             self._parser.Parse(b"", True)
-        dump = self._dump
-        major, minor, dump.generation = (self._number(key) for key in _MANIFEST)
-        dump.schema = (major, minor)
+        dump, manifest = self._dump, self._told()
+        dump.schema, dump.generation = manifest.schema, manifest.generation
         return dump
+
+    def taken(self) -> list[SnapshotRow]:
+        """The rows read since the last time it was asked; `close` gives only the others."""
+        rows, self._dump.rows = self._dump.rows, []
+        return rows
+
+    def manifest(self) -> Dump | None:
+        """What the manifest says, before the rows are there; None while it is not complete. Raises `DumpError`."""
+        return self._told() if self._manifest_complete else None
+
+    def _told(self) -> Dump:
+        major, minor, generation = (self._number(key) for key in _MANIFEST)
+        return Dump((major, minor), generation)
 
     def _number(self, key: str) -> int:
         found = self._manifest.get(key)
@@ -167,6 +180,8 @@ class Reader:
         self._open.pop()
         if name == "table":
             self._table, self._reading = "", None
+        elif name == "manifest":
+            self._manifest_complete = True
 
     # ---- rows
 
