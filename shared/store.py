@@ -3,7 +3,9 @@
 The database process and every replica hold one `Store` each and apply the same deltas, so they agree.
 
 A stored reference (`VBD.VM`) maintains a list on the other side (`VM.VBDs`): the list object of a row is the index
-itself, kept even while the row it belongs to does not exist, so the order in which rows arrive does not matter.
+itself, kept even while the row it belongs to does not exist, so the order in which rows arrive does not matter. So it
+is with the right end of a many-to-many relation (`VM_group.VMs`), which is stored too, but always says what the left
+ends do (`VM.groups`).
 
 A state of a row never changes: what changes a row gives it a new map of fields and new lists. Whoever holds
 `Row.fields` keeps one state, across any wait.
@@ -80,26 +82,34 @@ class Touched:
 
 @dataclass(frozen=True, slots=True)
 class _Links:
-    """Per class: which stored fields maintain a list elsewhere, and which fields are such lists."""
+    """Per class: which stored fields maintain a list elsewhere, and which fields are such lists.
+
+    `derived`: lists that follow from references. `right_ends`: those that follow from the sets of others, and are
+    stored nevertheless.
+    """
 
     one_many: dict[str, tuple[str, str]]
     many_many: dict[str, tuple[str, str]]
     derived: tuple[str, ...]
+    right_ends: tuple[str, ...]
 
 
 def _links() -> dict[str, _Links]:
-    links = {name: _Links({}, {}, ()) for name in model.classes}
+    one_many: dict[str, dict[str, tuple[str, str]]] = {name: {} for name in model.classes}
+    many_many: dict[str, dict[str, tuple[str, str]]] = {name: {} for name in model.classes}
     derived: dict[str, list[str]] = {name: [] for name in model.classes}
+    right_ends: dict[str, list[str]] = {name: [] for name in model.classes}
     for relation in model.relations:
-        if relation.cls not in links:
-            continue
         target = (relation.to_cls, relation.to_field)
-        if relation.kind == "one-many":
-            links[relation.cls].one_many[relation.field] = target
-            derived.setdefault(relation.to_cls, []).append(relation.to_field)
-        else:
-            links[relation.cls].many_many[relation.field] = target
-    return {name: _Links(link.one_many, link.many_many, tuple(derived[name])) for name, link in links.items()}
+        if target == (relation.cls, relation.field):
+            continue  # `role.subroles`: both ends are one field, which says what was written
+        kind, ends = (one_many, derived) if relation.kind == "one-many" else (many_many, right_ends)
+        kind[relation.cls][relation.field] = target
+        ends[relation.to_cls].append(relation.to_field)
+    return {
+        name: _Links(one_many[name], many_many[name], tuple(derived[name]), tuple(right_ends[name]))
+        for name in model.classes
+    }
 
 
 LINKS: Final = _links()
@@ -118,7 +128,7 @@ class Store:
         self.by_uuid: dict[str, tuple[str, str]] = {}
         self.by_ref: dict[str, str] = {}
         self._referrers: dict[tuple[str, str], dict[str, FrozenList]] = {}
-        """Of a derived field (class, name): the list of each row that has any, whether the row exists or not."""
+        """Of a derived field or right end (class, name): the list of each row that has any, there or not."""
         self._arriving: dict[tuple[str, str], dict[str, list[str]]] = {}
         """The same while rows are loaded, in the opposite order."""
         self._history: deque[tuple[int, str, str]] = deque(maxlen=HISTORY)
@@ -192,15 +202,21 @@ class Store:
             ref = intern(item.ref)
             row = self._insert(item.cls, ref, item.fields, item.created)
             row.modified = item.modified
-            for name, target in LINKS[item.cls].one_many.items():
-                to = row.fields[name]
-                if to and to != NULL and target[0] in self.tables:
-                    self._arriving.setdefault(target, {}).setdefault(to, []).append(ref)
+            links = LINKS[item.cls]
+            for name, target in links.one_many.items():
+                self._arrive(target, row.fields[name], ref)
+            for name, target in links.many_many.items():
+                for to in dict.fromkeys(row.fields[name]):
+                    self._arrive(target, to, ref)
+
+    def _arrive(self, target: tuple[str, str], to: str, ref: str) -> None:
+        if to and to != NULL and target[0] in self.tables:
+            self._arriving.setdefault(target, {}).setdefault(to, []).append(ref)
 
     def complete(self, generation: int, term: int) -> None:
         """All rows are there."""
         for (cls, name), lists in self._arriving.items():
-            rows = self.tables[cls].rows
+            rows = self.tables[cls].rows if name in LINKS[cls].derived else {}
             kept = self._referrers.setdefault((cls, name), {})
             for to, refs in lists.items():
                 refs.reverse()
@@ -208,6 +224,10 @@ class Store:
                 if to in rows:
                     rows[to].fields[name] = kept[to]
         self._arriving.clear()
+        for cls, table in self.tables.items():
+            for name in LINKS[cls].right_ends:
+                for ref, row in table.rows.items():
+                    self._settle((cls, name), ref, row)
         self.generation, self.term = generation, term
         for table in self.tables.values():
             table.touched = max((row.modified for row in table.rows.values()), default=0)
@@ -238,12 +258,13 @@ class Store:
             table.touched = generation
             touched[cls, ref] = Touched(cls, ref, "add", row)
             links = LINKS[cls]
+            for name in links.right_ends:
+                self._settle((cls, name), ref, row)
             for name, target in links.one_many.items():
                 self._link(target, row.fields[name], ref)
                 self._touch(target[0], row.fields[name], generation, touched)
             for name, target in links.many_many.items():
-                for other in row.fields[name]:
-                    self._propagate(target, other, ref, True, generation, touched)
+                self._relink(target, EMPTY_LIST, row.fields[name], ref, generation, touched)
         elif isinstance(change, RowDeleted):
             self._delete(cls, ref, generation, touched)
         else:
@@ -281,7 +302,9 @@ class Store:
                 self._link(target, value, ref)
                 self._touch(target[0], value, generation, touched)
             elif name in links.many_many:
-                self._propagate_set(links.many_many[name], old, value, ref, generation, touched)
+                self._relink(links.many_many[name], old, value, ref, generation, touched)
+            elif name in links.right_ends:
+                continue
             elif name == "name_label":
                 self._rename(table, ref, old, value)
             elif name == "uuid":
@@ -304,13 +327,14 @@ class Store:
             self._unlink(target, row.fields[name], ref)
             self._touch(target[0], row.fields[name], generation, touched)
         for name, target in links.many_many.items():
-            self._propagate_set(target, row.fields[name], EMPTY_LIST, ref, generation, touched)
+            self._relink(target, row.fields[name], EMPTY_LIST, ref, generation, touched)
         table.tombstones.append((row.created, generation, ref))
         if len(table.tombstones) >= table.remembered:
             for _ in range(table.remembered // 2):
                 table.tombstones.popleft()
         table.touched = generation
-        touched[cls, ref] = Touched(cls, ref, "del", row, row.modified)
+        before = touched[cls, ref].before if (cls, ref) in touched else row.modified
+        touched[cls, ref] = Touched(cls, ref, "del", row, before)
 
     def _touch(self, cls: str, ref: Any, generation: int, touched: dict[tuple[str, str], Touched]) -> None:
         table = self.tables.get(cls)
@@ -352,7 +376,7 @@ class Store:
         if row is not None:
             row.fields = {**row.fields, name: members or EMPTY_LIST}
 
-    def _propagate_set(
+    def _relink(
         self,
         target: tuple[str, str],
         old: Sequence[str],
@@ -361,30 +385,24 @@ class Store:
         generation: int,
         touched: dict[tuple[str, str], Touched],
     ) -> None:
-        for other in old:
+        """The right ends of a many-to-many relation follow the left one."""
+        for other in dict.fromkeys(old):
             if other not in new:
-                self._propagate(target, other, ref, False, generation, touched)
-        for other in new:
+                self._unlink(target, other, ref)
+                self._touch(target[0], other, generation, touched)
+        for other in dict.fromkeys(new):
             if other not in old:
-                self._propagate(target, other, ref, True, generation, touched)
+                self._link(target, other, ref)
+                self._touch(target[0], other, generation, touched)
 
-    def _propagate(
-        self,
-        target: tuple[str, str],
-        other: str,
-        ref: str,
-        present: bool,
-        generation: int,
-        touched: dict[tuple[str, str], Touched],
-    ) -> None:
-        """The right end of a many-to-many relation follows the left; links to absent rows are ignored."""
-        cls, name = target
-        row = self.tables[cls].rows.get(other) if cls in self.tables else None
-        if row is None or (ref in row.fields[name]) == present:
-            return
-        members = [member for member in row.fields[name] if member != ref]
-        row.fields = {**row.fields, name: FrozenList([ref, *members] if present else members)}
-        self._touch(cls, other, generation, touched)
+    def _settle(self, target: tuple[str, str], ref: str, row: Row) -> None:
+        """The right end of a row that has come: what the left ends say, in the order that it was kept in."""
+        name = target[1]
+        members = self._referrers.get(target, {}).get(ref, EMPTY_LIST)
+        if sorted(row.fields[name]) != sorted(members):
+            row.fields[name] = members
+        elif members:
+            self._referrers[target][ref] = row.fields[name]
 
 
 class _RowsView(Mapping[str, Mapping[str, Any]]):

@@ -125,7 +125,7 @@ class _Draft:
     def write(self, declared: Class, ref: str, name: str, value: Any) -> None:
         cls = declared.name
         field = declared.fields.get(name)
-        if field is None or name in LINKS[cls].derived:
+        if field is None or name in LINKS[cls].derived or name in LINKS[cls].right_ends:
             raise internal_error(f"{cls} has no field {name!r} that can be written")
         value = _plain(field, value)
         old = self.field(cls, ref, name)

@@ -73,6 +73,39 @@ def test_many_to_many_follows_the_left_end() -> None:
     assert store.get("VM_group", "g", "VMs") == ["b"]
 
 
+def test_the_right_end_says_what_the_left_ends_do_whoever_came_first() -> None:
+    store = Store()
+    apply(store, vm("a", groups=["g", "g"]), vm("b", groups=["g"]))
+    apply(store, RowCreated(cls="VM_group", ref="g", fields={"uuid": "ug", "VMs": ["nobody"]}))
+    assert sorted(store.get("VM_group", "g", "VMs")) == ["a", "b"]
+    apply(store, RowModified(cls="VM_group", ref="g", fields={"VMs": []}))
+    assert sorted(store.get("VM_group", "g", "VMs")) == ["a", "b"]
+
+
+def test_a_loaded_right_end_keeps_its_order_unless_it_is_untrue() -> None:
+    store = Store()
+    apply(store, RowCreated(cls="VM_group", ref="g", fields={"uuid": "ug"}), vm("a", groups=["g"]), vm("b"))
+    apply(store, RowModified(cls="VM", ref="b", fields={"groups": ["g"]}))
+    apply(store, RowModified(cls="VM", ref="a", fields={"groups": []}))
+    apply(store, RowModified(cls="VM", ref="a", fields={"groups": ["g"]}))
+    rows = {row.ref: row for row in store.snapshot()}
+    loaded, mended = Store(), Store()
+    loaded.load(rows.values(), store.generation, 1)
+    assert loaded.get("VM_group", "g", "VMs") == store.get("VM_group", "g", "VMs") == ["a", "b"]
+    rows["g"].fields["VMs"] = ["a", "nobody"]
+    mended.load(rows.values(), store.generation, 1)
+    assert sorted(mended.get("VM_group", "g", "VMs")) == ["a", "b"]
+
+
+def test_a_row_that_was_touched_and_deleted_at_once_was_last_changed_before() -> None:
+    store = Store()
+    apply(store, vm("a"))
+    apply(store, vbd("x", "a"))
+    at = store.generation
+    touched = apply(store, RowDeleted(cls="VBD", ref="x"), RowDeleted(cls="VM", ref="a"))
+    assert {item.ref: (item.kind, item.before) for item in touched} == {"x": ("del", at), "a": ("del", at)}
+
+
 def test_names_and_uuids_are_indexed() -> None:
     store = Store()
     apply(store, vm("a", name_label="one"), vm("b", name_label="one"))

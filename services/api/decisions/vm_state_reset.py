@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.api.decisions.rows import NULL, Rows, existing
+from services.api.decisions.rows import NULL, Record, Rows, existing
 from shared.contracts.db import Change, Row, Update
 
 OFF_DUTY: Final = frozenset({"Halted", "Suspended"})
@@ -40,9 +40,16 @@ def force_state_reset(
         for cls, detached in DETACHED.items():
             changes += [Update(cls=cls, ref=ref, fields=detached) for ref in row[cls + "s"] if rows.row(cls, ref)]
     if state in OFF_DUTY and not checkpointing:
-        fields |= {"resident_on": NULL, "scheduled_to_be_resident_on": NULL, "domid": -1, "attached_PCIs": []}
+        fields |= {"resident_on": NULL, "scheduled_to_be_resident_on": NULL, "domid": -1}
         unplaced = {"resident_on": NULL, "scheduled_to_be_resident_on": NULL}
         changes += [Update(cls="VGPU", ref=ref, fields=unplaced) for ref in row["VGPUs"] if rows.row("VGPU", ref)]
+        changes += [_taken_back(ref, existing(rows, "PCI", ref), vm) for ref in row["attached_PCIs"]]
     if not keep_operations:
         fields["current_operations"] = {}
     return [Update(cls="VM", ref=vm, fields=fields), *changes]
+
+
+def _taken_back(pci: str, row: Record, vm: str) -> Change:
+    """`PCI.attached_VMs` is the end that is written: `VM.attached_PCIs` follows."""
+    others = [other for other in row["attached_VMs"] if other != vm]
+    return Update(cls="PCI", ref=pci, fields={"attached_VMs": others})

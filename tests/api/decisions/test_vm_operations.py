@@ -156,13 +156,19 @@ def test_one_operation_in_progress_is_named_with_its_task() -> None:
         ({"snapshot_schedule": "s"}, "make_into_template", ["VM_ASSIGNED_TO_SNAPSHOT_SCHEDULE", "vm", "s"]),
         ({}, "query_services", ["NOT_SYSTEM_DOMAIN", "vm"]),
         ({"other_config": {"is_system_domain": "true"}}, "query_services", None),
-        ({"attached_PCIs": ["pci"]}, "migrate_send", ["VM_HAS_PCI_ATTACHED", "vm"]),
     ],
 )
 def test_a_halted_vm_refuses_for_what_it_is(fields: dict[str, Any], op: str, expected: list[str] | None) -> None:
     pool = Sample()
     pool.vm(**fields)
     assert refusal(pool, op) == expected
+
+
+def test_a_halted_vm_with_a_pci_device_is_not_migrated() -> None:
+    pool = Sample()
+    pool.vm()
+    pool.add("PCI", "pci", attached_VMs=["vm"])
+    assert refusal(pool, "migrate_send") == ["VM_HAS_PCI_ATTACHED", "vm"]
 
 
 def test_a_vm_of_an_appliance_does_not_become_a_template() -> None:

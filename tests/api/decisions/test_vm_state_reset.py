@@ -17,8 +17,8 @@ def running() -> Sample:
         requires_reboot=True,
         current_operations={"t": "clean_shutdown"},
         pending_guidances=["restart_vm", "reboot_host"],
-        attached_PCIs=["pci"],
     )
+    pool.add("PCI", "pci", attached_VMs=["vm"])
     pool.sr()
     pool.vdi()
     pool.vbd(currently_attached=True, reserved=True, current_operations={"t": "unplug"})
@@ -34,6 +34,7 @@ def test_a_halted_vm_holds_nothing() -> None:
     assert (vm["power_state"], vm["resident_on"], vm["scheduled_to_be_resident_on"]) == ("Halted", NULL, NULL)
     assert (vm["domid"], vm["requires_reboot"], vm["current_operations"]) == (-1, False, {})
     assert (vm["pending_guidances"], vm["attached_PCIs"]) == (["reboot_host"], [])
+    assert pool.row("PCI", "pci")["attached_VMs"] == []
     vbd, vif_row = pool.row("VBD", "vbd"), pool.row("VIF", "vif")
     assert (vbd["currently_attached"], vbd["reserved"], vbd["current_operations"]) == (False, False, {})
     assert (vif_row["currently_attached"], vif_row["reserved_pci"]) == (False, NULL)
