@@ -13,7 +13,7 @@ import msgspec
 
 from shared.bus.context import current
 from shared.bus.interface import Bus
-from shared.contracts.db import TRANSACT, Change, Precondition, Transact
+from shared.contracts.db import TRANSACT, Change, Position, Precondition, Transact
 from shared.errors import ApiError, DatabaseConflict, internal_error
 from shared.replica import Replica
 from shared.store import Store
@@ -62,7 +62,9 @@ class Database:
         """Applies all changes or none; returns the commit's generation. Raises `DatabaseConflict` and the store's
         errors.
         """
-        request = Transact(changes=list(changes), preconditions=list(given))
+        replica = self._replica
+        seen = replica.position if replica is not None and replica.ready else None
+        request = Transact(changes=list(changes), preconditions=list(given), seen=seen)
         context = msgspec.structs.replace(current.get(), term=self.term)
         begin = time.monotonic()
         try:
@@ -72,8 +74,10 @@ class Database:
                 raise DatabaseConflict(*error.params) from None
             raise
         self.times.note(time.monotonic() - begin)
-        if self._replica is not None:
-            await self._replica.wait_generation(committed.generation)
+        if replica is not None:
+            await replica.wait_generation(committed.generation)
+            if replica.lineage.left_out(Position(term=committed.term, generation=committed.generation)):
+                raise internal_error("saved by a coordinator that was replaced before anybody else had it: it is lost")
         return committed.generation
 
     async def decide(

@@ -1,7 +1,12 @@
 """A local copy of the database's rows that follows every commit: reads never cross the bus.
 
-The replica subscribes to deltas, fetches a snapshot, and applies what follows it. A gap, a reconnect or a new term
-means a new snapshot; watchers then get the difference between the two states, so they never miss a change.
+The replica subscribes to deltas, fetches a snapshot, and applies what follows it. After a gap or a reconnect it asks
+for the commits since its own position, which the database remembers for a while: its watchers see each of them as if
+nothing had happened. A new term that goes on from that position is no gap at all.
+
+A snapshot is fetched anew only when the commits are no longer known, or when the rows have a different history now (a
+restore, a promotion that left some commits out). Watchers then get the difference between the two states, so they
+never miss a change.
 """
 
 from __future__ import annotations
@@ -15,8 +20,9 @@ from contextlib import suppress
 from shared import garbage
 from shared.bus.contract import Empty
 from shared.bus.interface import Bus, BusError
-from shared.contracts.db import DB_STATUS, DELTA, SNAPSHOT, Delta, SnapshotRequest
+from shared.contracts.db import CHANGES_SINCE, DB_STATUS, DELTA, SNAPSHOT, Delta, Position, SnapshotRequest, TermStart
 from shared.errors import ApiError
+from shared.lineage import Lineage
 from shared.store import Store, Touched
 
 log = logging.getLogger("replica")
@@ -28,7 +34,7 @@ CHECK = 5.0
 """Seconds between two questions how far the database is."""
 
 PART = 200
-"""Rows of a snapshot that are taken in before others get their turn."""
+"""Rows of a snapshot, or commits that were missed, that are taken in before others get their turn."""
 
 QUIET = 1.0
 """Seconds that the database may take to answer before the log says that it is waited for."""
@@ -38,12 +44,18 @@ Watcher = Callable[[list[Touched], Delta | None], None]
 
 
 class Replica:
-    """`store` is replaced by a new object after a resync: never keep it across an await."""
+    """`store` is replaced by a new object when a snapshot was needed: never keep it across an await.
+
+    `resyncs`: snapshots fetched. `resumes`: how often the commits that were missed were enough.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self.store = Store()
         self.resyncs = 0
+        self.resumes = 0
         self._bus = bus
+        self.lineage = Lineage()
+        """How the terms that led to these rows followed each other, as far as it is known here."""
         self._watchers: list[Watcher] = []
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._early: list[Delta] = []
@@ -71,6 +83,14 @@ class Replica:
     def silence(self) -> float:
         """Seconds since anything was heard of the database, which is asked every few seconds."""
         return time.monotonic() - self._heard
+
+    @property
+    def position(self) -> Position:
+        """What a decision on these rows was made on."""
+        store, known = self.store, self.lineage
+        return Position(
+            term=store.term, generation=store.generation, host=known.host if known.term == store.term else ""
+        )
 
     async def wait_ready(self) -> None:
         """Until the first snapshot is in."""
@@ -114,7 +134,7 @@ class Replica:
 
     def resync(self, why: str) -> None:
         if not self._syncing:
-            log.info("fetching a new snapshot: %s", why)
+            log.info("asking for what was missed: %s", why)
         self._syncing = True
         self._wanted.set()
 
@@ -129,10 +149,18 @@ class Replica:
         store = self.store
         if delta.term < store.term or (delta.term == store.term and delta.generation <= store.generation):
             return
-        if delta.term > store.term or delta.previous != store.generation:
+        goes_on = delta.term == store.term or (delta.begins is not None and delta.begins.after == store.term)
+        if not goes_on or delta.previous != store.generation:
             self._early.append(delta)
             self.resync(f"generation {delta.generation} of term {delta.term} does not follow {store.generation}")
             return
+        self._apply(delta)
+
+    def _apply(self, delta: Delta) -> None:
+        """One that follows our rows, maybe in a new term."""
+        store = self.store
+        if delta.begins is not None:
+            self._begin(delta.begins)
         touched = store.apply(delta)
         self._new_rows += sum(item.kind == "add" for item in touched)
         if self._new_rows >= garbage.MANY:
@@ -140,12 +168,21 @@ class Replica:
             self._new_rows = 0
         self._tell(touched, delta)
 
+    def _begin(self, start: TermStart) -> None:
+        self.lineage = self.lineage.began(start)
+        if start.forced:
+            self._bus.observe_term(start.term)
+
     def _tell(self, touched: list[Touched], delta: Delta | None) -> None:
         for watcher in self._watchers:
             try:
                 watcher(touched, delta)
             except Exception:
                 log.exception("a watcher of the replica failed")
+        self._wake()
+
+    def _wake(self) -> None:
+        """Those whose commit is there."""
         if self._waiters:
             generation = self.store.generation
             for wanted, future in self._waiters:
@@ -154,28 +191,26 @@ class Replica:
             self._waiters = [(wanted, future) for wanted, future in self._waiters if not future.done()]
 
     async def _sync(self) -> None:
-        """Fetches a snapshot and what came meanwhile; tries again until it succeeds."""
+        """Brings the rows to where the database is; tries again until it succeeds."""
         delay = 0.05
         # A request waits for a database that is not there, and says nothing meanwhile.
         telling = asyncio.get_running_loop().call_later(QUIET, log.warning, "waiting for the database: no answer yet")
         try:
             while True:
                 try:
-                    fresh = await self._fetch()
+                    if not await self._resume():
+                        self._replace(await self._fetch())
                     break
                 except (BusError, ApiError) as error:
-                    log.warning("no snapshot of the database yet: %s", error)
+                    log.warning("the database does not say yet what was missed: %s", error)
                     await asyncio.sleep(delay)
                     delay = min(delay * 2, 2.0)
         finally:
             telling.cancel()
         self._heard = time.monotonic()
-        old, self.store = self.store, fresh
-        self.resyncs += 1
-        touched = _difference(old, fresh)
         self._syncing = False
-        self._tell(touched, None)
         self._ready.set()
+        self._wake()
         early, self._early = self._early, []
         for delta in early:
             if self._syncing:
@@ -183,11 +218,43 @@ class Replica:
             else:
                 self._follow(delta)
 
+    async def _resume(self) -> bool:
+        """Applies the commits since our position, as if they came now; false when they cannot be had."""
+        while self._ready.is_set():
+            try:
+                answer = await self._bus.call(CHANGES_SINCE, self.position, timeout=60)
+            except BusError:
+                raise
+            except ApiError as error:
+                log.warning("the database does not tell what was missed: %s", error)
+                return False
+            if answer.deltas is None:
+                return False
+            for count, delta in enumerate(answer.deltas):
+                if delta.previous != self.store.generation:
+                    return False
+                self._apply(delta)
+                if count % PART == PART - 1:
+                    await asyncio.sleep(0)
+            if self.store.generation >= answer.at.generation or not answer.deltas:
+                for start in answer.starts:
+                    self._begin(start)
+                self.store.term = answer.at.term
+                self.resumes += 1
+                return True
+        return False
+
+    def _replace(self, fresh: Store) -> None:
+        old, self.store = self.store, fresh
+        self.resyncs += 1
+        self._tell(_difference(old, fresh), None)
+
     async def _fetch(self) -> Store:
         """The rows of a new snapshot. They are taken in part by part: whoever uses the old ones is served meanwhile."""
         store = Store()
         with garbage.paused():
             page = await self._bus.call(SNAPSHOT, SnapshotRequest(), timeout=60)
+            lineage = page.lineage
             while True:
                 for begin in range(0, len(page.rows), PART):
                     store.add(page.rows[begin : begin + PART])
@@ -197,6 +264,9 @@ class Replica:
                 request = SnapshotRequest(snapshot=page.snapshot, page=page.page + 1)
                 page = await self._bus.call(SNAPSHOT, request, timeout=60)
             store.complete(page.generation, page.term)
+        self.lineage = Lineage()
+        for start in lineage:
+            self._begin(start)
         garbage.keep(store.count())
         self._new_rows = 0
         return store

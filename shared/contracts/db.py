@@ -303,11 +303,13 @@ class DbStatus(Record, frozen=True):
 
 class Changes(Record, frozen=True):
     """`deltas`: oldest first, the first follows the position asked for; None when the rows there are no part of this
-    history, or too long ago: fetch a snapshot. `generation`: how far there are any; ask again for what is missing.
+    history, or too long ago: fetch a snapshot. `at`: how far there are any, in the term that is the present one; ask
+    again for what is missing. `starts`: of the terms after the one asked for.
     """
 
+    at: Position
     deltas: list[Delta] | None = None
-    generation: int = 0
+    starts: list[TermStart] = []
 
 
 class DbRole(Record, frozen=True):
