@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pika
@@ -131,11 +131,29 @@ class AmqpTransport:
 
     # ---- queues and subscriptions
 
-    async def open_queue(self, queue: str, receive: Callable[[Delivery], None]) -> None:
+    async def open_queue(
+        self,
+        queue: str,
+        receive: Callable[[Delivery], None],
+        again: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         if queue not in self._queues:
-            consumer = self._queues[queue] = RequestQueue(queue, receive)
+            consumer = self._queues[queue] = RequestQueue(queue, receive, again)
             self._add(consumer)
         await self._queues[queue].opened.wait()
+
+    async def delete_queue(self, queue: str) -> None:
+        session = self._session
+        if session is None:
+            raise ConnectionError("there is no connection to the broker")
+        try:
+            channel = await session.connection.channel()
+            try:
+                await channel.do(channel.pika.queue_delete, queue)
+            finally:
+                channel.close()
+        except ChannelClosed as error:
+            raise ConnectionError(str(error)) from error
 
     async def close_queue(self, queue: str) -> None:
         consumer = self._queues.pop(queue, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from pika.spec import Basic, BasicProperties
@@ -79,17 +79,27 @@ class Consumer:
 
 
 class RequestQueue(Consumer):
-    """A queue of requests that this process alone consumes. A request is acknowledged when it was accepted."""
+    """A queue of requests that this process alone consumes. A request is acknowledged when it was accepted.
 
-    def __init__(self, queue: str, receive: Callable[[Delivery], None]) -> None:
+    `again`: what has to return before it is consumed anew; nothing else waits for it.
+    """
+
+    def __init__(
+        self, queue: str, receive: Callable[[Delivery], None], again: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         super().__init__(queue)
         self._receive = receive
+        self._again = again
         self._channel: Channel | None = None
         self._tag = 0
         self._acknowledged = 0
         self._acknowledging: asyncio.TimerHandle | None = None
 
     async def consume(self, session: Session) -> ChannelClosed:
+        if self._again is not None and self.opened.is_set():
+            if not self.attempted.done():
+                self.attempted.set_result(None)
+            await self._again()
         channel = await session.connection.channel()
         queue = self.binding
         try:

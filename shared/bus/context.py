@@ -16,11 +16,15 @@ class CallContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     `request`: id of the bus request being handled ("" outside of a handler); a repeated request has the same one.
     `term`: the coordinator's term as far as the caller knows (0: unknown). `traceparent`: W3C Trace Context.
     `observed`: who records spans of the trace, as `shared.trace.scopes` writes it; "": everybody.
+    `call`: the XenAPI message, or the HTTP request, that it is part of. `origin`: the task that it is part of, where
+    `task` is empty since it must not be cancelled with it.
     """
 
     task: str = ""
     session: str = ""
     user: str = ""
+    call: str = ""
+    origin: str = ""
     term: int = 0
     traceparent: str = ""
     observed: str = ""

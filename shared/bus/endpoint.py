@@ -12,7 +12,7 @@ from shared.bus.caller import Caller
 from shared.bus.context import CallContext
 from shared.bus.contract import Method, Payload, Reply, Request, Topic
 from shared.bus.events import Publisher, TopicSubscription
-from shared.bus.interface import Handler, Listener, StreamHandler, Subscription
+from shared.bus.interface import BusError, Handler, Listener, StreamHandler, Subscription
 from shared.bus.responder import Responder
 from shared.bus.timing import DEFAULT, Timing
 from shared.bus.transport import Delivery, Transport
@@ -85,15 +85,24 @@ class Endpoint:
     ) -> None:
         self._responder.add(method.queue(host), method, handler)
 
-    async def start_consuming(self, service: str, *, host: str | None = None) -> None:
+    async def start_consuming(
+        self, service: str, *, host: str | None = None, again: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         queue = f"{service}.{host}" if host else service
         if self._cancels is None:
             self._cancels = self._subscription(task.CANCEL, self._cancel_task, "", {})
             await self._cancels.open()
-        await self.transport.open_queue(queue, lambda delivery: self._received(queue, delivery))
+        await self.transport.open_queue(queue, lambda delivery: self._received(queue, delivery), again)
 
     async def stop_consuming(self, service: str, *, host: str | None = None) -> None:
         await self.transport.close_queue(f"{service}.{host}" if host else service)
+
+    async def evict(self, service: str, *, host: str | None = None) -> None:
+        queue = f"{service}.{host}" if host else service
+        try:
+            await self.transport.delete_queue(queue)
+        except OSError as error:
+            raise BusError("INTERNAL_ERROR", f"the consumer of {queue} cannot be evicted: {error}") from error
 
     def _received(self, queue: str, delivery: Delivery) -> None:
         self._responder.receive(queue, delivery)

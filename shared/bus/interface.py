@@ -44,6 +44,10 @@ class StaleTerm(BusError):
         super().__init__("INTERNAL_ERROR", f"request of term {term} refused: the pool is at term {current}")
 
 
+class NotHere(Exception):
+    """Raised by a handler whose queue another process takes over: the caller sends the request there, under its id."""
+
+
 class Unsendable(ApiError):
     """The request cannot be put into a message (a number of more than 64 bits, too long): trying again is no use."""
 
@@ -103,12 +107,25 @@ class Bus(Protocol):
         """Adds the method to the queue's handlers. The queue is consumed from the first `start_consuming` on."""
         ...
 
-    async def start_consuming(self, service: str, *, host: str | None = None) -> None:
-        """Opens the queue once all its methods are served. Exclusive: a second consumer waits for the first to go."""
+    async def start_consuming(
+        self, service: str, *, host: str | None = None, again: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Opens the queue once all its methods are served. Exclusive: a second consumer waits for the first to go.
+
+        `again`: awaited before each time that the queue is consumed anew, after the connection was lost or the queue
+        was deleted (`evict`). Somebody else may have it by then: as long as it has not returned, no request is taken.
+        """
         ...
 
     async def stop_consuming(self, service: str, *, host: str | None = None) -> None:
         """Closes the queue: later calls get HOST_OFFLINE; those running go on."""
+        ...
+
+    async def evict(self, service: str, *, host: str | None = None) -> None:
+        """Deletes the queue with what is in it. Whoever consumes it is told, and stands behind its `again` then.
+
+        Returns when nobody consumes it any more. Raises `BusError` when the broker does not say so.
+        """
         ...
 
     async def publish(

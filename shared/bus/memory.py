@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import NamedTuple
@@ -99,6 +99,11 @@ class MemoryBroker:
         if self._consumers.get(queue) is transport:
             del self._consumers[queue]
 
+    def delete_queue(self, queue: str) -> None:
+        consumer = self._consumers.pop(queue, None)
+        if consumer is not None:
+            consumer.evicted(queue)
+
     def route_request(self, queue: str, id: str, kind: str, body: bytes, reply_to: str) -> None:
         consumer = self._consumers.get(queue)
         if consumer is not None:
@@ -177,6 +182,9 @@ class MemoryTransport:
         self._connections = itertools.count(1)
         self._address = ""
         self._queues: dict[str, Callable[[Delivery], None]] = {}
+        self._again: dict[str, Callable[[], Awaitable[None]]] = {}
+        self._taking: dict[str, asyncio.Task[None]] = {}
+        """What consumes a queue anew."""
         self._subscriptions: list[_MemorySubscription] = []
         self._reconnecting: asyncio.Task[None] | None = None
         self._closed = False
@@ -191,7 +199,8 @@ class MemoryTransport:
         for subscription in self._subscriptions:
             subscription.queue = self._broker.bind(subscription)
         for queue in self._queues:
-            self._broker.take_queue(queue, self)
+            if queue not in self._again:
+                self._broker.take_queue(queue, self)
         self.ready = True
         self.reconnects += again
         self.owner.ready(again)
@@ -212,7 +221,20 @@ class MemoryTransport:
             attempt += 1
         self.connect()
         for queue in list(self._queues):
-            await self._take(queue)
+            self._take_again(queue)
+
+    def _take_again(self, queue: str) -> None:
+        if (earlier := self._taking.pop(queue, None)) is not None:
+            earlier.cancel()
+        self._taking[queue] = asyncio.create_task(self._taken_again(queue))
+
+    async def _taken_again(self, queue: str) -> None:
+        if queue in self._again:
+            await self._again[queue]()
+        await self._take(queue)
+
+    def evicted(self, queue: str) -> None:
+        self._take_again(queue)
 
     def request(self, queue: str, id: str, kind: str, body: bytes, expires: float) -> None:
         self._later(self._broker.route_request, queue, id, kind, body, self._address)
@@ -238,9 +260,21 @@ class MemoryTransport:
     def deliver(self, queue: str, delivery: Delivery) -> None:
         self._queues[queue](delivery)
 
-    async def open_queue(self, queue: str, receive: Callable[[Delivery], None]) -> None:
+    async def open_queue(
+        self,
+        queue: str,
+        receive: Callable[[Delivery], None],
+        again: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._queues[queue] = receive
         await self._take(queue)
+        if again is not None:
+            self._again[queue] = again
+
+    async def delete_queue(self, queue: str) -> None:
+        if not self.ready:
+            raise ConnectionError("there is no connection to the broker")
+        self._broker.delete_queue(queue)
 
     async def _take(self, queue: str) -> None:
         attempt = 0
@@ -252,6 +286,9 @@ class MemoryTransport:
         await asyncio.sleep(0)  # what was sent to it before has arrived
         self._broker.leave_queue(queue, self)
         self._queues.pop(queue, None)
+        self._again.pop(queue, None)
+        if (taking := self._taking.pop(queue, None)) is not None:
+            taking.cancel()
 
     async def subscribe(
         self, binding: str, durable: str, receive: Callable[[EventDelivery], None]
@@ -272,6 +309,9 @@ class MemoryTransport:
         if self._reconnecting is not None:
             self._reconnecting.cancel()
             await asyncio.gather(self._reconnecting, return_exceptions=True)
+        for taking in self._taking.values():
+            taking.cancel()
+        await asyncio.gather(*self._taking.values(), return_exceptions=True)
         self.ready = False
         self._queues.clear()
         self._broker.detach(self._address, self)

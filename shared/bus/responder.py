@@ -17,7 +17,7 @@ from shared import trace
 from shared.bus import envelope
 from shared.bus.context import CANCELLED_STATUS, CallContext, current
 from shared.bus.contract import Method, Replay
-from shared.bus.interface import DeadlineExceeded, Handler, ResultUnknown, StaleTerm, StreamHandler
+from shared.bus.interface import DeadlineExceeded, Handler, NotHere, ResultUnknown, StaleTerm, StreamHandler
 from shared.bus.outcomes import Outcomes
 from shared.bus.timing import Timing
 from shared.bus.transport import Delivery, Transport
@@ -229,6 +229,8 @@ class Responder:
             answer = self._stopped(execution)
         except ApiError as error:
             answer = envelope.failure(self.instance, error, execution.seq)
+        except NotHere:
+            answer = envelope.Absent(server=self.instance)
         except Exception as error:
             log.exception("%s failed", execution.method.key)
             answer = envelope.failure(self.instance, internal_error(f"{type(error).__name__}: {error}"), execution.seq)

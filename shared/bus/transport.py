@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,8 +76,16 @@ class Transport(Protocol):
     def bury(self, body: bytes, reason: str, source: str) -> None:
         """Keeps a message that could not be handled, for people to look at."""
 
-    async def open_queue(self, queue: str, receive: Callable[[Delivery], None]) -> None:
-        """Returns when this process consumes the queue, alone."""
+    async def open_queue(
+        self,
+        queue: str,
+        receive: Callable[[Delivery], None],
+        again: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Returns when this process consumes the queue, alone. `again`: awaited before it is consumed anew."""
+
+    async def delete_queue(self, queue: str) -> None:
+        """Returns when it is gone, with its consumer. Raises `OSError` when that cannot be had of the broker."""
 
     async def close_queue(self, queue: str) -> None:
         """Takes in what the queue holds, then closes it."""
