@@ -1,0 +1,301 @@
+"""The `block` redo log: commits in the original's layout, on a device that another host can take over.
+
+The layout has no transactions and no checksums, and the original writes each delta by itself. Here a batch of commits
+counts as a whole or not at all, for every reader (`Device.append`), which takes two syncs; and notes that readers pass
+over (`notes`) keep terms, ids of requests and checksums.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from services.db.disk import Disk
+from services.db.redo.block import commits, deltas, layout
+from services.db.redo.block.checkpoint import BlockCheckpoint, empty_database, ends_of, too_large, write_database
+from services.db.redo.block.device import LOCK_WAIT, Device, Unusable
+from services.db.redo.block.layout import UPSTREAM, Damaged, Geometry, Half
+from services.db.redo.block.patience import Hung, Patience
+from services.db.redo.block.reading import Reading, read, recovered
+from services.db.redo.interface import CheckpointHeader, Entry, LogFull, Recovered, RedoLogError
+from shared.contracts.db import RowChange
+
+log = logging.getLogger("db.redo_log")
+
+PATIENCE: Final = 30.0
+"""Seconds that the device may take for one step."""
+
+ROOMY: Final = 0.75
+"""Of the room that a half has besides its database."""
+
+Result = TypeVar("Result")
+
+
+class BlockRedoLog:
+    """`half`: the valid one; NONE where there is no database to append to. Offsets are in the half.
+
+    What the device does happens in a thread of its own, which may be left behind; what is known of it changes when
+    that has answered.
+    """
+
+    kind = "block"
+
+    def __init__(
+        self,
+        path: Path,
+        disk: Disk | None = None,
+        *,
+        geometry: Geometry = UPSTREAM,
+        format: bool = False,
+        patience: float = PATIENCE,
+    ) -> None:
+        self.device = Device(path, disk or Disk(), geometry, format)
+        self.half = Half.NONE
+        self.bytes = 0
+        self.syncs = 0
+        self._patience = Patience(patience)
+        self._marker = b""
+        self._base = 0
+        self._end = 0
+        self._looked = False
+        self._ready = False
+        self._failed = False
+        self._unsure = False
+        """Whether another half may have been made valid."""
+        self._checkpoint: BlockCheckpoint | None = None
+
+    @property
+    def backlog(self) -> int:
+        return self._end - self._base
+
+    @property
+    def roomy(self) -> bool:
+        return self.half is not Half.NONE and self.backlog <= ROOMY * (self.device.geometry.half - self._base)
+
+    def generations(self, changes: Sequence[RowChange]) -> int:
+        return deltas.generations(changes)
+
+    # ---- reading
+
+    def recover(self) -> Recovered:
+        """What the valid half holds. A batch that a crash has left unfinished does not count.
+
+        Damage that may be what a crash of another writer has left ends it, loudly. Raises `RedoLogError` for damage
+        that has taken more.
+        """
+        half, data = self._try("cannot be read", self._open_and_read)
+        self._looked = True
+        if half is Half.NONE:
+            self._nothing()
+            return Recovered()
+        try:
+            reading = read(data)
+        except Damaged as damage:
+            what = f"cannot be used: its valid half ({half}) holds no database that can be read: {damage}"
+            raise RedoLogError(self._says(what)) from None
+        self._judge(half, reading)
+        self.half, self._marker, self._base, self._end = half, reading.marker, reading.base, reading.end
+        for name, count in reading.dump.unknown.items():
+            log.warning("%s: %s is not known here, %d rows", self.device.path, name, count)
+        return recovered(reading)
+
+    def _open_and_read(self) -> tuple[Half, bytes]:
+        device = self.device
+        device.open(create=True, wait=LOCK_WAIT)
+        device.prepare()
+        half = device.valid()
+        return half, b"" if half is Half.NONE else device.read_half(half)
+
+    def _judge(self, half: Half, reading: Reading) -> None:
+        """Raises `RedoLogError` when commits that were acknowledged are known to be gone."""
+        where = f"half {half} of {self.device.path} at byte {reading.end}"
+        if reading.lost is not None:
+            why = reading.damage.why if reading.damage is not None else "the log ends there"
+            what = f"is damaged in half {half} at byte {reading.end} ({why}), and commits follow at byte {reading.lost}"
+            raise RedoLogError(self._says(f"{what}; `python -m services.db.redo.block cut` gives up what follows"))
+        if reading.damage is not None:
+            log.critical("%s is no commit (%s): what was read before counts", where, reading.damage.why)
+
+    def _nothing(self) -> None:
+        self.half, self._marker, self._base, self._end = Half.NONE, b"", 0, 0
+
+    # ---- writing
+
+    def begin(self, generation: int, term: int) -> None:
+        """Says durably that the term begins, where there is a database; at generation 0 an empty one is written.
+
+        After a failure the device is opened anew: it may be another one now. One that is blank gets the next
+        checkpoint; one that somebody else has written to is left alone.
+        """
+        self._ready = False
+        if not self._looked:
+            self.recover()
+        elif (self.device.descriptor < 0 or self._failed) and not self._try("cannot be used again", self._as_left):
+            log.error("%s came back empty: all rows are written to it anew", self.device.path)
+            self._nothing()
+        self._failed = self._unsure = False
+        if self.half is Half.NONE and generation == 0:
+            self._found()
+        if self.half is not Half.NONE:
+            self._try("cannot be written", lambda: self.device.end_at(self._at(self._end)))
+            record = commits.term_begins(generation, term, self._marker, self._end)
+            if self._fits(record):  # else the next commit does not fit either, and a checkpoint has the term
+                self._append(record)
+        self._ready = True
+
+    def _as_left(self) -> bool:
+        """Opens the device again; False: it is empty. Raises `Unusable` when somebody has been there."""
+        device = self.device
+        device.open()
+        device.prepare()
+        half = device.valid()
+        if half is Half.NONE:
+            return self.half is Half.NONE
+        if not self._is_ours() or (half is not self.half and not self._unsure):
+            raise Unusable("somebody else has written to it meanwhile; whoever starts anew uses what it holds now")
+        if half is not self.half:
+            device.set_valid(self.half)
+        return True
+
+    def _is_ours(self) -> bool:
+        if self.half is Half.NONE:
+            return self._unsure
+        start = self.device.geometry.start(self.half)
+        ends = (start, start + self._end - layout.MARKER)
+        return all(self.device.read(at, layout.MARKER) == self._marker for at in ends)
+
+    def _found(self) -> None:
+        """An empty database: nothing was ever committed."""
+        checkpoint = BlockCheckpoint(self, CheckpointHeader(generation=0, term=0, rows=0), _new_marker())
+        self._try("cannot be written", lambda: write_database(self, checkpoint, empty_database()))
+        self._switch(checkpoint)
+
+    def append(self, entries: Sequence[Entry], sync: bool) -> None:
+        """What is volatile has no place here, and is not kept."""
+        durable = [entry for entry in entries if entry.record.durable]
+        if not sync or not durable:
+            return
+        if not self._ready:
+            raise RedoLogError(self._says("is not ready"))
+        if self.half is Half.NONE:
+            raise LogFull(self._says("holds no database yet"))
+        try:
+            records = commits.encode(durable, self._marker, self._end)
+        except RedoLogError:
+            self._miss()
+            raise
+        if not self._fits(records):
+            raise LogFull(self._says(f"has no room for {len(records)} bytes in its half"))
+        self._append(records)
+        if self._checkpoint is not None:
+            self._checkpoint.meanwhile += durable
+
+    def _append(self, records: bytes) -> None:
+        at = self._at(self._end)
+        self._try("cannot be written", lambda: self._device_append(at, records))
+        self._end += len(records)
+        self.bytes += len(records)
+        self.syncs += 2
+
+    def _device_append(self, at: int, records: bytes) -> None:
+        try:
+            self.device.append(at, records)
+        except OSError as error:
+            try:
+                self.device.end_at(at)
+            except OSError as again:
+                log.critical("after %s what was refused could not be taken off %s: %s", error, self.device.path, again)
+            raise
+
+    def _fits(self, records: bytes) -> bool:
+        return self._end + len(records) + len(layout.END) <= self.device.geometry.half
+
+    def _at(self, offset: int) -> int:
+        return self.device.geometry.start(self.half) + offset
+
+    def close(self) -> None:
+        self._ready = False
+        if self._patience.stuck:
+            log.error("%s still has not answered: it stays open", self.device.path)
+        else:
+            self.device.close()
+        self._patience.close()
+
+    # ---- checkpoints
+
+    def checkpoint(self, header: CheckpointHeader) -> BlockCheckpoint:
+        return BlockCheckpoint(self, header, _new_marker())
+
+    def checkpoint_begins(self, checkpoint: BlockCheckpoint) -> None:
+        self._checkpoint = checkpoint
+
+    def checkpoint_counts(self, checkpoint: BlockCheckpoint) -> None:
+        """Commits made meanwhile follow it into its half; then the validity byte says so."""
+        if checkpoint.missed or checkpoint.before is not self.half:
+            raise RedoLogError(self._says("failed while a checkpoint was written"))
+        self._switch(checkpoint)
+        self._checkpoint = None
+
+    def _switch(self, checkpoint: BlockCheckpoint) -> None:
+        device, half = self.device, checkpoint.half
+        base = self._try("cannot be read", lambda: ends_of(device, half, checkpoint.marker))
+        records = commits.encode(checkpoint.later(), checkpoint.marker, base)
+        end = base + len(records)
+        if end + len(layout.END) > device.geometry.half:
+            raise too_large(end, device.geometry.half)
+        self._try("cannot be written", lambda: device.put(device.geometry.start(half) + base, records))
+        checkpoint.claimed = True
+        self._try("cannot be written", lambda: device.set_valid(half))
+        self.half, self._marker, self._base, self._end = half, checkpoint.marker, base, end
+        self.bytes += end
+        self.syncs += 3
+
+    def checkpoint_withdrawn(self, checkpoint: BlockCheckpoint) -> None:
+        """The half that was valid is valid; where that cannot be said, nothing is appended before it can.
+
+        Both halves hold the same commits then, so that it does not matter which one a start finds: unless the rows are
+        others, as in a restore. Then it raises.
+        """
+        own, self._checkpoint = self._checkpoint is checkpoint, None
+        if not checkpoint.claimed or self.half is checkpoint.half:
+            return
+        self._unsure = True
+        try:
+            self._try("a checkpoint that must not count cannot be withdrawn", lambda: self.device.set_valid(self.half))
+        except RedoLogError as error:
+            if not own:
+                raise
+            log.error("%s", error)
+        else:
+            self._unsure = False
+
+    # ---- failures
+
+    def _try(self, what: str, work: Callable[[], Result]) -> Result:
+        """Raises `RedoLogError`; nothing is appended then before the next `begin`."""
+        try:
+            return self._patience.call(work)
+        except (OSError, Unusable, Hung) as error:
+            self._ready, self._failed = False, True
+            self._miss()
+            raise self.failed(what, error) from error
+
+    def _miss(self) -> None:
+        """A checkpoint that is being written cannot count any more: a commit that it has not is in no half."""
+        if self._checkpoint is not None:
+            self._checkpoint.missed = True
+
+    def failed(self, what: str, error: Exception) -> RedoLogError:
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        return RedoLogError(self._says(f"{what}: {why}"))
+
+    def _says(self, what: str) -> str:
+        return f"the redo log {self.device.path} {what}"
+
+
+def _new_marker() -> bytes:
+    return str(uuid.uuid4()).encode()
