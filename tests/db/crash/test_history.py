@@ -20,9 +20,9 @@ OK, FAILED, UNKNOWN = Outcome.OK, Outcome.FAILED, Outcome.UNKNOWN
 
 
 def register(name: str) -> Register:
-    """`x.name_label` of the network x; `x` alone: whether it is there; `t:x`: of a volatile row."""
+    """`x.name_label` of the network x; `x` alone: whether it is there; `task.v`: of a volatile row."""
     ref, _, path = name.partition(".")
-    return ("task" if ref.startswith("t:") else "network", ref, path)
+    return ("task" if ref == "task" else "network", ref, path)
 
 
 def values(given: Mapping[str, Value]) -> dict[Register, Value]:
@@ -48,8 +48,10 @@ class Story:
         client: str = "",
         term: int = 1,
         reads: Mapping[str, Value] | None = None,
+        all_writes: Mapping[str, Value] | None = None,
         **writes: Value,
     ) -> Operation:
+        writes = {**(all_writes or {}), **writes}
         number = len(self.history.operations) + 1
         made = Operation(
             number=number,
@@ -71,8 +73,17 @@ class Story:
         self.history.operations[-1] = dataclasses.replace(made, writes={register(row): None})
 
     def state(
-        self, at: float, generation: int, *, by: str = "primary", text: str = "", at_once: bool = True, **seen: Value
+        self,
+        at: float,
+        generation: int,
+        *,
+        by: str = "primary",
+        text: str = "",
+        at_once: bool = True,
+        all_seen: Mapping[str, Value] | None = None,
+        **seen: Value,
     ) -> None:
+        seen = {**(all_seen or {}), **seen}
         self.history.states.append(
             State(
                 observer=by,
@@ -290,7 +301,7 @@ def test_a_deleted_row_is_gone_with_all_its_fields() -> None:
 
 def test_the_loss_of_power_takes_what_is_volatile_and_nothing_else() -> None:
     story = Story(x=0)
-    story.op(1, 2, OK, 1, x=1, **{"t:y": 1})
+    story.op(1, 2, OK, 1, x=1, task=1)
     story.history.losses.append(PowerLoss(3, 5, 100))
     story.state(6, 200, x=1)
     assert story.wrong == ""
@@ -300,7 +311,7 @@ def test_the_loss_of_power_takes_what_is_volatile_and_nothing_else() -> None:
 
 def test_what_is_volatile_stays_when_only_the_process_is_killed() -> None:
     story = Story()
-    story.op(1, 2, OK, 1, **{"t:y": 1})
+    story.op(1, 2, OK, 1, task=1)
     story.history.interruptions.append(Interruption(3, "kill"))
     story.state(6, 200)
     assert "has read None, but it can only have been 1" in story.wrong
@@ -334,14 +345,14 @@ def run_of(seed: int) -> History:
         reads = {name: rows[name] for name in names if rng.random() < 0.4}
         outcome = rng.choices([OK, UNKNOWN, FAILED], [8, 1, 1])[0]
         if outcome is FAILED:
-            story.op(begin, end, FAILED, client=client, reads=reads, **writes)
+            story.op(begin, end, FAILED, client=client, reads=reads, all_writes=writes)
             continue
         applied = outcome is OK or rng.random() < 0.5
-        story.op(begin, end, outcome, generation if outcome is OK else 0, client=client, reads=reads, **writes)
+        story.op(begin, end, outcome, generation if outcome is OK else 0, client=client, reads=reads, all_writes=writes)
         if applied:
             rows.update(writes)
         if rng.random() < 0.3:
-            story.state(now + 0.001, generation, by=f"s{generation}", **rows)
+            story.state(now + 0.001, generation, by=f"s{generation}", all_seen=rows)
     return story.history
 
 
