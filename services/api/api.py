@@ -16,6 +16,7 @@ from services.api.failed_logins import FailedLogins
 from services.api.known_clients import KnownClients
 from services.api.local_sessions import LocalSessions
 from services.api.opened_databases import OpenedDatabases
+from services.api.role import Role
 from services.api.running import Running
 from services.api.timings import Timings
 from services.api.vm_state import SeenStates
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from services.api.placement import Placement
     from services.api.rate_limit.gate import RateLimits
     from services.api.row_waiters import RowWaiters
+    from services.api.succession import Succession
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,7 +44,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `extensions`: folders of programs (`docs/host-side.md`), which are killed after `program_timeout` seconds.
     `directories`: the same for external directories (`docs/directory.md`).
 
-    `role`: coordinator | member. `coordinator`: its address, for HOST_IS_SLAVE before the database is reached.
+    `role_file`: says what the host is in its pool (`shared.host_role`). Without one: `role`: coordinator | member, and
+    `coordinator`: its address, for HOST_IS_SLAVE before the database is reached. `keeps_database`: a process of the
+    database runs on each host that this one serves.
 
     `rate_limit`: calls are counted for whoever makes them, and delayed where a Rate_limit says so
     (`docs/rate-limits.md`). `call_costs_file`: what they cost. `max_auto_registered_callers`: negative for no limit.
@@ -56,8 +60,10 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `connections`: of clients at the same time, waiting ones included.
     """
 
+    role_file: str = ""
     role: str = "coordinator"
     coordinator: str = ""
+    keeps_database: bool = False
     http_port: int = 80
     https_port: int = 443
     unix_socket: str = ""
@@ -92,6 +98,7 @@ class Api:
     hosts: list[HostConfig]
     options: Options
     authenticator: Authenticator
+    role: Role
     hub: EventHub = field(init=False)
     executor: Executor = field(init=False)
     placement: Placement = field(init=False)
@@ -101,6 +108,7 @@ class Api:
     limits: RateLimits = field(init=False)
     observers: Observers = field(init=False)
     directory: Directory = field(init=False)
+    succession: Succession = field(init=False)
     turns: Turns = field(default_factory=Turns)
     """Of the locks on an object: conflicts are for writers in other processes."""
     running: Running = field(default_factory=Running)
@@ -121,7 +129,7 @@ class Api:
 
     @property
     def is_coordinator(self) -> bool:
-        return self.options.role == "coordinator"
+        return self.role.is_coordinator
 
     @property
     def host_uuid(self) -> str:
@@ -136,7 +144,7 @@ class Api:
     def coordinator_address(self) -> str:
         pool = next(iter(self.store.rows("pool").values()), None)
         master = self.store.row("host", pool["master"]) if pool is not None else None
-        return str(master["address"]) if master is not None else self.options.coordinator
+        return str(master["address"]) if master is not None else self.role.coordinator
 
     def pool(self) -> Mapping[str, Any]:
         """The pool's row. Raises HOST_STILL_BOOTING before it exists."""

@@ -9,6 +9,7 @@ from typing import Final
 from services.api.api import Api
 from shared.datamodel import model
 from shared.errors import ApiError
+from shared.host_role import BROKEN
 
 SILENCE: Final = 30.0
 """Seconds without a word from the database after which it counts as lost: a restart of it takes one or two."""
@@ -21,8 +22,10 @@ def reason(api: Api, host: str) -> ApiError | None:
     """Why that host (uuid) of this process is in emergency mode; None when it is not, as a coordinator never is."""
     if api.is_coordinator:
         return None
+    if api.role.now == BROKEN:
+        return ApiError("HOST_BROKEN")
     own = next((one for one in api.hosts if one.uuid == host), None)
-    if own is not None and own.address and own.address == api.options.coordinator:
+    if own is not None and own.address and own.address == api.role.coordinator:
         return ApiError("HOST_ITS_OWN_SLAVE")
     if not api.replica.ready or api.replica.silence > SILENCE:
         return ApiError("HOST_STILL_BOOTING")

@@ -139,6 +139,7 @@ class Executor:
         if call.work is not None:
             call.api.running.end(call.task, call.work)
         call.api.disks.ended(call.task)
+        call.api.role.ended(call.task)
 
     # ---- the end of a call
 

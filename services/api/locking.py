@@ -35,7 +35,7 @@ async def acquire(call: Call, lock: Lock, arguments: tuple[Any, ...]) -> None:
 
     When it is cancelled, or the database does not answer, the lock may be taken all the same (`held`).
     """
-    ref = arguments[lock.argument]
+    ref = _locked(call.store, lock, arguments)
     if call.store.row(lock.cls, ref) is None:
         raise ApiError("HANDLE_INVALID", lock.cls, ref)
     call.locks = (lock.cls, ref)
@@ -67,6 +67,13 @@ async def acquire(call: Call, lock: Lock, arguments: tuple[Any, ...]) -> None:
     await _when_free(call.api, attempt, lock.policy)
     call.locked = True
     call.task_exists = call.task_exists or call.has_task
+
+
+def _locked(store: Store, lock: Lock, arguments: tuple[Any, ...]) -> str:
+    """Reference of what is locked."""
+    if lock.argument is not None:
+        return str(arguments[lock.argument])
+    return next(iter(store.rows(lock.cls)), NULL)
 
 
 async def wait_until_allowed(call: Call, cls: str, ref: str, operation: str) -> None:
@@ -151,7 +158,7 @@ async def _interrupt(call: Call, lock: Lock, ref: str) -> None:
 
 def held(call: Call, lock: Lock, arguments: tuple[Any, ...]) -> bool:
     """Whether the call has its lock; if it never heard so, whether the rows say it."""
-    row = call.store.row(lock.cls, arguments[lock.argument])
+    row = call.store.row(lock.cls, _locked(call.store, lock, arguments))
     return call.locked or (row is not None and call.task in row["current_operations"])
 
 
@@ -163,7 +170,7 @@ async def cancel_task(api: Api, task: str) -> None:
 
 def release(call: Call, lock: Lock, arguments: tuple[Any, ...], changes: Sequence[Change]) -> list[Change]:
     """What gives the lock back, together with the outcome's `changes`."""
-    ref = arguments[lock.argument]
+    ref = _locked(call.store, lock, arguments)
     if any(change.cls == lock.cls and change.ref == ref and isinstance(change, Delete) for change in changes):
         return list(changes)
     given_back: Change = MapDrop(cls=lock.cls, ref=ref, field="current_operations", key=call.task)

@@ -33,7 +33,8 @@ Refuse = Callable[["Store", tuple[Any, ...]], ApiError | None]
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """The message puts `operation` into `current_operations` of its argument number `argument`, of class `cls`.
+    """The message puts `operation` into `current_operations` of its argument number `argument`, of class `cls`. None:
+    of the pool, which no argument names.
 
     It is allowed when the class's check says so (`services.api.decisions`), and before that, `refuse`. `interrupts`:
     operations in progress on the same object that are cancelled and waited for first.
@@ -41,7 +42,7 @@ class Lock:
 
     cls: str
     operation: str
-    argument: int = 0
+    argument: int | None = 0
     policy: Policy = Policy.STANDARD
     reserve: Reserve | None = None
     refuse: Refuse | None = None

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 from prometheus_client import Gauge, generate_latest
 
-from services.api import exposition, failed_logins, locking, sessions, tasks
+from services.api import exposition, failed_logins, locking, role, sessions, tasks
 from services.api.access import Access, ConsoleAccess
 from services.api.allowed import Publisher
 from services.api.api import Api, Options
@@ -38,6 +38,7 @@ from services.api.operations import message
 from services.api.placement import Placement
 from services.api.rate_limit.gate import RateLimits, Settings
 from services.api.row_waiters import RowWaiters
+from services.api.succession import Succession
 from services.api.vm_events import VmEvents
 from services.api.wire.jsonrpc import JSON
 from services.api.wire.raw import RawParams
@@ -67,7 +68,7 @@ class _Facts:
 
     def health(self, host: str) -> Health:
         details = {
-            "role": self._api.options.role,
+            "role": "coordinator" if self._api.is_coordinator else "member",
             "generation": str(self._api.store.generation),
             "bus": "connected" if self._service.bus.connected else "not connected",
         }
@@ -127,6 +128,8 @@ async def start(service: Service) -> Core:
     options = service.options(Options)
     if options.role not in ("coordinator", "member"):
         raise ConfigError(f"option role must be coordinator or member, not {options.role!r}")
+    role_file = Path(options.role_file) if options.role_file else None
+    begun = role.started(role_file, options.role, options.coordinator)
     replica = Replica(service.bus)
     api = Api(
         bus=service.bus,
@@ -136,6 +139,7 @@ async def start(service: Service) -> Core:
         options=options,
         authenticator=authenticator(options.auth, options.password_file, options.pam_service),
         pool_secrets=PoolSecrets(Path(options.pool_secret_file) if options.pool_secret_file else None),
+        role=role.Role(service, begun, role_file),
     )
     api.hub = EventHub(api)
     api.placement = Placement(api)
@@ -155,13 +159,18 @@ async def start(service: Service) -> Core:
     await api.directory.serve()
     for host in service.hosts:
         await service.serve(XENAPI, _bus_calls(dispatcher, host), host=host.uuid)
+    succession = api.succession = Succession(service, api)
+    await succession.serve()
+    service.spawn(succession.follow_file(), "role of the host")
     service.spawn(failed_logins.run(api), "failed logins")
     if api.is_coordinator:
         await replica.wait_ready()
+        await succession.confirm()
         api.database.term = api.store.term
         await _coordinate(service, api)
     else:
         await _wait_awhile(replica)
+    service.spawn(succession.follow(), "the pool's coordinator")
     service.on_stop(executor.close)
     return Core(api, dispatcher, host_side)
 
@@ -205,7 +214,7 @@ def _count(service: Service, api: Api) -> None:
 
 async def _coordinate(service: Service, api: Api) -> None:
     """What only the coordinator does: takes over what an earlier process left, follows hosts, VMs and tasks."""
-    await tasks.abandon(api, tasks.unattended(api))
+    await tasks.abandon(api, tasks.unattended(api, api.succession.predecessor))
     await _drop_orphaned_locks(api)
     publisher = Publisher(api)
     vm_events = VmEvents(api)
@@ -224,6 +233,7 @@ async def _coordinate(service: Service, api: Api) -> None:
         service.spawn(api.limits.run(), "callers")
     service.spawn(blobs.run(), "blob files")
     service.on_stop(hosts.close)
+    await api.succession.announce()
 
 
 class _ProgressWriter:

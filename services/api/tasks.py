@@ -75,13 +75,16 @@ def collectable(api: Api, now: float, progress_before: Mapping[str, float]) -> l
     return old + [ref for _, ref in sorted(completed)[:surplus]]
 
 
-def unattended(api: Api) -> list[str]:
-    """Tasks of calls that nobody carries out: their API process has ended. Tasks that clients made are theirs."""
+def unattended(api: Api, predecessor: str = "") -> list[str]:
+    """Tasks of calls that nobody carries out: their API process has ended. Tasks that clients made are theirs.
+
+    `predecessor`: the host (reference) whose calls ended when this one took over from it as coordinator.
+    """
     return [
         ref
         for ref, row in api.store.rows("task").items()
         if row["status"] == "pending"
-        and row["resident_on"] == api.host_ref
+        and row["resident_on"] in (api.host_ref, predecessor)
         and ref not in api.running
         and model.message(sync_name(row["name_label"])) is not None
     ]

@@ -26,13 +26,14 @@ from services.api.wire.jsonrpc import JSON
 from services.api.wire.raw import RawParams
 from services.db import seed
 from services.db import service as db_service
-from shared import passwords, pool_secret
+from shared import host_role, passwords, pool_secret
 from shared.bus.endpoint import Endpoint
 from shared.bus.memory import MemoryBroker
 from shared.bus.timing import Timing
 from shared.config import BusConfig, Config, HostConfig
 from shared.contracts.db import Change, Update
 from shared.errors import ApiError
+from shared.host_role import COORDINATOR, member_of
 from shared.service import Service
 from shared.store import Store
 from tests.api.fake_host import MIB, Disks, FakeHost
@@ -150,6 +151,13 @@ class Pool:
     def secret(self) -> str:
         return pool_secret.read(self.secret_file)[0]
 
+    def role_file(self, host: int) -> Path:
+        """What that host is; made with its first start, as a real pool does it."""
+        path = self.folder / f"host{host}.conf"
+        if not path.exists():
+            host_role.write(path, COORDINATOR if host == 0 else member_of(self._configs[0].address))
+        return path
+
     async def start_db(self) -> None:
         config = self._config("db", [], seed=str(self.folder / "seed.json"))
         service = Service(config, await self.broker.connect("db", QUICK))
@@ -161,8 +169,7 @@ class Pool:
         secret = self.folder / "passwords"
         secret.touch()
         options = {
-            "role": "coordinator" if host == 0 else "member",
-            "coordinator": self._configs[0].address,
+            "role_file": str(self.role_file(host)),
             "http_port": 0,
             "https_port": 0,
             "password_file": str(secret),
@@ -215,6 +222,10 @@ class Pool:
 
     def core_of(self, host: int) -> api_service.Core:
         return self._apis[host][1]
+
+    def service_of(self, host: int) -> Service:
+        """The API process of that host."""
+        return self._apis[host][0]
 
     @property
     def api(self) -> Api:

@@ -27,15 +27,17 @@ OPERATIONS: Final = (
 )
 
 IN_PROGRESS: Final = {
-    "apply_updates": "APPLY_UPDATES_IN_PROGRESS",
-    "cluster_create": "CLUSTER_CREATE_IN_PROGRESS",
-    "configure_repositories": "CONFIGURE_REPOSITORIES_IN_PROGRESS",
-    "ha_disable": "HA_DISABLE_IN_PROGRESS",
     "ha_enable": "HA_ENABLE_IN_PROGRESS",
-    "sync_bundle": "SYNC_BUNDLE_IN_PROGRESS",
+    "ha_disable": "HA_DISABLE_IN_PROGRESS",
+    "cluster_create": "CLUSTER_CREATE_IN_PROGRESS",
+    "designate_new_master": "DESIGNATE_NEW_MASTER_IN_PROGRESS",
+    "tls_verification_enable": "TLS_VERIFICATION_ENABLE_IN_PROGRESS",
+    "configure_repositories": "CONFIGURE_REPOSITORIES_IN_PROGRESS",
     "sync_updates": "SYNC_UPDATES_IN_PROGRESS",
+    "sync_bundle": "SYNC_BUNDLE_IN_PROGRESS",
+    "apply_updates": "APPLY_UPDATES_IN_PROGRESS",
 }
-"""What a running operation answers to any other. Those without a code of their own: OTHER_OPERATION_IN_PROGRESS."""
+"""Operations that others of this table do not wait for, and what they are told. All else is waited for."""
 
 
 def check(rows: Rows, pool: str, op: str) -> ApiError | None:
@@ -43,10 +45,15 @@ def check(rows: Rows, pool: str, op: str) -> ApiError | None:
     row = rows.row("pool", pool)
     if row is None:
         return ApiError("HANDLE_INVALID", "pool", pool)
-    for task, running in row["current_operations"].items():
-        if running in IN_PROGRESS:
-            return ApiError(IN_PROGRESS[running])
-        return busy("pool", pool, running, task)
+    running = row["current_operations"]
+    blocking = next((code for name, code in IN_PROGRESS.items() if name in running.values()), None)
+    if blocking is not None and op in IN_PROGRESS:
+        return ApiError(blocking)
+    for task, name in running.items():
+        if name not in IN_PROGRESS:
+            return busy("pool", pool, name, task)
+    if blocking is not None:
+        return ApiError("OTHER_OPERATION_IN_PROGRESS", "pool", pool)
     if op == "ha_enable" and row["ha_enabled"]:
         return ApiError("HA_IS_ENABLED")
     if op == "ha_disable" and not row["ha_enabled"]:

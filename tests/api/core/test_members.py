@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import msgspec
 import pytest
@@ -15,6 +14,7 @@ from services.api.wire.jsonrpc import JSON
 from services.api.wire.raw import RawParams
 from shared import pool_secret
 from shared.contracts.db import Delete
+from shared.host_role import member_of
 from tests.api.harness import Client, Pool, error_of
 
 BOOTING = ["HOST_STILL_BOOTING"]
@@ -243,9 +243,8 @@ async def test_a_member_that_the_pool_does_not_know_says_so(pool: Pool, member: 
 
 
 async def test_a_member_that_is_told_to_follow_itself_says_so(pool: Pool, member: Client) -> None:
-    core = pool.core_of(1)
-    own: Any = core.api.hosts[0].address
-    core.api.options = msgspec.structs.replace(core.api.options, coordinator=own)
+    api = api_of(pool)
+    api.role.now = member_of(api.hosts[0].address)
     assert await error_of(member.raw("VM.get_all", "x")) == ["HOST_ITS_OWN_SLAVE"]
 
 

@@ -72,7 +72,9 @@ def test_the_pool_does_one_thing_at_a_time() -> None:
     assert described(pool_operations.check(pool.rows, "pool", "ha_disable")) == ["HA_NOT_ENABLED"]
     pool.set("pool", "pool", current_operations={"t": "ha_enable"})
     assert pool_operations.allowed_operations(pool.rows, "pool") == []
-    assert described(pool_operations.check(pool.rows, "pool", "eject")) == ["HA_ENABLE_IN_PROGRESS"]
+    assert described(pool_operations.check(pool.rows, "pool", "sync_updates")) == ["HA_ENABLE_IN_PROGRESS"]
+    waits = ["OTHER_OPERATION_IN_PROGRESS", "pool", "pool"]
+    assert described(pool_operations.check(pool.rows, "pool", "eject")) == waits
     pool.set("pool", "pool", current_operations={"t": "eject"})
     expected = ["OTHER_OPERATION_IN_PROGRESS", "pool", "pool", "eject", "t"]
     assert described(pool_operations.check(pool.rows, "pool", "sync_updates")) == expected
