@@ -110,7 +110,6 @@ class Device:
         finally:
             self.disk.close(descriptor)
         self.disk.rename(new, self.path)
-        self.disk.sync_folder(folder)
 
     def close(self) -> None:
         if self.descriptor >= 0:
@@ -130,16 +129,22 @@ class Device:
         return half
 
     def prepare(self) -> None:
-        """A blank one becomes an empty redo log. Raises `Unusable` when it holds something else."""
-        if self.read(0, layout.HALVES).startswith(layout.MAGIC):
+        """A blank one becomes an empty redo log, and an empty one certainly is one, whatever an earlier attempt to make
+        it has come to. Raises `Unusable` when it holds something else.
+        """
+        head = self.read(0, layout.HALVES)
+        ours = head.startswith(layout.MAGIC)
+        if ours and layout.valid_half(head) is not Half.NONE:
             return
-        if not self._format and not self._blank():
+        if not ours and not self._format and not self._blank():
             raise Unusable(
                 "it holds something that is no redo log; if that may be lost, blank its first and last MiB, or set the "
                 "option redo_log_format"
             )
         self.disk.write_all(self.descriptor, layout.header(Half.NONE), 0)
         self.disk.sync(self.descriptor)
+        if stat.S_ISREG(os.fstat(self.descriptor).st_mode):
+            self.disk.sync_folder(self.path.parent)
 
     def _blank(self) -> bool:
         size = self.disk.size(self.descriptor)

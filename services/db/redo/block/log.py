@@ -87,7 +87,7 @@ class BlockRedoLog:
         Damage that may be what a crash of another writer has left ends it, loudly. Raises `RedoLogError` for damage
         that has taken more.
         """
-        half, data = self._try("cannot be read", self._open_and_read)
+        half, data = self._try("cannot be opened", self._open_and_read)
         self._looked = True
         if half is Half.NONE:
             self._nothing()
@@ -157,8 +157,8 @@ class BlockRedoLog:
             return self.half is Half.NONE
         if not self._is_ours() or (half is not self.half and not self._unsure):
             raise Unusable("somebody else has written to it meanwhile; whoever starts anew uses what it holds now")
-        if half is not self.half:
-            device.set_valid(self.half)
+        if self._unsure:
+            device.set_valid(self.half)  # what is read may be what a sync that failed has left in memory
         return True
 
     def _is_ours(self) -> bool:
