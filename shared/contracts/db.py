@@ -280,7 +280,7 @@ class DbStatus(Record, frozen=True):
 
     `host`: uuid of the host whose process is primary. `standbys`: the hosts that keep what they follow, with the
     generation that they have durably. `degraded`: why commits do not wait for standbys as they should, or "".
-    `unmerged`: files that tell of commits which a promotion elsewhere left out.
+    `unmerged`: files that tell of commits which a promotion left out, as `<host uuid>:<path>`.
     """
 
     term: int
@@ -331,19 +331,26 @@ class DbRole(Record, frozen=True):
 
 
 class Follow(Record, frozen=True):
-    """A process that is not primary reports every few seconds. `host`: its host's uuid."""
+    """A process that is not primary reports every few seconds. `host`: its host's uuid. `unmerged`: files on that host
+    that tell of commits which were left out.
+    """
 
     host: str
     term: int
     durable: int
+    unmerged: list[str] = []
 
 
 class Following(Record, frozen=True):
-    """`keep`: it is one of those that shall persist what they follow. `host`: the primary's."""
+    """`keep`: it is one of those that shall persist what they follow. `host`: the primary's; `hosts`: of all processes
+    that are there, the primary's as well. `prompt`: commits wait for what standbys report.
+    """
 
     keep: bool
     host: str
     term: int
+    hosts: list[str] = []
+    prompt: bool = False
 
 
 class DurableAt(Record, frozen=True):

@@ -1,0 +1,66 @@
+"""What a process of the database must know of itself when it is started again: a small file beside its log."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from services.db.disk import Disk
+from shared.contracts.db import TermStart
+from shared.lineage import Lineage
+
+log = logging.getLogger("db.standby")
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`role`: what it was told to be by a promotion or a hand-over; "" before any. `promised`: the term that it tries
+    to begin, 0 for none. `lineage`: of its rows. `hosts`: that have such a process as well. `pool`: whose they all are.
+    """
+
+    role: Literal["", "primary", "standby"] = ""
+    promised: int = 0
+    lineage: list[TermStart] = []
+    hosts: list[str] = []
+    pool: str = ""
+
+
+class KeptFile:
+    """Replaced as a whole, and durable when `save` returns. Blocking calls, of some milliseconds."""
+
+    def __init__(self, folder: Path, disk: Disk | None = None) -> None:
+        self._folder = folder
+        self._path = folder / "standing.json"
+        self._disk = disk or Disk()
+        self.kept = self._load()
+
+    def _load(self) -> Kept:
+        """One that cannot be read says nothing: the process asks the others, and followers fetch snapshots."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Kept)
+        except FileNotFoundError:
+            return Kept()
+        except (OSError, msgspec.MsgspecError) as error:
+            log.error("%s cannot be used: %s", self._path, error)
+            return Kept()
+
+    @property
+    def lineage(self) -> Lineage:
+        return Lineage(self.kept.lineage)
+
+    def save(self, **fields: object) -> None:
+        """Raises `OSError`: then it is as before."""
+        kept = msgspec.structs.replace(self.kept, **fields)
+        new = self._path.with_suffix(".new")
+        descriptor = self._disk.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        try:
+            self._disk.write_all(descriptor, msgspec.json.encode(kept), 0)
+            self._disk.sync(descriptor)
+        finally:
+            self._disk.close(descriptor)
+        self._disk.rename(new, self._path)
+        self._disk.sync_folder(self._folder)
+        self.kept = kept
