@@ -21,7 +21,7 @@ from shared.database_dump import text
 from shared.database_dump.schema import TABLES, Table
 from shared.datamodel import values
 from shared.datamodel.schema import MISSING
-from shared.datamodel.types import DATETIME, EPOCH, Type
+from shared.datamodel.types import DATETIME, EPOCH, STRING, EnumType, RefType, Type
 from shared.errors import ApiError
 
 LARGEST_ELEMENT: Final = 16 * 1024 * 1024
@@ -57,23 +57,53 @@ _Known = dict[str, Any]
 class _Reading:
     """How rows of one table are read. `blank`: a row of defaults. `required`: columns without one.
 
-    `columns`: to field, values known already, and type.
+    `columns`: to field, values known already, and type. Columns that are text are taken as they stand: no values known.
     """
 
     def __init__(self, table: Table, known: dict[Type, _Known]) -> None:
         self.table = table
         self.blank: dict[str, Any] = {}
         self.required: list[str] = []
-        self.columns: dict[str, tuple[str, _Known, Type]] = {}
+        self.columns: dict[str, tuple[str, _Known | None, Type]] = {}
+        self.plan = _Plan(self, [])
         for column in table.columns.values():
             field = column.field
             if field is None or column.derived:
                 continue
             self.blank[field.name] = field.type.empty() if column.volatile else field.initial()
             if column.read:
-                self.columns[column.name] = (field.name, known.setdefault(field.type, {}), field.type)
+                values_known = None if _is_text(field.type) else known.setdefault(field.type, {})
+                self.columns[column.name] = (field.name, values_known, field.type)
                 if field.default is MISSING:
                     self.required.append(column.name)
+
+
+class _Plan:
+    """What is done with the attributes of a row that has these; mostly it is those of the row before.
+
+    `takes`: place of the value, and what `_Reading.columns` says of it.
+    """
+
+    __slots__ = ("missing", "names", "takes", "unknown")
+
+    def __init__(self, reading: _Reading, names: list[str]) -> None:
+        self.names = names
+        self.takes: list[tuple[int, str, str, _Known | None, Type]] = []
+        self.unknown: list[str] = []
+        for place, column in enumerate(names):
+            if column in reading.columns:
+                self.takes.append((2 * place + 1, column, *reading.columns[column]))
+            elif column not in reading.table.columns and column not in _OF_ROWS:
+                self.unknown.append(f"{reading.table.name}.{column}")
+        self.missing = next((column for column in reading.required if column not in names), None)
+
+
+_OF_ROWS: Final = ("ref", "__ctime", "__mtime")
+
+
+def _is_text(type_: Type) -> bool:
+    """Every text is a value."""
+    return type_ is STRING or isinstance(type_, RefType | EnumType)
 
 
 class Reader:
@@ -92,6 +122,7 @@ class Reader:
         self._readings = {name: _Reading(table, known) for name, table in TABLES.items() if table.persistent}
         self._fed = 0
         self._parser = parser = expat.ParserCreate()
+        parser.ordered_attributes = True
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
         parser.StartDoctypeDeclHandler = self._declared
@@ -156,7 +187,8 @@ class Reader:
     def _declared(self, *_: Any) -> None:
         raise self._wrong("a document type declaration: a database has none")
 
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
+    def _start(self, name: str, attributes: list[str]) -> None:
+        """`attributes`: names and values in turn."""
         place = self._open[-1] if self._open else ""
         if (place, name) not in _PLACES:
             raise self._wrong(f"an element {name!r} in {place or 'the document'!r}")
@@ -165,16 +197,16 @@ class Reader:
             case "row":
                 self._row(attributes)
             case "table":
-                if list(attributes) != ["name"]:
+                if attributes[::2] != ["name"]:
                     raise self._wrong("a table has one attribute, its name")
-                self._table = attributes["name"]
+                self._table = attributes[1]
                 self._reading = self._readings.get(self._table)
                 if self._table not in TABLES:
                     self._dump.unknown.setdefault(self._table, 0)
             case "pair":
-                if list(attributes) != ["key", "value"]:
+                if attributes[::2] != ["key", "value"]:
                     raise self._wrong("a pair has a key and a value, in this order")
-                self._manifest[attributes["key"]] = attributes["value"]
+                self._manifest[attributes[1]] = attributes[3]
 
     def _end(self, name: str) -> None:
         self._open.pop()
@@ -185,41 +217,45 @@ class Reader:
 
     # ---- rows
 
-    def _row(self, given: dict[str, str]) -> None:
-        ref = given.pop("ref", None)
-        if ref is None:
+    def _row(self, given: list[str]) -> None:
+        names = given[::2]
+        if "ref" not in names:
             raise self._wrong("a row without ref")
-        created, modified = self._time(ref, given, "__ctime"), self._time(ref, given, "__mtime")
+        ref = given[2 * names.index("ref") + 1]
+        created = self._time(ref, names, given, "__ctime")
+        modified = self._time(ref, names, given, "__mtime")
         reading = self._reading
         if reading is None:
             if self._table not in TABLES:
                 self._dump.unknown[self._table] += 1
             return
-        fields = self._fields(reading, ref, given)
+        fields = self._fields(reading, ref, names, given)
         self._unique(ref, fields.get("uuid", ""))
         row = SnapshotRow(cls=self._table, ref=ref, created=created, modified=modified, fields=fields)
         self._dump.rows.append(row)
 
-    def _time(self, ref: str, given: dict[str, str], name: str) -> int:
-        found = _decimal(given.pop(name, "0"))
+    def _time(self, ref: str, names: list[str], given: list[str], name: str) -> int:
+        found = _decimal(given[2 * names.index(name) + 1]) if name in names else 0
         if found is None or found > LARGEST_GENERATION:
             raise self._wrong(f"row {ref}: {name} is no generation")
         return found
 
-    def _fields(self, reading: _Reading, ref: str, given: dict[str, str]) -> dict[str, Any]:
+    def _fields(self, reading: _Reading, ref: str, names: list[str], given: list[str]) -> dict[str, Any]:
         """Rows share equal values; nobody changes them in place."""
-        fields, columns = reading.blank.copy(), reading.columns
-        for column, shown in given.items():
-            if column in columns:
-                name, known, type_ = columns[column]
-                value = known.get(shown)
-                fields[name] = self._value(known, type_, ref, column, shown) if value is None else value
-            elif column not in reading.table.columns:
-                name = f"{self._table}.{column}"
-                self._dump.unknown[name] = self._dump.unknown.get(name, 0) + 1
-        for column in reading.required:
-            if column not in given:
-                raise self._wrong(f"row {ref}: no {column}, which has no default")
+        if reading.plan.names != names:
+            reading.plan = _Plan(reading, names)
+        plan, fields = reading.plan, reading.blank.copy()
+        for place, column, name, known, type_ in plan.takes:
+            shown = given[place]
+            if known is None:
+                fields[name] = text.unguarded(shown) if "%" in shown else shown
+                continue
+            value = known.get(shown)
+            fields[name] = self._value(known, type_, ref, column, shown) if value is None else value
+        for column in plan.unknown:
+            self._dump.unknown[column] = self._dump.unknown.get(column, 0) + 1
+        if plan.missing is not None:
+            raise self._wrong(f"row {ref}: no {plan.missing}, which has no default")
         return fields
 
     def _value(self, known: _Known, type_: Type, ref: str, column: str, shown: str) -> Any:

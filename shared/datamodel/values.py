@@ -269,7 +269,26 @@ def _malformed(text: str) -> ApiError:
     return internal_error(f"not a set or map as the database writes it: {text}")
 
 
+def _as_written(text: str, first: str, between: tuple[str, ...], last: str) -> list[str] | None:
+    """The atoms of text that is exactly as `to_text` writes it, none of them escaped; None: it has to be looked at."""
+    if "\\" in text:
+        return None
+    parts = text.split("'")
+    kinds = len(between)
+    if parts[0] != first or parts[-1] != last or len(parts) % (2 * kinds) != 1:
+        return None
+    for number, wanted in enumerate(between, 1):
+        if any(part != wanted for part in parts[2 * number : -1 : 2 * kinds]):
+            return None
+    return parts[1::2]
+
+
 def _atoms(text: str) -> list[str]:
+    if text == "()":
+        return []
+    atoms = _as_written(text, "(", (" ",), ")")
+    if atoms is not None:
+        return atoms
     tokens = list(_tokens(text))
     inside = tokens[1:-1]
     if len(tokens) < 2 or tokens[0] != (False, "(") or tokens[-1] != (False, ")") or not all(a for a, _ in inside):
@@ -278,6 +297,11 @@ def _atoms(text: str) -> list[str]:
 
 
 def _pairs(text: str) -> list[tuple[str, str]]:
+    if text == "()":
+        return []
+    atoms = _as_written(text, "((", (" ", ") ("), "))")
+    if atoms is not None:
+        return list(zip(atoms[::2], atoms[1::2], strict=True))
     tokens = list(_tokens(text))
     inside = tokens[1:-1]
     pairs = [inside[i : i + 4] for i in range(0, len(inside), 4)]
