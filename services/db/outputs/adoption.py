@@ -1,0 +1,81 @@
+"""Makes the rows of a file those of this database, durably, before anybody is served."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from services.db.disk import Disk
+from services.db.outputs import dump_file
+from services.db.outputs.startup import Loaded
+from services.db.recovery import RESERVE
+from services.db.redo.interface import CheckpointHeader, RedoLog
+from services.db.upgrade import run
+from services.db.upgrade.rule import Surroundings
+from shared.contracts.db import SnapshotRow
+from shared.store import Store
+
+log = logging.getLogger("db.outputs")
+
+CERTIFICATES: Final = "certs"
+"""Folder beside the database with the certificates that a pool of the original trusts, for its upgrade."""
+
+STAYING: Final = ("message",)
+"""Classes that no file has: what the redo log knows of them stays."""
+
+
+def adopted(loaded: Loaded, held: Store, folder: Path) -> Store:
+    """The rows, as this program wants them. `held`: those of the redo log, which are given up.
+
+    Their generation is above that of the file, and above all that anybody can have been told: files are behind. All
+    rows count as created at it, so that every older event token gets everything.
+    """
+    new = loaded.store
+    keep(new, held)
+    new.generation = max(loaded.dump.generation, held.generation) + 2 * RESERVE
+    new.term = held.term
+    run.apply(new, loaded.dump.schema, Surroundings(certificates=folder / CERTIFICATES))
+    for table in new.tables.values():
+        for row in table.rows.values():
+            row.created = row.modified = new.generation
+        table.touched = new.generation
+    log.warning(
+        "the database of %s is used",
+        loaded.place.path,
+        extra={"rows": new.count(), "generation": new.generation, "its_generation": loaded.dump.generation},
+    )
+    return new
+
+
+def keep(new: Store, held: Store) -> None:
+    """Rows whose reference or uuid the file has as well do not stay."""
+    for cls in STAYING:
+        for ref, row in held.tables[cls].rows.items():
+            if ref not in new.by_ref and row.fields.get("uuid") not in new.by_uuid:
+                new.add([SnapshotRow(cls=cls, ref=ref, created=0, modified=0, fields=dict(row.fields))])
+
+
+def make_durable(rows: Store, redo_log: RedoLog, boot: str, requests: dict[str, int]) -> None:
+    """A checkpoint, before the log is begun. Raises `RedoLogError`: then the next start decides again.
+
+    It counts from one moment on, and its generation is the newest: a process that dies before starts with the file
+    again, one that dies after it with the log.
+    """
+    checkpoint = redo_log.checkpoint()
+    checkpoint.hold(
+        CheckpointHeader(
+            generation=rows.generation, term=rows.term, rows=rows.count(), boot=boot, requests=dict(requests)
+        )
+    )
+    checkpoint.write(rows.snapshot())
+    checkpoint.finish()
+    checkpoint.tidy()
+
+
+def forget_restored(disk: Disk, path: Path) -> None:
+    """The file has done what it was put there for: with it, the next start would undo all that follows.
+
+    Raises `OSError`.
+    """
+    dump_file.remove(disk, path)

@@ -1,0 +1,111 @@
+"""Writes all rows to the files of `db.conf` while transactions go on: a forked child has its own copy of the memory.
+
+A file gets its name only when every commit in it is durable. One that was taken back meanwhile would else come back
+from the file, after a start that finds the redo log gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from services.db.child import Child
+from services.db.committer import Committer
+from services.db.disk import Disk
+from services.db.outputs import dump_file, schedule
+from services.db.outputs.conf import Block, preferred
+from services.db.outputs.dump_file import Origin
+from shared.database_dump.writer import moment, pieces
+from shared.errors import ApiError
+from shared.store import Store
+
+log = logging.getLogger("db.outputs")
+
+
+class FlushError(Exception):
+    """The file is as before; the text says why."""
+
+
+class Flusher:
+    """`writing`: held while all rows are written to a file. `records`: what became of each file so far."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        blocks: Sequence[Block],
+        writing: asyncio.Lock,
+        disk: Disk | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.blocks = list(blocks)
+        self.records = {block.path: schedule.begun(clock()) for block in blocks}
+        self._committer = committer
+        self._writing = writing
+        self._disk = disk or Disk()
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Ends when cancelled."""
+        while True:
+            await asyncio.sleep(schedule.TICK)
+            await self.look()
+
+    async def look(self) -> None:
+        """Writes what is due."""
+        for block in self.blocks:
+            await self._flush_if(block, exiting=False)
+            self.records[block.path] = schedule.passed(block, self.records[block.path], self._clock())
+
+    async def close(self) -> None:
+        """After the last transaction: the preferred file, if there is something new for it."""
+        await self._flush_if(preferred(self.blocks), exiting=True)
+
+    async def _flush_if(self, block: Block, *, exiting: bool) -> None:
+        """A failure is logged, and tried again later."""
+        record, generation = self.records[block.path], self._committer.store.generation
+        if not schedule.due(block, record, self._clock(), generation, exiting):
+            return
+        try:
+            await self.flush(block)
+        except FlushError as error:
+            log.error("%s is not written: %s", block.path, error, extra={"failures": record.failures + 1})
+            self.records[block.path] = schedule.failed(record, self._clock())
+
+    async def flush(self, block: Block) -> int:
+        """Writes that file now; returns the generation of its rows. Raises `FlushError`."""
+        began = self._clock()
+        async with self._writing:
+            generation = await self._write(block)
+        record = self.records.get(block.path, schedule.begun(began))
+        self.records[block.path] = schedule.written(record, self._clock(), generation)
+        log.info("wrote %s", block.path, extra={"generation": generation, "seconds": round(self._clock() - began, 3)})
+        return generation
+
+    async def _write(self, block: Block) -> int:
+        committer, disk, path = self._committer, self._disk, block.path
+        generation, taken_back = committer.store.generation, committer.taken_back
+        origin = Origin(term=committer.store.term, persistent=committer.last_persistent)
+        child = Child(partial(_in_child, disk, path, committer.store, origin, block.compress))
+        try:
+            if status := await child.wait():
+                raise FlushError(f"its writer ended with status {status}")
+            await committer.wait_durable(generation)
+            if committer.taken_back != taken_back:
+                raise FlushError("some of its rows were taken back")
+            await asyncio.to_thread(dump_file.install, disk, path)
+        except (OSError, ApiError) as error:
+            await asyncio.to_thread(dump_file.discard, disk, path)
+            raise FlushError(str(error)) from error
+        except BaseException:
+            await child.kill()
+            await asyncio.to_thread(dump_file.discard, disk, path)
+            raise
+        return generation
+
+
+def _in_child(disk: Disk, path: Path, store: Store, origin: Origin, compress: bool) -> None:
+    dump_file.prepare(disk, path, pieces(moment(store)), generation=store.generation, origin=origin, compress=compress)
