@@ -5,106 +5,142 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
-import traceback
+from collections.abc import Callable
+from functools import partial
 
+from services.db.child import Child
 from services.db.committer import Committer
-from services.db.redo_log import CheckpointHeader, FileRedoLog, RedoLogError, sync_folder
+from services.db.redo.interface import Checkpoint, CheckpointHeader, RedoLog, RedoLogError
 from shared.store import Store
 
 log = logging.getLogger("db.checkpoint")
 
 
-async def write(store: Store, redo_log: FileRedoLog, committer: Committer) -> bool:
-    """Begins a new segment and has a child write the rows as they are then. Returns whether the checkpoint counts.
+class _Running:
+    """A checkpoint that a child writes. `counts`: None until that is known."""
 
-    The rows may hold commits whose records go to the new segment a moment later: replay skips those. If they are taken
-    back instead, the checkpoint is dropped. A child that fails or is killed leaves the older checkpoint and all
-    segments.
+    def __init__(self, checkpoint: Checkpoint, child: Child, taken_back: int) -> None:
+        self.checkpoint = checkpoint
+        self.child = child
+        self.taken_back = taken_back
+        self.counts: bool | None = None
+
+
+class Checkpoints:
+    """One at a time. `boot`: of the machine, for their headers.
+
+    The rows may hold commits whose records go to the log a moment after the child was made: replay skips those. If they
+    are taken back instead, the checkpoint is abandoned. A child that fails or is killed leaves everything as it was.
     """
-    cut: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
-    taken_back = committer.taken_back
 
-    def at_boundary() -> None:
-        if cut.cancelled():
-            return
+    def __init__(self, committer: Committer, redo_log: RedoLog, boot: str) -> None:
+        self._committer = committer
+        self._log = redo_log
+        self._boot = boot
+        self._running: _Running | None = None
+
+    def _header(self, rows: Store, requests: dict[str, int]) -> CheckpointHeader:
+        return CheckpointHeader(
+            generation=rows.generation, term=rows.term, rows=rows.count(), boot=self._boot, requests=requests
+        )
+
+    async def write(self) -> bool:
+        """Returns whether it counts."""
         try:
-            cut.set_result(_cut(store, redo_log, committer))
-        except (RedoLogError, OSError) as error:
-            cut.set_exception(error)
+            running = await self._committer.at_boundary(self._begin)
+            await running.child.wait()
+            counts = await self._committer.at_boundary(partial(self._end, running))
+        except RedoLogError as error:
+            log.error("no checkpoint: %s", error)
+            return False
+        await _tidy(counts, running.checkpoint)
+        return counts
 
-    committer.at_boundary(at_boundary)
+    async def write_between(self) -> bool:
+        """The same, called between two writes, which wait for it: the log has no room for the next one."""
+        try:
+            running = await self._begin()
+            counts = await self._end(running)
+        except RedoLogError as error:
+            log.error("no checkpoint: %s", error)
+            return False
+        await _tidy(counts, running.checkpoint)
+        return counts
+
+    async def replace(self, rows: Store, requests: dict[str, int]) -> None:
+        """Other rows count from then on: nothing may be committed meanwhile.
+
+        Raises `RedoLogError`: then the rows are as before.
+        """
+        checkpoint = self._log.checkpoint()
+        checkpoint.hold(self._header(rows, requests))
+        child = Child(lambda: checkpoint.write(rows.snapshot()))
+        try:
+            if status := await child.wait():
+                raise RedoLogError(f"the rows could not be written (status {status})")
+            await self._committer.in_log_thread(checkpoint.finish)
+        except BaseException:
+            await child.kill()
+            await self._committer.in_log_thread(_abandon, checkpoint)
+            raise
+        await _tidy(True, checkpoint)
+
+    async def close(self) -> None:
+        """Ends a child that still writes."""
+        if self._running is not None:
+            await self._running.child.kill()
+
+    async def _begin(self) -> _Running:
+        """The one that runs, or a new one. Raises `RedoLogError`."""
+        if self._running is not None:
+            return self._running
+        store, committer = self._committer.store, self._committer
+        checkpoint = self._log.checkpoint()
+        await committer.in_log_thread(checkpoint.begin)
+        # From here to the fork nothing may be awaited: the header is about the rows that the child gets.
+        checkpoint.hold(self._header(store, committer.requests))
+        child = Child(_writing(checkpoint, store))
+        self._running = _Running(checkpoint, child, committer.taken_back)
+        return self._running
+
+    async def _end(self, running: _Running) -> bool:
+        """Between two writes. Whoever comes first ends it; the others hear how it went."""
+        if running.counts is not None:
+            return running.counts
+        status = await running.child.wait()
+        running.counts = False
+        self._running = None
+        if status != 0:
+            log.error("the checkpoint's writer failed; the log is kept", extra={"status": status})
+        elif self._committer.taken_back == running.taken_back:
+            running.counts = await self._committer.in_log_thread(_finished, running.checkpoint)
+        if not running.counts:
+            await self._committer.in_log_thread(_abandon, running.checkpoint)
+        return running.counts
+
+
+async def _tidy(counts: bool, checkpoint: Checkpoint) -> None:
+    if counts:
+        await asyncio.to_thread(checkpoint.tidy)
+
+
+def _writing(checkpoint: Checkpoint, store: Store) -> Callable[[], None]:
+    return lambda: checkpoint.write(store.snapshot())
+
+
+def _finished(checkpoint: Checkpoint) -> bool:
     try:
-        generation, child = await cut
-    except (RedoLogError, OSError) as error:
-        log.error("no checkpoint: %s", error)
+        checkpoint.finish()
+    except RedoLogError as error:
+        log.error("the checkpoint does not count: %s", error)
         return False
-    status = await asyncio.to_thread(_wait, child)
-    if status != 0:
-        log.error("the checkpoint's writer failed; the log is kept", extra={"status": status})
-        return False
-    if committer.taken_back != taken_back:
-        redo_log.drop_checkpoint(generation)
-        return False
-    await asyncio.to_thread(redo_log.forget_before, generation)
     return True
 
 
-async def replace(rows: Store, redo_log: FileRedoLog, header: CheckpointHeader) -> None:
-    """Has a child write other rows, which count from then on: the file's new name is the moment.
-
-    Nothing may be committed meanwhile. Raises `RedoLogError`: then there is no file, and the rows are as before.
-    """
-    child = os.fork()
-    if child == 0:
-        _in_child(rows, redo_log, header)
-    waiting = asyncio.ensure_future(asyncio.to_thread(_wait, child))
+def _abandon(checkpoint: Checkpoint) -> None:
+    """What is committed after a checkpoint that counts, and should not, would be lost with the rows that it lacks."""
     try:
-        status = await asyncio.shield(waiting)
-    except asyncio.CancelledError:
-        if not waiting.done():
-            os.kill(child, signal.SIGKILL)
-        await waiting
-        _withdraw(redo_log, header.generation)
-        raise
-    if status != 0:
-        _withdraw(redo_log, header.generation)
-        raise RedoLogError(f"the rows could not be written (status {status})")
-
-
-def _withdraw(redo_log: FileRedoLog, generation: int) -> None:
-    """A child may fail after the file has its name: what is then committed on the old rows would be lost with them."""
-    try:
-        redo_log.drop_checkpoint(generation)
-        sync_folder(redo_log.folder)
-    except OSError as error:
-        log.critical("a checkpoint that must not count cannot be removed: %s; starting anew with it", error)
+        checkpoint.abandon()
+    except RedoLogError as error:
+        log.critical("%s; starting anew", error)
         os._exit(1)
-
-
-def _cut(store: Store, redo_log: FileRedoLog, committer: Committer) -> tuple[int, int]:
-    generation = store.generation
-    redo_log.rotate(generation, store.term)
-    header = CheckpointHeader(
-        generation=generation, term=store.term, rows=store.count(), boot=redo_log.boot, requests=committer.requests
-    )
-    child = os.fork()
-    if child == 0:
-        _in_child(store, redo_log, header)
-    return generation, child
-
-
-def _in_child(store: Store, redo_log: FileRedoLog, header: CheckpointHeader) -> None:
-    """Never returns: nothing of the parent's event loop, bus or exit handlers may run here."""
-    status = 1
-    try:
-        redo_log.write_checkpoint(header, store.snapshot())
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
-
-
-def _wait(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -4,6 +4,9 @@ A transaction is applied to the rows at once, so the next one is decided on top 
 only when its record is durable. While a write is in flight, what arrives joins the next batch. Order is kept for all: a
 volatile transaction (sessions, tasks) needs no sync, yet waits for the durable ones before it, because followers apply
 deltas in order.
+
+A log that cannot be written: by the policy `refuse` what it could not take is taken back and its callers are told; by
+`continue` it is acknowledged all the same, and the log is used again once a checkpoint holds what it has missed.
 """
 
 from __future__ import annotations
@@ -11,16 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, TypeVar
 
-import msgspec
-import orjson
-
-from services.db.redo_log import LogRecord, RedoLogError, encode
+from services.db.health import Pauses, Policy
+from services.db.recovery import RESERVE
+from services.db.redo.interface import Entry, LogFull, LogRecord, RedoLog, RedoLogError, entry
 from services.db.transaction import inverse, persistent_part, resolve
 from shared.contracts.db import Committed, Delta, RowChange, Transact
 from shared.errors import DatabaseConflict, internal_error
@@ -28,19 +30,22 @@ from shared.store import Store, Touched
 
 log = logging.getLogger("db.commit")
 
-REQUESTS = 20_000
+REQUESTS: Final = 20_000
 """Finished request ids remembered, so that a repeated request is not applied twice."""
 
-RESERVE = 500_000
-"""A durable record is forced at least once in so many generations; a restart of the machine skips twice as many."""
+SLOW: Final = 5.0
+"""Seconds of a single write after which people are told that the log does not answer. It is waited for all the same:
+nobody knows yet whether it has the commits.
+"""
+
+Result = TypeVar("Result")
+
+Watcher = Callable[[Delta, Sequence[RowChange]], None]
+"""Called with each commit that has been answered, and with what would take it back. It must not block."""
 
 
-class Log(Protocol):
-    """What the committer needs of a redo log."""
-
-    def append(self, records: bytes, sync: bool) -> None: ...
-
-    def rotate(self, generation: int, term: int) -> None: ...
+class _NotTried(RedoLogError):
+    """It is too early to try the log again."""
 
 
 @dataclass(slots=True)
@@ -48,7 +53,7 @@ class _Pending:
     delta: Delta
     undo: list[RowChange]
     touched: list[Touched]
-    record: bytes
+    entry: Entry
     durable: bool
     request: str
     done: asyncio.Future[Committed]
@@ -57,27 +62,42 @@ class _Pending:
 class Committer:
     """Applies transactions to `store` and makes them durable in `redo_log`.
 
-    `publish` is awaited for every durable delta, in order, before its transaction is answered.
+    `publish` is awaited for every durable delta, in order, before its transaction is answered. `on_health` hears when
+    the log fails (with the reason) and when it is well again. `make_room` writes a checkpoint between two writes, and
+    returns whether it counts.
     """
 
-    def __init__(self, store: Store, redo_log: Log, publish: Callable[[Delta], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        redo_log: RedoLog,
+        publish: Callable[[Delta], Awaitable[None]],
+        policy: Policy = "refuse",
+        on_health: Callable[[bool, str], None] | None = None,
+    ) -> None:
         self.store = store
         self.durable = store.generation
         self.commits = 0
         self.healthy = True
         self.why = ""
+        self.taken_back = 0
+        self.make_room: Callable[[], Awaitable[bool]] | None = None
+        self.watchers: list[Watcher] = []
         self._log = redo_log
         self._publish = publish
+        self._policy = policy
+        self._on_health = on_health
+        self._slow = False
+        self._pauses = Pauses()
         self._waiting: list[_Pending] = []
         self._requests: OrderedDict[str, int] = OrderedDict()
         self._running: dict[str, asyncio.Future[Committed]] = {}
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="redo-log")
         self._progress = asyncio.Event()
-        self._boundary: list[Callable[[], None]] = []
+        self._boundary: list[tuple[Callable[[], Awaitable[object]], asyncio.Future[object]]] = []
         self._alone: asyncio.Future[None] | None = None
         """While somebody has the rows to himself; transactions wait for its end."""
-        self.taken_back = 0
         self._last_durable = store.generation
 
     def remember(self, requests: Iterable[tuple[str, int]]) -> None:
@@ -119,7 +139,7 @@ class Committer:
         store = self.store
         delta = Delta(
             term=store.term,
-            generation=store.generation + 1,
+            generation=store.generation + self._log.generations(changes),
             previous=store.generation,
             changes=changes,
             task=task,
@@ -135,12 +155,12 @@ class Committer:
             task=task,
             session=session,
         )
-        body = encode(orjson.dumps(record, default=msgspec.to_builtins))
+        logged = entry(record, delta.previous)
         undo = inverse(store, changes)
         touched = store.apply(delta)
         if durable:
             self._last_durable = delta.generation
-        return _Pending(delta, undo, touched, body, durable, request_id, asyncio.get_running_loop().create_future())
+        return _Pending(delta, undo, touched, logged, durable, request_id, asyncio.get_running_loop().create_future())
 
     async def wait_durable(self, generation: int) -> None:
         """Until every commit up to `generation` is durable. Raises INTERNAL_ERROR if some of them were taken back."""
@@ -176,58 +196,150 @@ class Committer:
         self.store.become(rows)
         self.durable = self._last_durable = rows.generation
         self.remember([(request_id, rows.generation)])
-        loop = asyncio.get_running_loop()
         try:
-            await loop.run_in_executor(self._thread, self._log.rotate, rows.generation, rows.term)
+            await self.in_log_thread(self._log.begin, rows.generation, rows.term)
         except RedoLogError as error:
-            self.healthy, self.why = False, str(error)  # the next transaction tries again
+            self._fail(error)  # the next transaction tries again
 
-    def at_boundary(self, action: Callable[[], None]) -> None:
-        """Calls `action` when no write is in flight, at once or between two batches. It must not block."""
-        self._boundary.append(action)
+    async def in_log_thread(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Runs what uses the log in its thread: between two appends when called there."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    async def try_again(self) -> None:
+        """Sees whether a log that failed can be used again, though nobody has anything to write."""
+        await self.at_boundary(self._revive)
+
+    async def _revive(self) -> None:
+        if self.healthy:
+            return
+        try:
+            await self._make_ready()
+        except RedoLogError as error:
+            self._fail(error)
+        else:
+            self._well()
+
+    async def at_boundary(self, action: Callable[[], Awaitable[Result]]) -> Result:
+        """Runs `action` while no write is in flight: at once, or between two batches, which wait for its end."""
+        done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._boundary.append((action, done))  # type: ignore[arg-type]
         self._work.set()
+        return await done
 
     async def run(self) -> None:
         """The commit loop; ends when cancelled."""
-        loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._work.wait()
                 self._work.clear()
                 while self._waiting or self._boundary:
-                    actions, self._boundary = self._boundary, []
-                    for action in actions:
-                        action()
+                    while self._boundary:
+                        await self._act(*self._boundary.pop(0))
                     batch, self._waiting = self._waiting, []
                     if batch:
-                        await self._write(batch, loop)
+                        await self._write(batch)
         finally:
             for pending in self._waiting:
                 pending.done.cancel()
+            for _, done in self._boundary:
+                done.cancel()
             self._thread.shutdown(wait=True)
 
-    async def _write(self, batch: list[_Pending], loop: asyncio.AbstractEventLoop) -> None:
-        records = b"".join(pending.record for pending in batch)
+    async def _act(self, action: Callable[[], Awaitable[object]], done: asyncio.Future[object]) -> None:
+        if done.cancelled():
+            return
         try:
-            if not self.healthy:
-                await loop.run_in_executor(self._thread, self._reopen, batch[0].delta)
-            if any(pending.durable for pending in batch):
-                await loop.run_in_executor(self._thread, self._log.append, records, True)
+            result = await action()
+        except Exception as error:
+            if done.cancelled():
+                log.error("a step between two writes failed: %s", error)
             else:
-                self._log.append(records, False)
-        except RedoLogError as error:
-            later, self._waiting = self._waiting, []
-            self._take_back(batch + later, error)
+                done.set_exception(error)
+        except asyncio.CancelledError:
+            done.cancel()
+            raise
         else:
-            if not self.healthy:
-                self.healthy, self.why = True, ""
-                log.warning("the redo log can be written again")
+            if not done.cancelled():
+                done.set_result(result)
+
+    async def _write(self, batch: list[_Pending]) -> None:
+        try:
+            await self._keep(batch)
+        except RedoLogError as error:
+            self._fail(error)
+            if self._policy == "continue":
+                await self._answer(batch)
+            else:
+                later, self._waiting = self._waiting, []
+                self._take_back(batch + later, error)
+        else:
+            self._well()
             await self._answer(batch)
         self._progress.set()
         self._progress = asyncio.Event()
 
-    def _reopen(self, delta: Delta) -> None:
-        self._log.rotate(delta.previous, delta.term)
+    async def _make_ready(self) -> None:
+        """Of a log that has failed. Where commits went on without it, it gets all rows. Raises `RedoLogError`."""
+        if self._policy == "continue" and not self._pauses.over:
+            raise _NotTried(self.why)
+        await self._watched(self._log.begin, self.durable, self.store.term)
+        if self._policy == "continue":
+            await self._fill()
+
+    async def _keep(self, batch: list[_Pending]) -> None:
+        """Raises `RedoLogError`."""
+        entries = [pending.entry for pending in batch]
+        if not self.healthy:
+            await self._make_ready()
+        if not any(pending.durable for pending in batch):
+            self._log.append(entries, False)
+            return
+        try:
+            await self._watched(self._log.append, entries, True)
+        except LogFull as full:
+            log.warning("%s: a checkpoint first", full)
+            await self._fill()
+            await self._watched(self._log.append, entries, True)
+
+    async def _fill(self) -> None:
+        if self.make_room is None or not await self.make_room():
+            raise RedoLogError("there is no room in the redo log, and no checkpoint could be written")
+
+    async def _watched(self, work: Callable[..., None], *arguments: object) -> None:
+        """In the log's thread; people hear when it takes long."""
+        timer = asyncio.get_running_loop().call_later(SLOW, self._say_slow)
+        try:
+            await self.in_log_thread(work, *arguments)
+        finally:
+            timer.cancel()
+
+    def _say_slow(self) -> None:
+        if not self._slow and self.healthy:
+            self._slow = True
+            log.critical("the redo log has not answered for %.0f s: commits wait for it", SLOW)
+            self._tell(False, f"no answer for {SLOW:.0f} s")
+
+    def _fail(self, error: RedoLogError) -> None:
+        if isinstance(error, _NotTried):
+            return
+        self._pauses.failed()
+        if self.healthy:
+            what = "are acknowledged without it" if self._policy == "continue" else "are refused until it can be"
+            log.critical("%s: changes %s", error, what)
+            if not self._slow:
+                self._tell(False, str(error))
+        self.healthy, self.why, self._slow = False, str(error), False
+
+    def _well(self) -> None:
+        self._pauses.succeeded()
+        if not self.healthy or self._slow:
+            log.warning("the redo log can be written again")
+            self._tell(True, "")
+        self.healthy, self.why, self._slow = True, "", False
+
+    def _tell(self, healthy: bool, why: str) -> None:
+        if self._on_health is not None:
+            self._on_health(healthy, why)
 
     async def _answer(self, batch: list[_Pending]) -> None:
         for pending in batch:
@@ -240,12 +352,11 @@ class Committer:
                 self._running.pop(pending.request, None)
             if not pending.done.done():
                 pending.done.set_result(Committed(generation=delta.generation, term=delta.term))
+            for watcher in self.watchers:
+                watcher(delta, pending.undo)
 
     def _take_back(self, batch: list[_Pending], error: RedoLogError) -> None:
         """A commit that is not durable never happened: rows go back, callers are told. Generations are not reused."""
-        if self.healthy:
-            log.critical("%s: changes are refused until it can be", error)
-        self.healthy, self.why = False, str(error)
         self.taken_back += 1
         store = self.store
         for pending in reversed(batch):
@@ -257,7 +368,7 @@ class Committer:
             if not pending.done.done():
                 pending.done.set_exception(internal_error(f"not saved, nothing changed: {error}"))
                 pending.done.exception()  # its caller may have gone
-        # Followers that saw it in a snapshot, and those that did not, must both notice: the next delta fits neither.
+        # Numbers that a log was offered are not used again, and followers must notice that some are missing.
         store.generation += 1
         self.durable = store.generation
 

@@ -1,6 +1,6 @@
 """Another database takes the place of this one, in one step: its rows come in parts, then all count or none.
 
-The step is the renaming of a checkpoint whose generation is above all that is in the log. Whoever starts before it
+The step is a checkpoint whose generation is above all that is in the log. Whoever starts before it
 finds the old rows, whoever starts after it the new ones; the log's older records are behind them.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from services.db import checkpoint
+from services.db.checkpoint import Checkpoints
 from services.db.committer import Committer
-from services.db.redo_log import CheckpointHeader, FileRedoLog, RedoLogError
+from services.db.redo.interface import RedoLogError
 from shared import garbage
 from shared.bus.contract import Empty
 from shared.contracts.db import Committed, Delta, Restore, RestorePart, SnapshotRow
@@ -42,13 +42,13 @@ class Restores:
     def __init__(
         self,
         committer: Committer,
-        redo_log: FileRedoLog,
+        checkpoints: Checkpoints,
         writing: asyncio.Lock,
         publish: Callable[[Delta], Awaitable[None]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._committer = committer
-        self._log = redo_log
+        self._checkpoints = checkpoints
         self._writing = writing
         self._publish = publish
         self._clock = clock
@@ -80,7 +80,7 @@ class Restores:
                 async with committer.alone():
                     self._keep(new, request)
                     _stamp(new, max(committer.store.generation, request.generation) + 1, committer.store.term + 1)
-                    await checkpoint.replace(new, self._log, self._header(new, name))
+                    await self._checkpoints.replace(new, {**committer.requests, name: new.generation})
                     await committer.take_over(new, name)
                     term, at = new.term, new.generation
                     await self._publish(Delta(term=term, generation=at, previous=at, changes=[]))
@@ -114,12 +114,6 @@ class Restores:
             fields = _renamed(old, cls, dict(old.tables[cls].rows[ref].fields), request.renamed)
             if ref not in new.by_ref and fields.get("uuid") not in new.by_uuid:
                 new.add([SnapshotRow(cls=cls, ref=ref, created=0, modified=0, fields=fields)])
-
-    def _header(self, new: Store, name: str) -> CheckpointHeader:
-        requests = {**self._committer.requests, name: new.generation}
-        return CheckpointHeader(
-            generation=new.generation, term=new.term, rows=new.count(), boot=self._log.boot, requests=requests
-        )
 
 
 def _renamed(store: Store, cls: str, fields: dict[str, Any], renamed: dict[str, str]) -> dict[str, Any]:

@@ -7,105 +7,90 @@ import logging
 import os
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from prometheus_client import Counter, Gauge
 
-from services.db import checkpoint, seed
-from services.db.committer import RESERVE, Committer
-from services.db.redo_log import FileRedoLog, LogRecord, Recovered, encode
+from services.db import seed
+from services.db.checkpoint import Checkpoints
+from services.db.committer import Committer
+from services.db.disk import Disk
+from services.db.health import HealthAlerts, Policy
+from services.db.recovery import boot_id, restore
+from services.db.redo.file import FileRedoLog
+from services.db.redo.interface import RedoLog
+from services.db.redo.layered import LayeredRedoLog
+from services.db.redo.off import NoRedoLog
 from services.db.restores import Restores
 from services.db.snapshots import Snapshots
 from shared.bus.context import current
+from shared.config import ConfigError
 from shared.contracts import db as contract
 from shared.service import Service
-from shared.store import LINKS, NULL, Store
+from shared.store import NULL, Store
 
 log = logging.getLogger("db")
+
+PROBE: Final = 2.0
+"""Seconds between attempts to use a log that has failed, when nobody wants to write."""
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`seed`: JSON file that describes the pool to create when there is no database yet (`services.db.seed`).
 
+    `redo_log`: file | off. `when_log_fails`: refuse | continue (`services.db.health`).
     `checkpoint_bytes`: how long the redo log may grow before all rows are written anew.
     """
 
     seed: str = ""
+    redo_log: str = "file"
+    when_log_fails: Policy = "refuse"
     checkpoint_bytes: int = 64 * 1024 * 1024
 
 
-def boot_id() -> str:
-    """Changes when the machine is started anew: what was not synced may be gone then."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
-def restore(found: Recovered, boot: str) -> Store:
-    """The rows as the log tells them. After a restart of the machine volatile rows are gone and generations skip ahead,
-
-    past any that were handed out without being written.
-    """
-    store = Store()
-    store.load(found.rows, found.generation if not found.records else found.records[0].generation - 1, found.term)
-    for record in found.records:
-        store.apply(
-            contract.Delta(
-                term=record.term, generation=record.generation, previous=store.generation, changes=record.changes
-            )
-        )
-    store.generation, store.term = found.generation, found.term
-    if found.boot and found.boot != boot:
-        store.generation += 2 * RESERVE
-        store.apply(
-            contract.Delta(
-                term=store.term, generation=store.generation, previous=store.generation, changes=blank_volatile(store)
-            )
-        )
-    return store
-
-
-def blank_volatile(store: Store) -> list[contract.RowChange]:
-    """Rows of non-persistent classes go, non-persistent fields become their type's empty value."""
-    changes: list[contract.RowChange] = []
-    for name, table in store.tables.items():
-        if not table.cls.persist:
-            changes += [contract.RowDeleted(cls=name, ref=ref) for ref in table.rows]
-            continue
-        volatile = [
-            field for field in table.cls.fields.values() if not field.persist and not _derived(name, field.name)
-        ]
-        if volatile:
-            fields = {field.name: field.type.empty() for field in volatile}
-            changes += [contract.RowModified(cls=name, ref=ref, fields=fields) for ref in table.rows]
-    return changes
-
-
-def _derived(cls: str, field: str) -> bool:
-    return field in LINKS[cls].derived
+def open_log(service: Service, options: Options, boot: str, disk: Disk) -> RedoLog:
+    """The log that the options choose. Raises `ConfigError`."""
+    folder = service.state_dir / "redo"
+    journal = FileRedoLog(
+        folder, boot, disk, synced=options.redo_log == "file", checkpoint_bytes=options.checkpoint_bytes
+    )
+    match options.redo_log:
+        case "file":
+            return journal
+        case "off":
+            return LayeredRedoLog(journal, NoRedoLog())
+    raise ConfigError(f"option redo_log must be file or off, not {options.redo_log!r}")
 
 
 class Database:
     """The primary: its store, log and committer, and the handlers of its queue."""
 
-    def __init__(self, service: Service, options: Options) -> None:
+    def __init__(
+        self, service: Service, options: Options, disk: Disk | None = None, boot: Callable[[], str] = boot_id
+    ) -> None:
         self._service = service
         self._options = options
-        self._boot = boot_id()
-        self.log = FileRedoLog(service.state_dir / "redo", self._boot)
+        self._boot = boot()
+        self.log = open_log(service, options, self._boot, disk or Disk())
         began = time.monotonic()
         found = self.log.recover()
         self.store = restore(found, self._boot)
         self.store.term += 1
-        self.log.rotate(self.store.generation, self.store.term)
-        self.log.append(
-            encode(msgspec.json.encode(LogRecord(generation=self.store.generation, term=self.store.term))), sync=True
+        self.log.begin(self.store.generation, self.store.term)
+        self._told: asyncio.Queue[tuple[bool, str]] = asyncio.Queue()
+        self.committer = Committer(
+            self.store, self.log, self._publish, options.when_log_fails, lambda *news: self._told.put_nowait(news)
         )
-        self.committer = Committer(self.store, self.log, self._publish)
         self.committer.remember(found.requests.items())
         self.snapshots = Snapshots(self.store, self.committer)
         self.writing = asyncio.Lock()
         """Of those who write all rows to a file: one at a time."""
-        self.restores = Restores(self.committer, self.log, self.writing, self._publish)
+        self._checkpoints = Checkpoints(self.committer, self.log, self._boot)
+        self.committer.make_room = self._checkpoints.write_between
+        self.restores = Restores(self.committer, self._checkpoints, self.writing, self._publish)
         log.info(
             "recovered",
             extra={
@@ -156,7 +141,7 @@ class Database:
             log_bytes=self.log.bytes,
             syncs=self.log.syncs,
             commits=self.committer.commits,
-            redo_log="file",
+            redo_log=self.log.kind,
             healthy=self.committer.healthy,
         )
 
@@ -172,12 +157,31 @@ class Database:
         """Writes all rows anew when the log has grown enough; a forked child does it, no transaction waits."""
         while True:
             await asyncio.sleep(1.0)
-            if self.log.segment_bytes >= self._options.checkpoint_bytes and self.committer.healthy:
+            if not self.log.roomy and self.committer.healthy:
                 await self.checkpoint()
 
-    async def checkpoint(self) -> None:
+    async def checkpoint(self) -> bool:
         async with self.writing:
-            await checkpoint.write(self.store, self.log, self.committer)
+            return await self._checkpoints.write()
+
+    async def health(self) -> None:
+        """Tells people when the log fails and when it works again, which it is asked now and then."""
+        host = self._service.hosts[0].name if self._service.hosts else ""
+        alerts = HealthAlerts(self._service.bus, self.store, self.log.kind, host)
+        while True:
+            try:
+                async with asyncio.timeout(None if self.committer.healthy else PROBE):
+                    news = await self._told.get()
+            except TimeoutError:
+                await self.committer.try_again()
+                continue
+            await alerts.tell(*news)
+
+    async def close(self) -> None:
+        """After the last transaction: all rows in a checkpoint, so that the next start has nothing to replay."""
+        await self.checkpoint()
+        await self.committer.wait_durable(self.store.generation)  # whoever waits for a commit gets its answer
+        await self._checkpoints.close()
 
 
 _KIND = {contract.RowCreated: "add", contract.RowModified: "mod", contract.RowDeleted: "del"}
@@ -188,6 +192,7 @@ async def setup(service: Service) -> None:
     service.spawn(database.committer.run(), "commit")
     await database.seed()
     service.spawn(database.checkpoints(), "checkpoints")
+    service.spawn(database.health(), "health")
     await service.serve(contract.TRANSACT, database.transact)
     await service.serve(contract.SNAPSHOT, database.snapshots.page)
     await service.serve(contract.RESTORE_PART, database.restores.part)
@@ -201,11 +206,7 @@ async def setup(service: Service) -> None:
     )
     service.details.update(term=str(database.store.term), pool=_pool_name(database.store), pid=str(os.getpid()))
 
-    async def flush() -> None:
-        await database.checkpoint()
-        await database.committer.wait_durable(database.store.generation)  # whoever waits for a commit gets its answer
-
-    service.on_stop(flush)
+    service.on_stop(database.close)
 
 
 def _pool_name(store: Store) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from services.db import checkpoint
+from services.db import committer, health
+from services.db.checkpoint import Checkpoints
 from services.db.committer import Committer
-from services.db.redo_log import FileRedoLog, RedoLogError
-from services.db.service import restore
-from shared.contracts.db import Change, Delete, Delta, MapPut, Touch, Transact, Unchanged, Update
+from services.db.disk import Disk
+from services.db.health import Policy
+from services.db.recovery import restore
+from services.db.redo.file import FileCheckpoint, FileRedoLog
+from services.db.redo.interface import Checkpoint, Entry, LogFull, Recovered, RedoLogError
+from shared.contracts.db import Change, Delete, Delta, MapPut, RowChange, Touch, Transact, Unchanged, Update
 from shared.errors import ApiError
 from shared.store import Store
 from tests.db import rows
@@ -24,40 +28,87 @@ BOOT = "boot"
 class Gate:
     """A redo log whose writes wait until they are let through, and fail when told to."""
 
+    kind = "gate"
+    bytes = syncs = backlog = 0
+    roomy = True
+
     def __init__(self, log: FileRedoLog) -> None:
         self._log = log
         self.open = asyncio.Event()
         self.open.set()
         self.broken = ""
+        self.full = False
+        self.step = 1
+        self.begun = 0
         self.appends: list[tuple[int, bool]] = []
         self._loop = asyncio.get_running_loop()
 
-    def append(self, records: bytes, sync: bool) -> None:
+    def generations(self, changes: Sequence[RowChange]) -> int:
+        return self.step * len(changes)
+
+    def recover(self) -> Recovered:
+        return self._log.recover()
+
+    def append(self, entries: Sequence[Entry], sync: bool) -> None:
         if sync:
             asyncio.run_coroutine_threadsafe(self.open.wait(), self._loop).result(10)
         if self.broken:
             raise RedoLogError(self.broken)
-        self.appends.append((len(records), sync))
-        self._log.append(records, sync)
+        if self.full:
+            raise LogFull("no room")
+        self.appends.append((len(entries), sync))
+        self._log.append(entries, sync)
 
-    def rotate(self, generation: int, term: int) -> None:
+    def begin(self, generation: int, term: int) -> None:
         if self.broken:
             raise RedoLogError(self.broken)
-        self._log.rotate(generation, term)
+        self.begun += 1
+        self._log.begin(generation, term)
+
+    def checkpoint(self) -> Checkpoint:
+        return _Room(self, self._log)
+
+    def close(self) -> None:
+        self._log.close()
+
+
+class _Room(FileCheckpoint):
+    """Makes room when it counts."""
+
+    def __init__(self, gate: Gate, log: FileRedoLog) -> None:
+        super().__init__(log, Disk())
+        self._gate = gate
+
+    def finish(self) -> None:
+        super().finish()
+        self._gate.full = False
 
 
 class Running:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, policy: Policy = "refuse") -> None:
+        self.folder = folder
         self.log = FileRedoLog(folder, BOOT)
         found = self.log.recover()
         self.store: Store = restore(found, BOOT)
         self.store.term += 1
-        self.log.rotate(self.store.generation, self.store.term)
+        self.log.begin(self.store.generation, self.store.term)
         self.gate = Gate(self.log)
         self.published: list[Delta] = []
-        self.committer = Committer(self.store, self.gate, self._publish)
+        self.health: list[tuple[bool, str]] = []
+        self.told = asyncio.Event()
+        self.committer = Committer(self.store, self.gate, self._publish, policy, self._on_health)
         self.committer.remember(found.requests.items())
+        self.checkpoints = Checkpoints(self.committer, self.gate, BOOT)
+        self.committer.make_room = self.checkpoints.write_between
         self.task = asyncio.create_task(self.committer.run())
+
+    def on_disk(self) -> Store:
+        """What a start would find now."""
+        return restore(FileRedoLog(self.folder, BOOT).recover(), BOOT)
+
+    def _on_health(self, healthy: bool, why: str) -> None:
+        self.health.append((healthy, why))
+        self.told.set()
 
     async def _publish(self, delta: Delta) -> None:
         self.published.append(delta)
@@ -192,7 +243,7 @@ async def test_a_checkpoint_under_load_loses_nothing(db: Running, tmp_path: Path
     writers = [asyncio.create_task(write(30)) for _ in range(5)]
     done = []
     while not all(writer.done() for writer in writers):
-        done.append(await checkpoint.write(db.store, db.log, db.committer))
+        done.append(await db.checkpoints.write())
     await asyncio.gather(*writers)
     assert all(done)
     await db.close()
@@ -215,3 +266,100 @@ async def test_after_a_machine_restart_volatile_rows_are_gone_and_generations_sk
     assert store.rows("task") == {}
     assert store.get("VM", kept.ref, "allowed_operations") == []
     assert store.generation > generation
+
+
+async def test_a_full_log_gets_room_by_a_checkpoint_and_the_commit_is_kept(db: Running) -> None:
+    before = rows.network("before")
+    await db.transact(before)
+    db.gate.full = True
+    after = rows.network("after")
+    await db.transact(after)
+    assert set(db.on_disk().rows("network")) == {before.ref, after.ref}
+
+
+async def test_a_checkpoint_that_runs_makes_the_room_that_a_full_log_needs(db: Running) -> None:
+    await db.transact(rows.network())
+    running = asyncio.create_task(db.checkpoints.write())
+    await asyncio.sleep(0)
+    calls = [asyncio.create_task(db.transact(rows.network())) for _ in range(3)]
+    await asyncio.sleep(0)
+    db.gate.full = True
+    await asyncio.gather(*calls)
+    assert await running
+    assert len(db.on_disk().rows("network")) == 4
+
+
+async def test_a_log_may_number_every_change_of_a_commit(db: Running) -> None:
+    db.gate.step = 1
+    first = await db.transact(rows.network(), rows.network(), rows.network())
+    second = await db.transact(rows.network(), rows.network())
+    assert second == first + 2
+    assert db.published[-1].previous == first
+
+
+async def test_people_hear_once_that_the_log_fails_and_once_that_it_is_well(db: Running) -> None:
+    db.gate.broken = "device gone"
+    for _ in range(3):
+        with pytest.raises(ApiError, match="device gone"):
+            await db.transact(rows.network())
+    await db.committer.try_again()
+    assert db.health == [(False, "device gone")]
+    db.gate.broken = ""
+    await db.committer.try_again()
+    assert db.health == [(False, "device gone"), (True, "")]
+    assert db.committer.healthy
+
+
+async def test_by_the_other_policy_commits_go_on_without_the_log_and_it_gets_all_of_them_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = Running(tmp_path, "continue")
+    try:
+        monkeypatch.setattr(health, "FIRST_PAUSE", 0.05)
+        before, during, after = (rows.network(name) for name in ("before", "during", "after"))
+        await db.transact(before)
+        db.gate.broken = "device gone"
+        await db.transact(during)
+        assert set(db.store.rows("network")) == {before.ref, during.ref}
+        assert not db.committer.healthy
+        assert set(db.on_disk().rows("network")) == {before.ref}
+        db.gate.broken = ""
+        while not db.committer.healthy:
+            await asyncio.sleep(0.02)
+            await db.committer.try_again()
+        await db.transact(after)
+        assert set(db.on_disk().rows("network")) == {before.ref, during.ref, after.ref}
+    finally:
+        await db.close()
+
+
+async def test_a_checkpoint_whose_commits_are_taken_back_does_not_count(db: Running) -> None:
+    kept = rows.network("kept")
+    await db.transact(kept)
+    db.gate.open.clear()
+    waiting = asyncio.create_task(db.transact(rows.network("first")))
+    await asyncio.sleep(0.02)
+    lost = asyncio.create_task(db.transact(rows.network("lost")))
+    writing = asyncio.create_task(db.checkpoints.write())
+    await asyncio.sleep(0)
+    db.gate.broken = "disk full"
+    db.gate.open.set()
+    for call in (waiting, lost):
+        with pytest.raises(ApiError, match="disk full"):
+            await call
+    db.gate.broken = ""
+    await writing
+    assert set(db.on_disk().rows("network")) == {kept.ref}
+
+
+async def test_people_hear_that_the_log_does_not_answer_and_commits_wait(
+    db: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committer, "SLOW", 0.02)
+    db.gate.open.clear()
+    call = asyncio.create_task(db.transact(rows.network()))
+    await db.told.wait()
+    assert not call.done()
+    db.gate.open.set()
+    await call
+    assert [healthy for healthy, _ in db.health] == [False, True]

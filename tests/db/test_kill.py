@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from services.db.redo_log import FileRedoLog
-from services.db.service import boot_id, restore
+from services.db.recovery import boot_id, restore
+from services.db.redo.file import FileRedoLog
 from shared.bus import amqp
 from shared.bus.interface import Bus
 from shared.contracts.db import SNAPSHOT, TRANSACT, Create, Equals, SnapshotRequest, Transact, Update

@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.db.redo_log import CheckpointHeader, FileRedoLog, LogRecord, RedoLogError, decode, encode
+from services.db.disk import Disk
+from services.db.redo.file import FileRedoLog
+from services.db.redo.frames import decode, encode
+from services.db.redo.interface import CheckpointHeader, Entry, LogRecord, RedoLogError, entry
 from shared.contracts.db import RowCreated, SnapshotRow
 
 BOOT = "boot-1"
@@ -25,14 +27,23 @@ def record(generation: int, *, durable: bool = True, request: str = "") -> LogRe
     return LogRecord(generation=generation, term=1, changes=[change], durable=durable, request=request)
 
 
-def written(*records: LogRecord) -> bytes:
-    return b"".join(encode(msgspec.json.encode(item)) for item in records)
+def written(*records: LogRecord) -> list[Entry]:
+    return [entry(item, item.generation - 1) for item in records]
 
 
-def new_log(folder: Path, boot: str = BOOT) -> FileRedoLog:
-    log = FileRedoLog(folder, boot)
+def checkpoint(log: FileRedoLog, header: CheckpointHeader, rows: list[SnapshotRow]) -> None:
+    made = log.checkpoint()
+    made.begin()
+    made.hold(header)
+    made.write(rows)
+    made.finish()
+    made.tidy()
+
+
+def new_log(folder: Path, boot: str = BOOT, disk: Disk | None = None) -> FileRedoLog:
+    log = FileRedoLog(folder, boot, disk)
     log.recover()
-    log.rotate(0, 1)
+    log.begin(0, 1)
     return log
 
 
@@ -75,7 +86,7 @@ def test_a_torn_tail_is_cut_off_and_the_log_goes_on(tmp_path: Path, damage: str)
     assert generations(tmp_path) == expected
     again = FileRedoLog(tmp_path, BOOT)
     again.recover()
-    again.rotate(2, 2)
+    again.begin(2, 2)
     again.append(written(record(3)), sync=True)
     assert generations(tmp_path) == [*expected, 3]
 
@@ -83,7 +94,7 @@ def test_a_torn_tail_is_cut_off_and_the_log_goes_on(tmp_path: Path, damage: str)
 def test_damage_before_a_later_segment_stops_the_start(tmp_path: Path) -> None:
     log = new_log(tmp_path)
     log.append(written(record(1)), sync=True)
-    log.rotate(1, 1)
+    log.begin(1, 1)
     log.append(written(record(2)), sync=True)
     first = min(tmp_path.glob("redo-*.log"))
     first.write_bytes(first.read_bytes()[:-3])
@@ -101,11 +112,9 @@ def test_volatile_records_survive_the_process_but_not_the_machine(tmp_path: Path
 def test_a_checkpoint_replaces_what_was_before_it(tmp_path: Path) -> None:
     log = new_log(tmp_path)
     log.append(written(record(1), record(2)), sync=True)
-    log.rotate(2, 1)
     row = SnapshotRow(cls="network", ref="r", created=1, modified=2, fields={"name_label": "x"})
     header = CheckpointHeader(generation=2, term=1, rows=1, boot=BOOT, requests={"q": 2})
-    log.write_checkpoint(header, iter([row]))
-    log.forget_before(2)
+    checkpoint(log, header, [row])
     log.append(written(record(3)), sync=True)
     found = FileRedoLog(tmp_path, BOOT).recover()
     assert (found.rows, [item.generation for item in found.records]) == ([row], [3])
@@ -117,28 +126,38 @@ def test_an_incomplete_checkpoint_is_passed_over(tmp_path: Path) -> None:
     log = new_log(tmp_path)
     log.append(written(record(1)), sync=True)
     row = SnapshotRow(cls="network", ref="r", created=1, modified=1, fields={})
-    log.write_checkpoint(CheckpointHeader(generation=1, term=1, rows=1, boot=BOOT), iter([row]))
+    made = log.checkpoint()
+    made.begin()
+    made.hold(CheckpointHeader(generation=1, term=1, rows=1, boot=BOOT))
+    made.write([row])
+    made.finish()
     path = next(tmp_path.glob("checkpoint-*.db"))
     path.write_bytes(path.read_bytes()[:-4])
     found = FileRedoLog(tmp_path, BOOT).recover()
     assert (found.rows, [item.generation for item in found.records]) == ([], [1])
 
 
-def test_a_failed_append_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = new_log(tmp_path)
-    log.append(written(record(1)), sync=True)
-    real, calls = os.write, []
+class Filling(Disk):
+    """Takes `room` more bytes."""
 
-    def full_after_ten_bytes(descriptor: int, data: bytes) -> int:
-        calls.append(len(data))
-        if len(calls) > 1:
+    room = 1 << 30
+
+    def write(self, descriptor: int, data: bytes | memoryview, offset: int) -> int:
+        if not self.room:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(descriptor, bytes(data[:10]))
+        count = super().write(descriptor, data[: self.room], offset)
+        self.room -= count
+        return count
 
-    monkeypatch.setattr(os, "write", full_after_ten_bytes)
+
+def test_a_failed_append_leaves_nothing_half_written(tmp_path: Path) -> None:
+    disk = Filling()
+    log = new_log(tmp_path, disk=disk)
+    log.append(written(record(1)), sync=True)
+    disk.room = 10
     with pytest.raises(RedoLogError, match="No space left on device"):
         log.append(written(record(2)), sync=True)
-    monkeypatch.undo()
+    disk.room = 1 << 30
     log.append(written(record(3)), sync=True)
     assert generations(tmp_path) == [1, 3]
 
@@ -159,10 +178,10 @@ def test_a_segment_that_cannot_be_begun_leaves_no_trace(tmp_path: Path) -> None:
     log.append(written(record(1)), sync=True)
     descriptors = len(os.listdir("/proc/self/fd"))
     with full_disk(10), pytest.raises(RedoLogError, match="cannot begin"):
-        log.rotate(5, 1)
+        log.begin(5, 1)
     assert [path.name for path in tmp_path.iterdir()] == [f"redo-{0:020d}.log"]
     assert len(os.listdir("/proc/self/fd")) == descriptors
-    log.rotate(7, 1)
+    log.begin(7, 1)
     log.append(written(record(8)), sync=True)
     assert generations(tmp_path) == [1, 8]
 
@@ -171,6 +190,48 @@ def test_a_checkpoint_that_does_not_fit_gives_its_room_back(tmp_path: Path) -> N
     log = new_log(tmp_path)
     log.append(written(record(1)), sync=True)
     rows = [SnapshotRow(cls="network", ref=f"r{n}", created=1, modified=1, fields={}) for n in range(1000)]
-    with full_disk(200), pytest.raises(OSError, match="too large"):
-        log.write_checkpoint(CheckpointHeader(generation=1, term=1, rows=1000, boot=BOOT), iter(rows))
+    made = log.checkpoint()
+    made.hold(CheckpointHeader(generation=1, term=1, rows=1000, boot=BOOT))
+    with full_disk(200), pytest.raises(RedoLogError, match="too large"):
+        made.write(rows)
     assert [path.name for path in tmp_path.iterdir()] == [f"redo-{0:020d}.log"]
+
+
+def test_what_a_checkpoint_has_before_the_log_does_is_not_missed_when_the_checkpoint_never_counts(
+    tmp_path: Path,
+) -> None:
+    """Commit 2 is in the rows that are being written, and is appended only after the new segment was begun."""
+    log = new_log(tmp_path)
+    log.append(written(record(1)), sync=True)
+    made = log.checkpoint()
+    made.begin()
+    made.hold(CheckpointHeader(generation=2, term=1, rows=0, boot=BOOT))
+    log.append(written(record(2)), sync=True)
+    assert generations(tmp_path) == [1, 2]
+
+
+def test_a_request_whose_commit_a_checkpoint_has_is_still_known(tmp_path: Path) -> None:
+    log = new_log(tmp_path)
+    made = log.checkpoint()
+    made.begin()
+    made.hold(CheckpointHeader(generation=1, term=1, rows=0, boot=BOOT))
+    log.append(written(record(1, request="q")), sync=True)
+    made.write([])
+    made.finish()
+    assert FileRedoLog(tmp_path, BOOT).recover().requests == {"q": 1}
+
+
+def test_a_term_that_was_begun_is_known_though_nothing_was_committed_in_it(tmp_path: Path) -> None:
+    log = new_log(tmp_path)
+    log.begin(1_000_000, 7)
+    found = FileRedoLog(tmp_path, BOOT).recover()
+    assert (found.generation, found.term) == (1_000_000, 7)
+
+
+def test_an_append_that_is_retracted_never_was(tmp_path: Path) -> None:
+    log = new_log(tmp_path)
+    log.append(written(record(1)), sync=True)
+    log.append(written(record(2), record(3)), sync=False)
+    log.retract()
+    log.append(written(record(4)), sync=True)
+    assert generations(tmp_path) == [1, 4]

@@ -6,14 +6,15 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
 
-from services.db import service
+from services.db.checkpoint import Checkpoints
 from services.db.committer import Committer
-from services.db.redo_log import CheckpointHeader, FileRedoLog
+from services.db.recovery import restore
+from services.db.redo.file import FileCheckpoint, FileRedoLog
 from services.db.restores import Restores
 from shared.contracts.db import Change, Committed, Create, Delta, Restore, RestorePart, SnapshotRow, Transact
 from shared.errors import ApiError
@@ -28,12 +29,13 @@ class Primary:
 
     def __init__(self, folder: Path) -> None:
         self.log = FileRedoLog(folder, BOOT)
-        self.store: Store = service.restore(self.log.recover(), BOOT)
+        self.store: Store = restore(self.log.recover(), BOOT)
         self.store.term += 1
-        self.log.rotate(self.store.generation, self.store.term)
+        self.log.begin(self.store.generation, self.store.term)
         self.published: list[Delta] = []
         self.committer = Committer(self.store, self.log, self._publish)
-        self.restores = Restores(self.committer, self.log, asyncio.Lock(), self._publish)
+        checkpoints = Checkpoints(self.committer, self.log, BOOT)
+        self.restores = Restores(self.committer, checkpoints, asyncio.Lock(), self._publish)
         self._run = asyncio.create_task(self.committer.run())
 
     async def _publish(self, delta: Delta) -> None:
@@ -68,7 +70,7 @@ def on_disk(folder: Path) -> Store:
     copy = folder.with_name("copy")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
-    return service.restore(FileRedoLog(copy, BOOT).recover(), BOOT)
+    return restore(FileRedoLog(copy, BOOT).recover(), BOOT)
 
 
 def network(name: str) -> SnapshotRow:
@@ -193,15 +195,15 @@ async def test_a_change_that_was_decided_on_the_old_rows_is_decided_again(
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    """The child that writes the rows ends `where` (before | after) the file has its name."""
-    write = FileRedoLog.write_checkpoint
+    """The child that writes the rows ends `where` (before | after) it has written them."""
+    write = FileCheckpoint.write
 
-    def killed(self: FileRedoLog, header: CheckpointHeader, found: Iterator[SnapshotRow]) -> None:
+    def killed(self: FileCheckpoint, found: Iterable[SnapshotRow]) -> None:
         if where == "after":
-            write(self, header, found)
+            write(self, found)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(FileRedoLog, "write_checkpoint", killed)
+    monkeypatch.setattr(FileCheckpoint, "write", killed)
 
 
 @pytest.mark.parametrize("where", ["before", "after"])
@@ -223,11 +225,11 @@ async def test_a_restore_that_is_cancelled_leaves_the_old_rows(
 ) -> None:
     read, write = os.pipe()
 
-    def stuck(self: FileRedoLog, header: CheckpointHeader, found: Iterator[SnapshotRow]) -> None:
+    def stuck(self: FileCheckpoint, found: Iterable[SnapshotRow]) -> None:
         os.write(write, b"x")
         signal.pause()
 
-    monkeypatch.setattr(FileRedoLog, "write_checkpoint", stuck)
+    monkeypatch.setattr(FileCheckpoint, "write", stuck)
     await primary.bring([network("a")])
     restoring = asyncio.create_task(primary.restore())
     await asyncio.to_thread(os.read, read, 1)
@@ -255,15 +257,15 @@ async def test_whatever_a_process_that_dies_has_reached_is_the_old_database_or_t
         look()
         become(self, other)
 
-    rotate = primary.log.rotate
+    begin = primary.log.begin
 
-    def rotated(generation: int, term: int) -> None:
+    def begun(generation: int, term: int) -> None:
         look()
-        rotate(generation, term)
+        begin(generation, term)
         look()
 
     monkeypatch.setattr(Store, "become", watched)
-    monkeypatch.setattr(primary.log, "rotate", rotated)
+    monkeypatch.setattr(primary.log, "begin", begun)
     await primary.bring([network("a")])
     look()
     await primary.restore()

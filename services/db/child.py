@@ -1,0 +1,49 @@
+"""Work in a forked child: it has the memory as it is now, and nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import traceback
+from collections.abc import Callable
+
+
+class Child:
+    """A process that does one thing and ends. `done` may be awaited by several."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        """Forks at once. Nothing of the parent's event loop, bus or exit handlers runs in the child."""
+        self.pid = os.fork()
+        if self.pid == 0:
+            _run(work)
+        self.done = asyncio.ensure_future(asyncio.to_thread(_wait, self.pid))
+
+    async def wait(self) -> int:
+        """Its exit status; negative: the signal that ended it. A waiter that is cancelled leaves it running."""
+        return await asyncio.shield(self.done)
+
+    async def kill(self) -> None:
+        """Returns when it is gone."""
+        if not self.done.done():
+            os.kill(self.pid, signal.SIGKILL)
+        await asyncio.shield(self.done)
+
+
+def _run(work: Callable[[], None]) -> None:
+    """Never returns."""
+    status = 1
+    try:
+        # A collection would write to every object's header, and have the kernel copy all pages.
+        gc.disable()
+        work()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _wait(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

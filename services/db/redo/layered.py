@@ -1,0 +1,130 @@
+"""Two logs as one: another back end makes commits durable, a journal on the local disk keeps everything else.
+
+The journal is the `file` log without its syncs. What is in it outlives the process, so a killed database process logs
+nobody out and forgets no lock, whichever back end there is. It does not outlive the machine, and it counts only within
+the boot that wrote it: afterwards the back end alone says what was committed. Beside no back end at all (`off`) it is
+the best there is, up to where the machine's loss has torn it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+
+from services.db.redo.file import FileRedoLog
+from services.db.redo.interface import Checkpoint, CheckpointHeader, Entry, Recovered, RedoLog, RedoLogError
+from services.db.redo.off import NoRedoLog
+from shared.contracts.db import RowChange, SnapshotRow
+
+log = logging.getLogger("db.redo_log")
+
+
+class LayeredRedoLog:
+    """`journal` was made with `synced=False`."""
+
+    def __init__(self, journal: FileRedoLog, durable: RedoLog) -> None:
+        self.kind = durable.kind
+        self._journal = journal
+        self._durable = durable
+
+    @property
+    def bytes(self) -> int:
+        return self._durable.bytes
+
+    @property
+    def syncs(self) -> int:
+        return self._durable.syncs
+
+    @property
+    def backlog(self) -> int:
+        return max(self._durable.backlog, self._journal.backlog)
+
+    @property
+    def roomy(self) -> bool:
+        return self._durable.roomy and self._journal.roomy
+
+    def generations(self, changes: Sequence[RowChange]) -> int:
+        return self._durable.generations(changes)
+
+    def recover(self) -> Recovered:
+        """The journal's, where it is of this boot and not behind; else the back end's."""
+        durable = self._durable.recover()
+        try:
+            journal = self._journal.recover()
+        except RedoLogError as error:
+            log.error("the local journal is passed over: %s", error)
+            return durable
+        if journal.boot != self._journal.boot and self.kind != NoRedoLog.kind:
+            return durable
+        if _age(journal) >= _age(durable):
+            return journal
+        log.error("the local journal ends at %d, before the %s log: it is passed over", journal.generation, self.kind)
+        return durable
+
+    def begin(self, generation: int, term: int) -> None:
+        self._journal.begin(generation, term)
+        self._durable.begin(generation, term)
+
+    def append(self, entries: Sequence[Entry], sync: bool) -> None:
+        """Local first: what the back end has then counts for whoever starts here again, and for whoever starts
+        elsewhere.
+        """
+        self._journal.append(entries, sync=False)
+        if not sync:
+            return
+        try:
+            self._durable.append([item for item in entries if item.record.durable], sync=True)
+        except RedoLogError:
+            self._journal.retract()
+            raise
+
+    def checkpoint(self) -> LayeredCheckpoint:
+        return LayeredCheckpoint(self._journal.checkpoint(), self._durable.checkpoint())
+
+    def close(self) -> None:
+        self._durable.close()
+        self._journal.close()
+
+
+def _age(found: Recovered) -> tuple[int, int]:
+    return found.term, found.generation
+
+
+class LayeredCheckpoint:
+    """It counts when the back end's counts; the journal's follows."""
+
+    def __init__(self, journal: Checkpoint, durable: Checkpoint) -> None:
+        self._journal = journal
+        self._durable = durable
+        self._journal_counts = True
+
+    def begin(self) -> None:
+        self._durable.begin()
+        self._journal.begin()
+
+    def hold(self, header: CheckpointHeader) -> None:
+        self._durable.hold(header)
+        self._journal.hold(header)
+
+    def write(self, rows: Iterable[SnapshotRow]) -> None:
+        kept = list(rows)
+        self._durable.write(kept)
+        self._journal.write(kept)
+
+    def finish(self) -> None:
+        self._durable.finish()
+        try:
+            self._journal.finish()
+        except RedoLogError as error:
+            log.error("the local journal keeps its older segments: %s", error)
+            self._journal.abandon()
+            self._journal_counts = False
+
+    def abandon(self) -> None:
+        self._journal.abandon()
+        self._durable.abandon()
+
+    def tidy(self) -> None:
+        self._durable.tidy()
+        if self._journal_counts:
+            self._journal.tidy()
