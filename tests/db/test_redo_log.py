@@ -235,3 +235,39 @@ def test_an_append_that_is_retracted_never_was(tmp_path: Path) -> None:
     log.retract()
     log.append(written(record(4)), sync=True)
     assert generations(tmp_path) == [1, 4]
+
+
+class Stuck(Disk):
+    """Cannot write or cut while `broken`."""
+
+    broken = False
+
+    def _check(self) -> None:
+        if self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def sync(self, descriptor: int) -> None:
+        self._check()
+        super().sync(descriptor)
+
+    def truncate(self, descriptor: int, length: int) -> None:
+        self._check()
+        super().truncate(descriptor, length)
+
+
+def test_a_record_that_could_neither_be_synced_nor_cut_off_does_not_come_back(tmp_path: Path) -> None:
+    disk = Stuck()
+    log = new_log(tmp_path, disk=disk)
+    log.append(written(record(1)), sync=True)
+    disk.broken = True
+    for _ in range(2):
+        with pytest.raises(RedoLogError):
+            log.append(written(record(2), record(3)), sync=True)
+    with pytest.raises(RedoLogError, match="cannot begin"):
+        log.begin(1, 1)
+    disk.broken = False
+    with pytest.raises(RedoLogError, match="could not be cut off"):
+        log.append(written(record(2)), sync=True)
+    log.begin(1, 1)
+    log.append(written(record(4)), sync=True)
+    assert generations(tmp_path) == [1, 4]

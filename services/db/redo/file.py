@@ -70,6 +70,8 @@ class FileRedoLog:
         self._end = 0
         self._last = 0
         self._generation = self._term = 0
+        self._dirty = False
+        """Behind the end may be something that does not count and could not be cut off."""
 
     @property
     def backlog(self) -> int:
@@ -160,8 +162,7 @@ class FileRedoLog:
         path = self.folder / f"redo-{generation:020d}.log"
         header = encode(orjson.dumps(msgspec.to_builtins(SegmentHeader(boot=self.boot, term=term, follows=generation))))
         try:
-            if self._descriptor >= 0:
-                self._disk.sync(self._descriptor)  # only the last segment may have a torn end
+            self._end_segment()
             descriptor = self._disk.open(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise RedoLogError(f"cannot begin {path.name}: {error.strerror}") from error
@@ -177,6 +178,15 @@ class FileRedoLog:
         self._descriptor, self._generation, self._term = descriptor, generation, term
         self._end = self._last = before + len(header)
 
+    def _end_segment(self) -> None:
+        """Only the last segment may have a torn end."""
+        if self._descriptor < 0:
+            return
+        if self._dirty:
+            self._disk.truncate(self._descriptor, self._end)
+        self._disk.sync(self._descriptor)
+        self._dirty = False
+
     def _withdraw(self, path: Path, descriptor: int, before: int) -> None:
         try:
             if before:
@@ -190,6 +200,8 @@ class FileRedoLog:
 
     def append(self, entries: Sequence[Entry], sync: bool) -> None:
         """On failure the segment is cut back to where it was, so no half record is in the way of the next."""
+        if self._dirty:
+            raise RedoLogError("the redo log has something at its end that could not be cut off")
         data = b"".join([item.frame for item in entries])
         try:
             self._disk.write_all(self._descriptor, data, self._end)
@@ -215,6 +227,7 @@ class FileRedoLog:
             if self._synced:
                 self._disk.sync(self._descriptor)
         except OSError as error:
+            self._dirty = True
             why = reason.strerror if reason else "another log's failure"
             log.critical("after %s the redo log could not be cut back: %s", why, error.strerror)
 
