@@ -187,8 +187,9 @@ class Database:
 _KIND = {contract.RowCreated: "add", contract.RowModified: "mod", contract.RowDeleted: "del"}
 
 
-async def setup(service: Service) -> None:
-    database = Database(service, service.options(Options))
+async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], str] = boot_id) -> None:
+    """`disk`, `boot`: of the machine; tests put others in their place."""
+    database = Database(service, service.options(Options), disk, boot)
     service.spawn(database.committer.run(), "commit")
     await database.seed()
     service.spawn(database.checkpoints(), "checkpoints")
