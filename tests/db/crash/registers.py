@@ -32,6 +32,7 @@ from shared.contracts.db import (
     Update,
 )
 from shared.datamodel import model
+from shared.datamodel.schema import MISSING
 from shared.store import Store
 
 Register = tuple[str, str, str]
@@ -90,6 +91,11 @@ def of_delta(changes: Iterable[RowChange]) -> Values:
     return found
 
 
+def _defaults(cls: str) -> dict[str, Any]:
+    fields = [model.classes[cls].fields[name] for name in TRACKED.get(cls, ())]
+    return {field.name: field.type.empty() if field.default is MISSING else field.initial() for field in fields}
+
+
 def written(changes: Iterable[Change]) -> Values:
     """What a transaction sets, the last one for each register. A `Delete` is its row's first register only."""
     writes: Values = {}
@@ -97,7 +103,7 @@ def written(changes: Iterable[Change]) -> Values:
         cls, ref = change.cls, change.ref
         match change:
             case Create():
-                writes.update(of_row(cls, ref, change.fields))
+                writes.update(of_row(cls, ref, {**_defaults(cls), **change.fields}))
             case Update():
                 writes.update(of_fields(cls, ref, change.fields))
             case Delete():
