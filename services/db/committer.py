@@ -111,6 +111,11 @@ class Committer:
     def requests(self) -> dict[str, int]:
         return dict(self._requests)
 
+    @property
+    def last_persistent(self) -> int:
+        """Generation of the newest commit that has to be in the log after a restart of the machine, durable or not yet."""
+        return self._last_durable
+
     async def transact(
         self, request: Transact, *, request_id: str = "", task: str = "", session: str = ""
     ) -> Committed:
