@@ -113,7 +113,7 @@ class Committer:
 
     @property
     def last_persistent(self) -> int:
-        """Generation of the newest commit that has to be in the log after a restart of the machine, durable or not yet."""
+        """Generation of the newest commit that a restart of the machine must not lose, durable or not yet."""
         return self._last_durable
 
     async def transact(
