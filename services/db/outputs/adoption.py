@@ -6,8 +6,6 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from services.db.disk import Disk
-from services.db.outputs import dump_file
 from services.db.outputs.startup import Loaded
 from services.db.recovery import RESERVE
 from services.db.redo.interface import CheckpointHeader, RedoLog
@@ -71,11 +69,3 @@ def make_durable(rows: Store, redo_log: RedoLog, boot: str, requests: dict[str, 
     checkpoint.write(rows.snapshot())
     checkpoint.finish()
     checkpoint.tidy()
-
-
-def forget_restored(disk: Disk, path: Path) -> None:
-    """The file has done what it was put there for: with it, the next start would undo all that follows.
-
-    Raises `OSError`.
-    """
-    dump_file.remove(disk, path)

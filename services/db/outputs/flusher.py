@@ -18,7 +18,7 @@ from services.db.committer import Committer
 from services.db.disk import Disk
 from services.db.outputs import dump_file, schedule
 from services.db.outputs.conf import Block, preferred
-from services.db.outputs.dump_file import Origin
+from services.db.outputs.dump_file import Origin, pool_uuid
 from shared.database_dump.writer import moment, pieces
 from shared.errors import ApiError
 from shared.store import Store
@@ -88,7 +88,9 @@ class Flusher:
     async def _write(self, block: Block) -> int:
         committer, disk, path = self._committer, self._disk, block.path
         generation, taken_back = committer.store.generation, committer.taken_back
-        origin = Origin(term=committer.store.term, persistent=committer.last_persistent)
+        origin = Origin(
+            pool=pool_uuid(committer.store), term=committer.store.term, persistent=committer.last_persistent
+        )
         child = Child(partial(_in_child, disk, path, committer.store, origin, block.compress))
         try:
             if status := await child.wait():

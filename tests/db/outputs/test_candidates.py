@@ -11,7 +11,7 @@ from services.db.outputs.conf import Block
 from services.db.outputs.dump_file import Origin
 
 EMPTY = Log(term=0, generation=0)
-LOG = Log(term=3, generation=100)
+LOG = Log(term=3, generation=100, pool="p")
 
 
 def found(name: str, generation: int, kind: Kind = Kind.OUTPUT, origin: Origin | None = None) -> Found:
@@ -58,17 +58,22 @@ def test_a_restore_beats_all_however_old_it_is(log: Log) -> None:
 
 def test_an_own_file_is_no_news_to_a_log_with_its_persistent_changes() -> None:
     """A power cut takes the volatile commits that the log had not synced and the file has."""
-    own = Origin(term=3, persistent=100)
+    own = Origin(pool="p", term=3, persistent=100)
     assert names(LOG, found("a", 140, origin=own)) == ["log"]
 
 
 def test_an_own_file_is_used_when_the_log_has_lost_what_is_in_it() -> None:
-    own = Origin(term=3, persistent=130)
+    own = Origin(pool="p", term=3, persistent=130)
     assert names(LOG, found("a", 140, origin=own)) == ["a", "log"]
 
 
 def test_an_own_file_of_an_earlier_term_does_not_bring_back_what_was_given_up_then() -> None:
     """A primary that was shut out had commits that its successor never saw."""
-    own = Origin(term=2, persistent=140)
+    own = Origin(pool="p", term=2, persistent=140)
     assert names(LOG, found("a", 140, origin=own)) == ["log"]
     assert names(EMPTY, found("a", 140, origin=own)) == ["a"]
+
+
+def test_an_own_file_of_a_pool_that_the_host_has_left_is_nothing() -> None:
+    former = Origin(pool="former", term=9, persistent=5000)
+    assert names(LOG, found("a", 5000, origin=former)) == ["log"]

@@ -31,7 +31,7 @@ def prepare(path: Path, generation: int, disk: Disk | None = None, *, term: int 
         path,
         pieces(moment(rows(generation))),
         generation=generation,
-        origin=Origin(term=term, persistent=generation),
+        origin=Origin(pool="p", term=term, persistent=generation),
         compress=compress,
     )
 
