@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from services.db.redo.interface import Recovered
+from shared import garbage
 from shared.contracts.db import Delta, RowChange, RowDeleted, RowModified
 from shared.store import LINKS, Store
 
@@ -18,16 +20,29 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def restore(found: Recovered, boot: str) -> Store:
+def restore(found: Recovered, boot: str, apply: Callable[[Store, Delta], object] = Store.apply) -> Store:
     """The rows as the log tells them. After a restart of the machine volatile rows are gone and generations skip ahead,
-    past any that were handed out without being written.
+    past any that were handed out without being written. `apply`: of each commit that is in the log.
     """
+    with garbage.paused():
+        store = _replayed(found, boot)
+    garbage.keep(store.count())
+    return store
+
+
+def _replayed(found: Recovered, boot: str) -> Store:
     store = Store()
     store.load(found.rows, found.generation if not found.records else found.records[0].generation - 1, found.term)
     for record in found.records:
-        store.apply(
-            Delta(term=record.term, generation=record.generation, previous=store.generation, changes=record.changes)
+        delta = Delta(
+            term=record.term,
+            generation=record.generation,
+            previous=store.generation,
+            changes=record.changes,
+            task=record.task,
+            session=record.session,
         )
+        apply(store, delta)
     store.generation, store.term = found.generation, found.term
     if found.boot and found.boot != boot:
         store.generation += 2 * RESERVE

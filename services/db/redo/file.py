@@ -22,6 +22,7 @@ import orjson
 from services.db.disk import Disk
 from services.db.redo.frames import decode, encode
 from services.db.redo.interface import CheckpointHeader, Entry, LogRecord, Recovered, RedoLogError, bodies
+from shared import garbage
 from shared.contracts.db import RowChange, SnapshotRow
 
 log = logging.getLogger("db.redo_log")
@@ -40,6 +41,12 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True):
     term: int
     follows: int = 0
     version: int = 1
+
+
+_HEADER_BEGINS: Final = b'{"boot":'
+_header_decoder: Final = msgspec.json.Decoder(SegmentHeader)
+_record_decoder: Final = msgspec.json.Decoder(LogRecord)
+_rows_decoder: Final = msgspec.json.Decoder(list[SnapshotRow])
 
 
 class FileRedoLog:
@@ -90,12 +97,13 @@ class FileRedoLog:
         """Reads the newest valid checkpoint and every record after it. A torn tail of the last segment is cut off."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = Recovered()
-        for path in sorted(self._files(_CHECKPOINT), reverse=True):
-            if self._read_checkpoint(path, found):
-                break
-        segments = sorted(self._files(_SEGMENT))
-        for index, path in enumerate(segments):
-            self._read_segment(path, found, last=index == len(segments) - 1)
+        with garbage.paused():
+            for path in sorted(self._files(_CHECKPOINT), reverse=True):
+                if self._read_checkpoint(path, found):
+                    break
+            segments = sorted(self._files(_SEGMENT))
+            for index, path in enumerate(segments):
+                self._read_segment(path, found, last=index == len(segments) - 1)
         return found
 
     def _files(self, pattern: re.Pattern[str]) -> list[Path]:
@@ -106,8 +114,8 @@ class FileRedoLog:
         if not read:
             log.error("checkpoint %s is damaged; an older one is used", path.name)
             return False
-        header = msgspec.convert(orjson.loads(read[0]), CheckpointHeader)
-        rows = [msgspec.convert(item, SnapshotRow) for body in read[1:] for item in orjson.loads(body)]
+        header = msgspec.json.decode(read[0], type=CheckpointHeader)
+        rows = [row for body in read[1:] for row in _rows_decoder.decode(body)]
         if len(rows) != header.rows:
             log.error("checkpoint %s holds %d rows of %d; an older one is used", path.name, len(rows), header.rows)
             return False
@@ -119,13 +127,12 @@ class FileRedoLog:
         data = path.read_bytes()
         end, boot = 0, ""
         for end, body in decode(data):  # noqa: B007 (its last value is where the damage begins)
-            raw = orjson.loads(body)
-            if "boot" in raw:
-                header = msgspec.convert(raw, SegmentHeader)
+            if body.startswith(_HEADER_BEGINS):
+                header = _header_decoder.decode(body)
                 boot = header.boot
                 found.generation, found.term = max(found.generation, header.follows), max(found.term, header.term)
                 continue
-            record = msgspec.convert(raw, LogRecord)
+            record = _record_decoder.decode(body)
             if record.request:  # also of one whose changes the checkpoint has: it was being written then
                 found.requests[record.request] = record.generation
             if record.generation < found.generation or (record.generation == found.generation and record.changes):
