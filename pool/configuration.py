@@ -15,6 +15,7 @@ import msgspec
 from pool import toml
 from pool.plan import SIMULATED, Host, Plan, runtime, socket_path
 from pool.programs import STAGES, Program, config_file
+from pool.roles import role_file
 from pool.service_tools import run_module
 
 KVM_VERDICT = Path(__file__).parent.parent / ".cache" / "kvm-verdict"
@@ -48,8 +49,8 @@ class Place:
     hosts: list[Host]
 
     @property
-    def coordinator(self) -> bool:
-        return any(host.coordinator for host in self.hosts)
+    def role_file(self) -> str:
+        return str(role_file(self.directory, self.group))
 
     @property
     def shared(self) -> bool:
@@ -77,13 +78,12 @@ def run_folder(directory: Path, group: str) -> Path:
 
 
 def seed_file(directory: Path, plan: Plan) -> Path:
-    return directory / plan.coordinator.name / "db" / "seed.json"
+    return directory / plan.first_coordinator.name / "db" / "seed.json"
 
 
 def _api(place: Place) -> dict[str, Any]:
     return {
-        "role": "coordinator" if place.coordinator else "member",
-        "coordinator": place.plan.coordinator.address,
+        "role_file": place.role_file,
         "http_port": place.plan.http_port,
         "https_port": place.plan.https_port,
         "unix_socket": "" if place.shared else str(socket_path(place.directory, place.group)),
@@ -103,7 +103,8 @@ def _nothing(_: Place) -> dict[str, Any]:
 OPTIONS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "api": _api,
     "db": lambda place: {"seed": str(seed_file(place.directory, place.plan))},
-    "ha": lambda place: {"coordinator": place.coordinator},
+    "alerts": lambda place: {"role_file": place.role_file},
+    "ha": lambda place: {"role_file": place.role_file},
     "network": lambda place: {} if place.backend == "simulator" else {"prefix": place.hosts[0].device_prefix},
     "vm": lambda place: {
         "backend": place.backend,

@@ -5,7 +5,7 @@ share one volume for what they must agree on (pool uuid, password, the broker's 
 these first makes it.
 
     XAPI_HOST          this host's name
-    XAPI_POOL_HOSTS    "name=address ...", the coordinator first
+    XAPI_POOL_HOSTS    "name=address ...", the first coordinator first
     XAPI_BROKER        the broker's address
     XAPI_BACKEND       qemu | simulator
 """
@@ -28,14 +28,14 @@ from typing import cast
 import pika
 from pika.exceptions import AMQPError
 
-from pool import configuration, plan, programs, ready, supervisor
+from pool import configuration, plan, programs, ready, roles, supervisor
 from pool.configuration import Guest
 from pool.folder import USER, share_pool_secret, write_env
 from pool.guest import find as find_guest
 from pool.guest.build import ARGS
 from pool.plan import Backend, Host, Network, Plan, Settings, Sr
 from pool.service_tools import ModuleFailed
-from shared import passwords, pool_secret
+from shared import host_role, passwords, pool_secret
 
 STATE = Path("/var/lib/xapi")
 SHARED = Path("/var/lib/xapi-shared")
@@ -165,6 +165,7 @@ def host() -> None:
     if not configuration.users_file(STATE).exists():  # a client may have changed it since
         passwords.write(configuration.users_file(STATE), {USER: passwords.hash_password(password)})
     share_pool_secret(STATE, [this.name], lambda: agreed("pool-secret", pool_secret.generate))
+    roles.write_missing(STATE, pool)
     if this.coordinator and not configuration.seed_file(STATE, pool).exists():
         configuration.write_seed(STATE, pool, _guest())
     listed = [program for program in programs.programs(STATE, pool) if program.group == this.name]
@@ -184,7 +185,8 @@ def check_host() -> None:
         session.login(USER, agreed("password", lambda: secrets.token_urlsafe(12)))
         session.logout()
     except ready.Failure as error:
-        if error.code != ("SESSION_AUTHENTICATION_FAILED" if this.coordinator else "HOST_IS_SLAVE"):
+        coordinator = host_role.read(roles.role_file(STATE, this.name)).is_coordinator
+        if error.code != ("SESSION_AUTHENTICATION_FAILED" if coordinator else "HOST_IS_SLAVE"):
             raise
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pool import roles
 from pool.configuration import pool_secret_file, users_file
 from pool.plan import Plan, socket_path
 from shared import passwords, pool_secret
@@ -69,13 +70,14 @@ def share_pool_secret(directory: Path, groups: Iterable[str], make: Callable[[],
 
 def env(directory: Path, plan: Plan) -> dict[str, str]:
     """What a client needs, by the names that scripts rely on. Passwords that PAM checks are not ours to know."""
+    coordinator = roles.coordinator(directory, plan)
     return {
-        "XAPI_URL": plan.url,
+        "XAPI_URL": plan.url(coordinator),
         "XAPI_USER": USER,
         **({"XAPI_PASSWORD": password(directory)} if plan.settings.auth == "file" else {}),
-        "XAPI_COORDINATOR": plan.coordinator.address,
+        "XAPI_COORDINATOR": coordinator.address,
         "XAPI_HOSTS": " ".join(host.address for host in plan.hosts),
-        "XE_SOCKET": str(socket_path(directory, plan.coordinator.name)),
+        "XE_SOCKET": str(socket_path(directory, coordinator.name)),
     }
 
 

@@ -69,6 +69,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     backend: Backend
     coordinator: bool = False
+    """The first one; it may become another."""
     simulated: bool = False
     """Shares its processes with other hosts and has no machine behind it."""
 
@@ -111,13 +112,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self.settings.https_port
 
     @property
-    def coordinator(self) -> Host:
+    def first_coordinator(self) -> Host:
+        """Of the new pool. Who is it now: `pool.roles`."""
         return next(host for host in self.hosts if host.coordinator)
 
-    @property
-    def url(self) -> str:
+    def url(self, host: Host) -> str:
         port = "" if self.http_port == 80 else f":{self.http_port}"
-        return f"http://{self.coordinator.address}{port}"
+        return f"http://{host.address}{port}"
 
     def groups(self) -> Iterator[tuple[str, list[Host]]]:
         """Groups of processes: each host its own, the simulated ones together. Their names are folders."""

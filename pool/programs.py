@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from pool.plan import Plan
+from pool.plan import SIMULATED, Plan
 
 STAGES: tuple[tuple[str, ...], ...] = (
     ("db",),
@@ -20,8 +20,10 @@ STAGES: tuple[tuple[str, ...], ...] = (
 """Services may start in any order and do; they are stopped stage by stage, the last stage first, so that each can
 still reach what it needs while it finishes its work."""
 
-COORDINATOR = frozenset({"db", "alerts"})
-"""Only where the coordinator is."""
+FIRST = frozenset({"db"})
+"""Only where the first coordinator is."""
+SUCCESSORS = frozenset({"alerts"})
+"""On every host that may become coordinator, which simulated ones may not."""
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +52,13 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 def programs(directory: Path, plan: Plan) -> list[Program]:
     found: list[Program] = []
     for group, hosts in plan.groups():
-        coordinator = any(host.coordinator for host in hosts)
+        first = any(host.coordinator for host in hosts)
+        left_out = (SUCCESSORS if group == SIMULATED else frozenset()) | (frozenset() if first else FIRST)
         for stage, services in enumerate(STAGES):
             found += [
                 Program(group=group, service=service, argv=_argv(directory, group, service), stage=stage)
                 for service in services
-                if coordinator or service not in COORDINATOR
+                if service not in left_out
             ]
     return found
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pool import processes, supervisor
+from pool import processes, roles, supervisor
 from pool.folder import USER
 from pool.logfiles import ready_since, tail
 from pool.plan import Plan, socket_path
@@ -98,23 +98,29 @@ class Answers:
     def __init__(self, directory: Path, pool: Plan) -> None:
         self._directory = directory
         self._plan = pool
+        self._asked = ""
+        """Name of the host that the session is on."""
         self._session: Session | None = None
 
     def missing(self) -> str:
         """What is not there yet; "" when nothing is."""
-        name = self._plan.coordinator.name
+        coordinator = roles.coordinator(self._directory, self._plan)
+        name = coordinator.name
         try:
-            if self._session is None:
-                session = Session(self._plan.url)
+            if self._session is None or name != self._asked:
+                session = Session(self._plan.url(coordinator))
                 session.login_locally(socket_path(self._directory, name))
-                self._session = session
+                self._session, self._asked = session, name
             hosts = self._session.call("host.get_all_records")
+            masters = [pool["master"] for pool in self._session.call("pool.get_all_records").values()]
             metrics = self._session.call("host_metrics.get_all_records")
         except (OSError, http.client.HTTPException, xmlrpc.client.Error) as error:
             return f"API of {name}: {_reason(error)}"
         except Failure as error:
             self._session = None
             return f"API of {name}: {error}"
+        if [hosts[master]["uuid"] for master in masters if master in hosts] != [coordinator.uuid]:
+            return f"{name} was coordinator, another host is"
         ready = sum(_usable(host) and bool(metrics[host["metrics"]]["live"]) for host in hosts.values())
         return "" if ready >= len(self._plan.hosts) else f"hosts: {ready} of {len(self._plan.hosts)} ready"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pool import broker, plan, processes, programs, supervisor
+from pool import broker, plan, processes, programs, roles, supervisor
 from pool.plan import Plan
 from pool.processes import Process
 
@@ -28,13 +28,16 @@ def status(directory: Path) -> tuple[str, bool]:
             found = _BETTER_WORDS[child.state]
         note = f"{child.restarts} restarts, last: {child.last_exit}" if child and child.restarts else ""
         rows.append((program.name, pid, found, uptime, note))
-    return "\n".join([_about(pool), "", *_table(rows)]), all(row[2] in ("running", "elsewhere") for row in rows)
+    return "\n".join([_about(directory, pool), "", *_table(rows)]), all(
+        row[2] in ("running", "elsewhere") for row in rows
+    )
 
 
-def _about(pool: Plan) -> str:
+def _about(directory: Path, pool: Plan) -> str:
+    coordinator = roles.coordinator(directory, pool)
     simulated = sum(host.simulated for host in pool.hosts)
     return (
-        f"{pool.url}  {len(pool.hosts) - simulated} hosts ({pool.settings.backend})"
+        f"{pool.url(coordinator)} ({coordinator.name})  {len(pool.hosts) - simulated} hosts ({pool.settings.backend})"
         f"{f' and {simulated} simulated ones' if simulated else ''}"
     )
 

@@ -23,12 +23,15 @@ from pathlib import Path
 
 import msgspec
 
-from pool import broker, processes, programs
+from pool import broker, plan, processes, programs
+from pool.folder import write_env
 from pool.logfiles import tail
+from pool.plan import PlanError
 from pool.processes import Process
 from pool.programs import Program
 from pool.rabbitmq import BrokerError
 from shared import logs
+from shared.host_role import RESTART
 
 FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 """Seconds before a process that died is started again: doubled each time it dies young."""
@@ -170,8 +173,13 @@ class Supervisor:
                 self._set(child, "running", process.pid)
                 await _ended(process)
                 young = time.time() - child.since < GROWN_UP
-                child.last_exit = self._reap(program)
+                status, child.last_exit = self._reap(program)
                 self._running.pop(program.name).close()
+                if status == RESTART:
+                    child.restarts += 1
+                    log.info("%s: its host has another role in the pool, starting it again", program.name)
+                    self._name_coordinator()
+                    continue
                 child.failures = child.failures + 1 if young else 1
             else:
                 child.failures += 1
@@ -230,12 +238,22 @@ class Supervisor:
         except OSError as error:
             log.error("%s: cannot write its pid file: %s", program.name, error)
 
-    def _reap(self, program: Program) -> str:
+    def _reap(self, program: Program) -> tuple[int | None, str]:
+        """The exit status, if it can be known, and how it ended, for people."""
         popen = self._popen.pop(program.name, None)
         if popen is None:
-            return "it was not started by this supervisor"
+            return None, "it was not started by this supervisor"
         status = popen.wait()
-        return f"exit status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
+        return status, f"exit status {status}" if status >= 0 else f"signal {signal.Signals(-status).name}"
+
+    def _name_coordinator(self) -> None:
+        """Clients find the coordinator by the file `env`. One that cannot be written names the old one."""
+        try:
+            pool = plan.load(self.directory)
+            if pool is not None:
+                write_env(self.directory, pool)
+        except (OSError, PlanError) as error:
+            log.error("cannot write who is coordinator: %s", error)
 
     def _set(self, child: ChildState, state: str, pid: int) -> None:
         child.state, child.pid, child.since = state, pid, time.time()
@@ -268,7 +286,7 @@ class Supervisor:
                 if program.stage != stage:
                     continue
                 if program.name in self._running:
-                    child.last_exit = self._reap(program)
+                    _, child.last_exit = self._reap(program)
                     self._running.pop(program.name).close()
                     program.pid_file(self.directory).unlink(missing_ok=True)
                 self._set(child, "stopped", 0)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pool import broker, configuration, down, folder, plan, preflight, processes, programs, ready, supervisor
+from pool import broker, configuration, down, folder, plan, preflight, processes, programs, ready, roles, supervisor
 from pool.configuration import Guest
 from pool.guest import GuestBuildError
 from pool.guest import build as build_guest
@@ -103,6 +103,7 @@ def _start(directory: Path, pool: Plan, amqp_url: str, say: Callable[[str], None
         configuration.write_seed(directory, pool, _guest(pool, say))
     say("RabbitMQ: " + ("using AMQP_URL" if amqp_url else "starting a private node"))
     url = broker.start(directory, pool.uuid, amqp_url)
+    roles.write_missing(directory, pool)
     listed = programs.programs(directory, pool)
     configuration.write(directory, pool, listed, url)
     programs.save(directory, listed)

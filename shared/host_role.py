@@ -14,13 +14,17 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from shared.service import RESTART, Service
+if TYPE_CHECKING:
+    from shared.service import Service
 
 log = logging.getLogger("host.role")
+
+RESTART: Final = 123
+"""Exit status of a service that wants to be started again at once, in another role; nothing has failed."""
 
 LOOK_EVERY: Final = 0.2
 """Seconds between two looks whether the file is another one: a `stat`."""

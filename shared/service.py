@@ -39,8 +39,6 @@ from shared.contracts import service as contract
 VERSION = "0.1.0"
 STOP_TIMEOUT = 10.0
 """Seconds that running handlers get to finish after SIGTERM."""
-RESTART = 123
-"""Exit status of a service that wants to be started again at once, in another role; nothing has failed."""
 
 log = logging.getLogger("service")
 

@@ -1,6 +1,7 @@
 """What the alerts service is told.
 
 [options]
+role_file = "/etc/xapi/pool.conf"       # a member's process waits until its host becomes coordinator
 prefix = "alerts"                       # of its queues' names
 [[options.consumers]]
 kind = "webhook"
@@ -43,6 +44,9 @@ class Webhook(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`role_file`: says what the host is in its pool (`shared.host_role`); a member delivers nothing."""
+
+    role_file: str = ""
     prefix: str = "alerts"
     consumers: list[Webhook] = []
 

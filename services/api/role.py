@@ -10,8 +10,8 @@ from typing import Final
 
 from shared import host_role
 from shared.errors import internal_error
-from shared.host_role import COORDINATOR, HostRole, member_of
-from shared.service import RESTART, Service
+from shared.host_role import COORDINATOR, RESTART, HostRole, member_of
+from shared.service import Service
 
 log = logging.getLogger("api.role")
 

@@ -5,12 +5,15 @@ Liveness only. Fencing and restarts need a liveness daemon that does not depend 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prometheus_client import Gauge
 
 from services.ha import heartbeat
 from services.ha.options import HaOptions
 from services.ha.records import DatabaseRecords, HostRecords
 from services.ha.watch import Watch
+from shared import host_role
 from shared.contracts.ha import LIVENESS
 from shared.database import Database
 from shared.replica import Replica
@@ -29,7 +32,10 @@ async def serve(service: Service, records: HostRecords | None) -> None:
         await service.present(service.name, host=host)
     if hosts:
         service.spawn(heartbeat.send(service.bus, hosts, options.interval), "heartbeats")
-    if options.coordinator:
+    coordinator = options.coordinator
+    if options.role_file:
+        coordinator = host_role.follow(service, Path(options.role_file)).is_coordinator
+    if coordinator:
         if records is None:
             replica = Replica(service.bus)
             service.spawn(replica.run(), "replica")

@@ -111,7 +111,7 @@ def host(tmp_path: Path, broker: rabbitmq.Node, worker_id: str) -> Iterator[Host
 
 def _answers(host: Host) -> None:
     """The pool does what a client asks: it runs a VM."""
-    session = XenAPI.Session(host.plan.url)
+    session = XenAPI.Session(host.url)
     session.login_with_password("root", host.password, "1.0", "tests")
     api = session.xenapi
     (record,) = api.host.get_all_records().values()

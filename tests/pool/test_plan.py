@@ -25,12 +25,13 @@ def test_by_default_it_is_three_hosts_on_loopback_addresses_of_their_own() -> No
     made = make()
     assert [host.address for host in made.hosts] == ["127.0.0.11", "127.0.0.12", "127.0.0.13"]
     assert [host.coordinator for host in made.hosts] == [True, False, False]
-    assert made.url == "http://127.0.0.11"
+    assert made.url(made.first_coordinator) == "http://127.0.0.11"
 
 
 def test_without_root_it_listens_on_ports_above_1024() -> None:
-    assert make(root=False).url == "http://127.0.0.11:8080"
-    assert make(root=False).https_port == 8443
+    made = make(root=False)
+    assert made.url(made.hosts[1]) == "http://127.0.0.12:8080"
+    assert made.https_port == 8443
 
 
 def test_without_qemu_the_hosts_are_simulated() -> None:
@@ -46,10 +47,10 @@ def test_simulated_hosts_share_one_group_of_processes() -> None:
     assert dict(made.groups())["simulated"][0].address == "127.0.1.1"
 
 
-def test_the_database_runs_on_the_coordinator_only() -> None:
-    listed = programs.programs(DIRECTORY, make())
-    assert [program.group for program in listed if program.service == "db"] == ["host1"]
-    assert [program.group for program in listed if program.service == "api"] == ["host1", "host2", "host3"]
+def test_what_only_a_coordinator_needs_runs_on_every_host_that_may_become_one() -> None:
+    listed = programs.programs(DIRECTORY, make(Wanted(hosts=2, simulate=3)))
+    assert [program.group for program in listed if program.service == "alerts"] == ["host1", "host2"]
+    assert [program.group for program in listed if program.service == "api"] == ["host1", "host2", "simulated"]
 
 
 def test_addresses_skip_those_that_end_in_0_and_255() -> None:

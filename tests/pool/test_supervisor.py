@@ -13,6 +13,7 @@ import pytest
 from pool import processes, programs, supervisor
 from pool.processes import Process
 from pool.programs import Program
+from shared.host_role import RESTART
 from tests.pool.conditions import eventually
 
 
@@ -106,6 +107,16 @@ def test_a_process_that_keeps_dying_is_started_ever_more_slowly(fleet: Fleet) ->
     delays = ["starting it again in 0.1 s", "starting it again in 0.2 s", "starting it again in 0.4 s"]
     assert [delay for delay in delays if delay in log] == delays
     assert "exit status 3" in fleet.child(program).last_exit
+
+
+def test_a_process_whose_host_has_another_role_is_started_again_at_once(fleet: Fleet) -> None:
+    program = fleet.add("api", str(RESTART), "5")
+    fleet.start()
+    fleet.wait_running(program)
+    eventually("it has been started six times", lambda: fleet.child(program).restarts == 5)
+    child = eventually("it stays", lambda: found if (found := fleet.child(program)).state == "running" else None)
+    assert child.failures == 0
+    assert "starting it again in" not in fleet.log()
 
 
 def test_later_stages_are_stopped_before_earlier_ones(fleet: Fleet) -> None:

@@ -12,8 +12,8 @@ import pytest
 from shared import host_role
 from shared.bus.memory import MemoryBroker
 from shared.config import BusConfig, Config
-from shared.host_role import BROKEN, COORDINATOR, HostRole, member_of
-from shared.service import RESTART, Service
+from shared.host_role import BROKEN, COORDINATOR, RESTART, HostRole, member_of
+from shared.service import Service
 
 
 @pytest.fixture(autouse=True)
