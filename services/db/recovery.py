@@ -25,12 +25,12 @@ def restore(found: Recovered, boot: str, apply: Callable[[Store, Delta], object]
     past any that were handed out without being written. `apply`: of each commit that is in the log.
     """
     with garbage.paused():
-        store = _replayed(found, boot)
+        store = _replayed(found, boot, apply)
     garbage.keep(store.count())
     return store
 
 
-def _replayed(found: Recovered, boot: str) -> Store:
+def _replayed(found: Recovered, boot: str, apply: Callable[[Store, Delta], object]) -> Store:
     store = Store()
     store.load(found.rows, found.generation if not found.records else found.records[0].generation - 1, found.term)
     for record in found.records:
