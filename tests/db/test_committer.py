@@ -173,7 +173,7 @@ async def test_a_volatile_change_alone_needs_no_sync_but_keeps_its_place(db: Run
 
 async def test_a_log_that_cannot_be_written_refuses_and_takes_back(db: Running) -> None:
     made = rows.network("before")
-    await db.transact(made)
+    before = await db.transact(made)
     db.gate.broken = "disk full"
     calls = [
         asyncio.create_task(db.transact(Update(cls="network", ref=made.ref, fields={"name_label": f"after{n}"})))
@@ -184,12 +184,14 @@ async def test_a_log_that_cannot_be_written_refuses_and_takes_back(db: Running) 
             await call
     assert db.store.get("network", made.ref, "name_label") == "before"
     assert not db.committer.healthy
-    generation = db.published[-1].generation
     db.gate.broken = ""
     await db.transact(Update(cls="network", ref=made.ref, fields={"name_label": "at last"}))
     assert db.committer.healthy
     assert db.store.get("network", made.ref, "name_label") == "at last"
-    assert db.published[-1].previous > generation, "followers must notice that something was taken back"
+    bridge, last = db.published[-2:]
+    assert (bridge.previous, bridge.changes) == (before, []), "the numbers that were taken back are bridged"
+    assert bridge.generation > before + 1
+    assert last.previous == bridge.generation
 
 
 async def test_what_was_taken_back_is_no_conflict_for_those_who_never_saw_it(db: Running) -> None:
