@@ -94,15 +94,15 @@ def write_database(redo_log: BlockRedoLog, checkpoint: BlockCheckpoint, document
     note = CheckpointNote(term=header.term, crc=crc, requests=header.requests)
     tail = layout.number(header.generation) + marker + layout.delta(notes.encode(note), notes.GENERATION, marker)
     if at + len(tail) + len(layout.END) > end:
-        raise too_large(length, device.geometry.half)
+        raise too_large("the database is", length, device.geometry.half)
     disk.write_all(descriptor, tail + layout.END, at)
     disk.write_all(descriptor, layout.number(length), start + layout.MARKER)
     disk.sync(descriptor)
 
 
-def too_large(length: int, half: int) -> LogFull:
+def too_large(what: str, length: int, half: int) -> LogFull:
     return LogFull(
-        f"the database is {length} bytes long, and half a redo log of the original's layout holds {half} with all that "
+        f"{what} {length} bytes long, and half a redo log of the original's layout holds {half} with all that "
         "goes with it: choose another redo log"
     )
 

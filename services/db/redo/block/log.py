@@ -76,6 +76,11 @@ class BlockRedoLog:
     def roomy(self) -> bool:
         return self.half is not Half.NONE and self.backlog <= ROOMY * (self.device.geometry.half - self._base)
 
+    @property
+    def device_is_stuck(self) -> bool:
+        """Whether it still has not answered what was given up."""
+        return self._patience.stuck
+
     def generations(self, changes: Sequence[RowChange]) -> int:
         return deltas.generations(changes)
 
@@ -87,10 +92,18 @@ class BlockRedoLog:
         Damage that may be what a crash of another writer has left ends it, loudly. Raises `RedoLogError` for damage
         that has taken more.
         """
+        try:
+            return self._recover()
+        except RedoLogError:
+            if not self._patience.stuck:
+                self.device.close()  # another process may have it
+            raise
+
+    def _recover(self) -> Recovered:
         half, data = self._try("cannot be opened", self._open_and_read)
-        self._looked = True
         if half is Half.NONE:
             self._nothing()
+            self._looked = True
             return Recovered()
         try:
             reading = read(data)
@@ -99,6 +112,7 @@ class BlockRedoLog:
             raise RedoLogError(self._says(what)) from None
         self._judge(half, reading)
         self.half, self._marker, self._base, self._end = half, reading.marker, reading.base, reading.end
+        self._looked = True
         for name, count in reading.dump.unknown.items():
             log.warning("%s: %s is not known here, %d rows", self.device.path, name, count)
         return recovered(reading)
@@ -246,7 +260,7 @@ class BlockRedoLog:
         records = commits.encode(checkpoint.later(), checkpoint.marker, base)
         end = base + len(records)
         if end + len(layout.END) > device.geometry.half:
-            raise too_large(end, device.geometry.half)
+            raise too_large("the database and the commits made meanwhile are", end, device.geometry.half)
         self._try("cannot be written", lambda: device.put(device.geometry.start(half) + base, records))
         checkpoint.claimed = True
         self._try("cannot be written", lambda: device.set_valid(half))
