@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from services.db.health import Pauses, Policy
 from services.db.recovery import RESERVE
@@ -40,8 +40,18 @@ nobody knows yet whether it has the commits.
 
 Result = TypeVar("Result")
 
-Watcher = Callable[[Delta, Sequence[RowChange]], None]
-"""Called with each commit that has been answered, and with what would take it back. It must not block."""
+Then = Callable[[], None]
+
+
+class Observer(Protocol):
+    """Hears of every transaction; it must not block, raise, or change anything that it is shown."""
+
+    def applied(self, store: Store, delta: Delta, undo: Sequence[RowChange], touched: Sequence[Touched]) -> Then | None:
+        """The rows are as the delta leaves them, `undo` takes it back. In the context of who asked for it.
+
+        Returns what is to be called when it has been answered; if it is taken back, that never happens.
+        """
+        ...
 
 
 class _NotTried(RedoLogError):
@@ -57,6 +67,9 @@ class _Pending:
     durable: bool
     request: str
     done: asyncio.Future[Committed]
+    then: Then | None = None
+    followed: bool = False
+    """It is another process's commit."""
 
 
 class Committer:
@@ -82,7 +95,7 @@ class Committer:
         self.why = ""
         self.taken_back = 0
         self.make_room: Callable[[], Awaitable[bool]] | None = None
-        self.watchers: list[Watcher] = []
+        self.observer: Observer | None = None
         self._log = redo_log
         self._publish = publish
         self._policy = policy
@@ -106,6 +119,10 @@ class Committer:
             self._requests[request] = generation
         while len(self._requests) > REQUESTS:
             self._requests.popitem(last=False)
+
+    def knows(self, request: str) -> bool:
+        """Whether it was committed, or is about to be."""
+        return request in self._requests or request in self._running
 
     @property
     def requests(self) -> dict[str, int]:
@@ -134,6 +151,7 @@ class Committer:
             await self.wait_durable(self.store.generation)
             return Committed(generation=self.store.generation, term=self.store.term)
         pending = self._apply(changes, request_id, task, session)
+        self._observe(pending)
         if request_id:
             self._running[request_id] = pending.done
         self._waiting.append(pending)
@@ -149,23 +167,46 @@ class Committer:
             changes=changes,
             task=task,
             session=session,
+            request=request_id,
         )
+        return self._put(delta)
+
+    def follow(self, delta: Delta) -> asyncio.Future[Committed]:
+        """Another process's commit, which comes after ours: applied as it is, and made durable like one of our own.
+
+        Done with INTERNAL_ERROR when it cannot be: then the rows are as before, whatever the policy is.
+        """
+        pending = self._put(delta)
+        pending.followed = True
+        self._observe(pending)
+        self._waiting.append(pending)
+        self._work.set()
+        return pending.done
+
+    def _put(self, delta: Delta) -> _Pending:
+        """Into the rows, and ready for the log."""
+        store, changes = self.store, delta.changes
         durable = persistent_part(store, changes) or delta.generation - self._last_durable >= RESERVE
         record = LogRecord(
             generation=delta.generation,
             term=delta.term,
             changes=changes,
-            request=request_id,
+            request=delta.request,
             durable=durable,
-            task=task,
-            session=session,
+            task=delta.task,
+            session=delta.session,
         )
         logged = entry(record, delta.previous)
         undo = inverse(store, changes)
         touched = store.apply(delta)
         if durable:
             self._last_durable = delta.generation
-        return _Pending(delta, undo, touched, logged, durable, request_id, asyncio.get_running_loop().create_future())
+        done: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+        return _Pending(delta, undo, touched, logged, durable, delta.request, done)
+
+    def _observe(self, pending: _Pending) -> None:
+        if self.observer is not None:
+            pending.then = self.observer.applied(self.store, pending.delta, pending.undo, pending.touched)
 
     async def wait_durable(self, generation: int) -> None:
         """Until every commit up to `generation` is durable. Raises INTERNAL_ERROR if some of them were taken back."""
@@ -200,11 +241,23 @@ class Committer:
         """Goes on with other rows, whose checkpoint is durable. Only for who is `alone`."""
         self.store.become(rows)
         self.durable = self._last_durable = rows.generation
-        self.remember([(request_id, rows.generation)])
+        if request_id:
+            self.remember([(request_id, rows.generation)])
         try:
             await self.in_log_thread(self._log.begin, rows.generation, rows.term)
         except RedoLogError as error:
             self._fail(error)  # the next transaction tries again
+
+    async def enter_term(self, term: int, skip: int) -> None:
+        """What is committed from here on is of that term; `skip` generations before it are left out.
+
+        Raises `RedoLogError`: then it is as before.
+        """
+        async with self.alone():
+            generation = self.store.generation + skip
+            await self.in_log_thread(self._log.begin, generation, term)
+            self.store.generation, self.store.term = generation, term
+            self.durable = self._last_durable = generation
 
     async def in_log_thread(self, work: Callable[..., Result], *arguments: object) -> Result:
         """Runs what uses the log in its thread: between two appends when called there."""
@@ -272,11 +325,11 @@ class Committer:
             await self._keep(batch)
         except RedoLogError as error:
             self._fail(error)
-            if self._policy == "continue":
+            if self._policy == "continue" and not batch[0].followed:
                 await self._answer(batch)
             else:
                 later, self._waiting = self._waiting, []
-                self._take_back(batch + later, error)
+                await self._take_back(batch + later, error)
         else:
             self._well()
             await self._answer(batch)
@@ -357,10 +410,10 @@ class Committer:
                 self._running.pop(pending.request, None)
             if not pending.done.done():
                 pending.done.set_result(Committed(generation=delta.generation, term=delta.term))
-            for watcher in self.watchers:
-                watcher(delta, pending.undo)
+            if pending.then is not None:
+                pending.then()
 
-    def _take_back(self, batch: list[_Pending], error: RedoLogError) -> None:
+    async def _take_back(self, batch: list[_Pending], error: RedoLogError) -> None:
         """A commit that is not durable never happened: rows go back, callers are told. Generations are not reused."""
         self.taken_back += 1
         store = self.store
@@ -373,9 +426,14 @@ class Committer:
             if not pending.done.done():
                 pending.done.set_exception(internal_error(f"not saved, nothing changed: {error}"))
                 pending.done.exception()  # its caller may have gone
-        # Numbers that a log was offered are not used again, and followers must notice that some are missing.
+        before = batch[0].delta.previous
+        if batch[0].followed:
+            store.generation = before
+            return
+        # Numbers that a log was offered are not used again: followers get a commit with nothing in it instead of them.
         store.generation += 1
         self.durable = store.generation
+        await self._publish(Delta(term=store.term, generation=store.generation, previous=before, changes=[]))
 
 
 def _as_before(store: Store, touched: list[Touched]) -> None:
