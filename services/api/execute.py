@@ -148,7 +148,8 @@ class Executor:
     ) -> None:
         """Undoes what was done if it failed, writes the outcome, gives back the lock, tells people."""
         # What is done from here on is not work for the task: whoever cancels the task must not stop it.
-        current.set(msgspec.structs.replace(current.get(), task="", deadline=None))
+        context = current.get()
+        current.set(msgspec.structs.replace(context, task="", origin=context.task or context.origin, deadline=None))
         if error is None:
             try:
                 await self._write(call, lambda: self._outcome(call, operation, arguments, value, None))
@@ -286,5 +287,6 @@ def _context(call: Call) -> CallContext:
         current.get(),
         task=call.task if call.has_task else "",
         session=call.session,
+        call=call.message.wire_name,
         user=str(row["auth_user_name"]) if row is not None else "",
     )

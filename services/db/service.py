@@ -19,6 +19,7 @@ from services.db.checkpoint import Checkpoints
 from services.db.committer import Committer
 from services.db.disk import Disk
 from services.db.health import HealthAlerts, Policy
+from services.db.history.history import History
 from services.db.recovery import boot_id, restore
 from services.db.redo.file import FileRedoLog
 from services.db.redo.interface import RedoLog
@@ -29,6 +30,7 @@ from services.db.snapshots import Snapshots
 from shared.bus.context import current
 from shared.config import ConfigError
 from shared.contracts import db as contract
+from shared.contracts.db_history import HISTORY
 from shared.service import Service
 from shared.store import NULL, Store
 
@@ -43,12 +45,17 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `redo_log`: file | off. `when_log_fails`: refuse | continue (`services.db.health`).
     `checkpoint_bytes`: how long the redo log may grow before all rows are written anew.
+    `history_bytes`, `history_days`: how much of what was changed is remembered, and for how long; 0: nothing.
+    `history_volatile`: also of what does not outlive the machine, such as tasks and allowed operations.
     """
 
     seed: str = ""
     redo_log: str = "file"
     when_log_fails: Policy = "refuse"
     checkpoint_bytes: int = 64 * 1024 * 1024
+    history_bytes: int = 256 * 1024 * 1024
+    history_days: float = 30.0
+    history_volatile: bool = False
 
 
 def open_log(service: Service, options: Options, boot: str, disk: Disk) -> RedoLog:
@@ -77,7 +84,14 @@ class Database:
         self.log = open_log(service, options, self._boot, disk or Disk())
         began = time.monotonic()
         found = self.log.recover()
-        self.store = restore(found, self._boot)
+        self.history = History(
+            service.state_dir / "history",
+            options.history_bytes,
+            options.history_days,
+            volatile=options.history_volatile,
+            disk=disk,
+        )
+        self.store = restore(found, self._boot, self.history.replayed)
         self.store.term += 1
         self.log.begin(self.store.generation, self.store.term)
         self._told: asyncio.Queue[tuple[bool, str]] = asyncio.Queue()
@@ -85,6 +99,7 @@ class Database:
             self.store, self.log, self._publish, options.when_log_fails, lambda *news: self._told.put_nowait(news)
         )
         self.committer.remember(found.requests.items())
+        self.committer.observer = self.history
         self.snapshots = Snapshots(self.store, self.committer)
         self.writing = asyncio.Lock()
         """Of those who write all rows to a file: one at a time."""
@@ -115,6 +130,12 @@ class Database:
         Gauge("xapi_db_syncs", "fdatasync calls", registry=registry).set_function(lambda: self.log.syncs)
         self._commits = Counter("xapi_db_commits", "Transactions committed", registry=registry)
         self._conflicts = Counter("xapi_db_conflicts", "Transactions refused by a precondition", registry=registry)
+        Gauge("xapi_db_history_bytes", "Bytes of the history on disk", registry=registry).set_function(
+            lambda: self.history.bytes
+        )
+        Gauge("xapi_db_history_dropped", "Changes that the history has missed", registry=registry).set_function(
+            lambda: self.history.dropped
+        )
 
     async def _publish(self, delta: contract.Delta) -> None:
         self._commits.inc()
@@ -182,6 +203,7 @@ class Database:
         await self.checkpoint()
         await self.committer.wait_durable(self.store.generation)  # whoever waits for a commit gets its answer
         await self._checkpoints.close()
+        await self.history.close(self.store.generation, self.store.term)
 
 
 _KIND = {contract.RowCreated: "add", contract.RowModified: "mod", contract.RowDeleted: "del"}
@@ -191,6 +213,7 @@ async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], s
     """`disk`, `boot`: of the machine; tests put others in their place."""
     database = Database(service, service.options(Options), disk, boot)
     service.spawn(database.committer.run(), "commit")
+    service.spawn(database.history.run(database.store.generation, database.store.term), "history")
     await database.seed()
     service.spawn(database.checkpoints(), "checkpoints")
     service.spawn(database.health(), "health")
@@ -199,6 +222,7 @@ async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], s
     await service.serve(contract.RESTORE_PART, database.restores.part)
     await service.serve(contract.RESTORE, database.restores.restore)
     await service.serve(contract.DB_STATUS, database.status)
+    await service.serve(HISTORY, database.history.page)
     # A new term with nothing in it: followers fetch a snapshot at once, whatever they have missed.
     store = database.store
     await service.bus.publish(

@@ -118,7 +118,13 @@ class HandlerTable:
             self._api.running.begin(request.task, this)
         row = request.store.row("session", request.session)
         user = str(row["auth_user_name"]) if row is not None else ""
-        context = msgspec.structs.replace(current.get(), task=request.task, session=request.session, user=user)
+        context = msgspec.structs.replace(
+            current.get(),
+            task=request.task,
+            session=request.session,
+            user=user,
+            call=f"{request.row.method} {request.row.path}",
+        )
         token = current.set(context)
         try:
             await registered.body(request)
