@@ -26,13 +26,14 @@ PIECE = 1024 * 1024
 
 
 class BlockCheckpoint:
-    """`meanwhile`: commits appended since `begin`, to the half that is valid still. `missed`: one could not be.
+    """`meanwhile`: commits appended since `begin`, to the half that is valid still. Its rows may have the first of them,
+    which every reader passes over then; the ids of their requests count. `missed`: one could not be appended.
 
     `claimed`: the validity byte may name its half.
     """
 
-    def __init__(self, redo_log: BlockRedoLog, header: CheckpointHeader, marker: bytes) -> None:
-        self.header = header
+    def __init__(self, redo_log: BlockRedoLog, marker: bytes) -> None:
+        self.header = CheckpointHeader(generation=0, term=0, rows=0)
         self.marker = marker
         self.meanwhile: list[Entry] = []
         self.missed = False
@@ -43,6 +44,9 @@ class BlockCheckpoint:
 
     def begin(self) -> None:
         self._log.checkpoint_begins(self)
+
+    def hold(self, header: CheckpointHeader) -> None:
+        self.header = header
 
     def write(self, rows: Iterable[SnapshotRow]) -> None:
         """Everything but the length first, then that. Raises `RedoLogError`."""
@@ -59,10 +63,6 @@ class BlockCheckpoint:
 
     def tidy(self) -> None:
         """The other half is what it is; the next checkpoint goes there."""
-
-    def later(self) -> list[Entry]:
-        """The commits that its rows have not."""
-        return [entry for entry in self.meanwhile if entry.record.generation > self.header.generation]
 
 
 def write_database(redo_log: BlockRedoLog, checkpoint: BlockCheckpoint, document: Iterable[bytes]) -> None:

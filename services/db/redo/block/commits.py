@@ -94,6 +94,8 @@ def decode(found: Iterator[Delta], term: int) -> Iterator[Commit]:
 
 
 def _foreign(delta: Delta, term: int) -> Commit:
+    if delta.generation == notes.GENERATION:
+        raise Damaged(delta.at, "a delta of no generation that is no note")
     record = LogRecord(generation=delta.generation, term=term, changes=_changes([delta]))
     return Commit(None, record, [delta], delta.at, delta.end)
 

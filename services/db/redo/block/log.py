@@ -21,7 +21,7 @@ from services.db.redo.block.device import LOCK_WAIT, Device, Unusable
 from services.db.redo.block.layout import UPSTREAM, Damaged, Geometry, Half
 from services.db.redo.block.patience import Hung, Patience
 from services.db.redo.block.reading import Reading, read, recovered
-from services.db.redo.interface import CheckpointHeader, Entry, LogFull, Recovered, RedoLogError
+from services.db.redo.interface import Entry, LogFull, Recovered, RedoLogError
 from shared.contracts.db import RowChange
 
 log = logging.getLogger("db.redo_log")
@@ -184,7 +184,7 @@ class BlockRedoLog:
 
     def _found(self) -> None:
         """An empty database: nothing was ever committed."""
-        checkpoint = BlockCheckpoint(self, CheckpointHeader(generation=0, term=0, rows=0), _new_marker())
+        checkpoint = self.checkpoint()
         self._try("cannot be written", lambda: write_database(self, checkpoint, empty_database()))
         self._switch(checkpoint)
 
@@ -241,8 +241,8 @@ class BlockRedoLog:
 
     # ---- checkpoints
 
-    def checkpoint(self, header: CheckpointHeader) -> BlockCheckpoint:
-        return BlockCheckpoint(self, header, _new_marker())
+    def checkpoint(self) -> BlockCheckpoint:
+        return BlockCheckpoint(self, str(uuid.uuid4()).encode())
 
     def checkpoint_begins(self, checkpoint: BlockCheckpoint) -> None:
         self._checkpoint = checkpoint
@@ -257,7 +257,7 @@ class BlockRedoLog:
     def _switch(self, checkpoint: BlockCheckpoint) -> None:
         device, half = self.device, checkpoint.half
         base = self._try("cannot be read", lambda: ends_of(device, half, checkpoint.marker))
-        records = commits.encode(checkpoint.later(), checkpoint.marker, base)
+        records = commits.encode(checkpoint.meanwhile, checkpoint.marker, base)
         end = base + len(records)
         if end + len(layout.END) > device.geometry.half:
             raise too_large("the database and the commits made meanwhile are", end, device.geometry.half)
@@ -309,7 +309,3 @@ class BlockRedoLog:
 
     def _says(self, what: str) -> str:
         return f"the redo log {self.device.path} {what}"
-
-
-def _new_marker() -> bytes:
-    return str(uuid.uuid4()).encode()

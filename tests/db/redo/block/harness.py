@@ -7,6 +7,7 @@ from typing import Any
 
 from services.db.disk import Disk
 from services.db.recovery import restore
+from services.db.redo.block.checkpoint import BlockCheckpoint
 from services.db.redo.block.layout import Geometry
 from services.db.redo.block.log import BlockRedoLog
 from services.db.redo.block.reading import ELSEWHERE
@@ -75,8 +76,13 @@ class Primary:
         store = self.store
         return CheckpointHeader(generation=store.generation, term=store.term, rows=store.count(), **told)
 
+    def checkpoint_of(self, header: CheckpointHeader) -> BlockCheckpoint:
+        made = self.log.checkpoint()
+        made.hold(header)
+        return made
+
     def checkpoint(self, **told: Any) -> None:
-        made = self.log.checkpoint(self.header(**told))
+        made = self.checkpoint_of(self.header(**told))
         made.begin()
         made.write(self.store.snapshot())
         made.finish()

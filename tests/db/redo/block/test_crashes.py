@@ -107,7 +107,7 @@ def test_a_checkpoint_loses_nothing_whenever_the_power_is_cut(primary: Primary, 
     primary.commit(network("n"), write("n", name_label="one"))
     for round in range(3):
         watch = disk.on_moment = Watch(disk, [now(primary)], subsets=40)
-        checkpoint = primary.log.checkpoint(primary.header())
+        checkpoint = primary.checkpoint_of(primary.header())
         rows = list(primary.store.snapshot())
         checkpoint.begin()
         checkpoint.write(rows)
@@ -123,7 +123,7 @@ def test_a_checkpoint_loses_nothing_whenever_the_power_is_cut(primary: Primary, 
 def test_a_checkpoint_that_is_abandoned_changes_nothing(primary: Primary, disk: SectorDisk) -> None:
     primary.commit(network("n"))
     watch = disk.on_moment = Watch(disk, [now(primary)], subsets=40)
-    checkpoint = primary.log.checkpoint(primary.header())
+    checkpoint = primary.checkpoint_of(primary.header())
     checkpoint.begin()
     checkpoint.write(primary.store.snapshot())
     checkpoint.abandon()

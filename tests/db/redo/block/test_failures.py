@@ -125,7 +125,7 @@ def test_a_database_larger_than_a_half_says_how_large_it_is(path: Path) -> None:
     before = primary.commit(network("n"))
     for number in range(3):
         primary.entry(network(f"m{number}", name_description="x" * 20_000))
-    checkpoint = primary.log.checkpoint(primary.header())
+    checkpoint = primary.checkpoint_of(primary.header())
     checkpoint.begin()
     with pytest.raises(LogFull, match=r"the database is 6\d{4} bytes long.* holds 40000"):
         checkpoint.write(primary.store.snapshot())
@@ -138,7 +138,7 @@ def test_commits_made_during_a_checkpoint_that_do_not_fit_behind_it_leave_it_out
     primary.commit(network("n"))
     rows = list(primary.store.snapshot())
     header = primary.header(requests={f"request {number}": number for number in range(1200)})
-    checkpoint = primary.log.checkpoint(header)
+    checkpoint = primary.checkpoint_of(header)
     checkpoint.begin()
     checkpoint.write(rows)
     for number in range(16):
@@ -157,7 +157,7 @@ def test_commits_made_during_a_checkpoint_that_do_not_fit_behind_it_leave_it_out
 def test_a_checkpoint_that_cannot_be_finished_leaves_the_valid_half(path: Path, disk: FaultyDisk, syncs: int) -> None:
     primary = Primary(path, disk)
     primary.commit(network("n"))
-    checkpoint = primary.log.checkpoint(primary.header())
+    checkpoint = primary.checkpoint_of(primary.header())
     checkpoint.begin()
     checkpoint.write(primary.store.snapshot())
     primary.commit(write("n", name_label="meanwhile"))
@@ -175,7 +175,7 @@ def test_a_checkpoint_that_cannot_be_finished_leaves_the_valid_half(path: Path, 
 def test_other_rows_that_may_have_taken_over_are_not_withdrawn_in_silence(path: Path, disk: FaultyDisk) -> None:
     primary = Primary(path, disk)
     primary.commit(network("n"))
-    checkpoint = primary.log.checkpoint(primary.header())
+    checkpoint = primary.checkpoint_of(primary.header())
     checkpoint.write([])  # as a restore does: nothing is committed meanwhile, and these are not our rows
     disk.faults = [Fault("sync", skip=1)]
     with pytest.raises(RedoLogError):
@@ -188,7 +188,7 @@ def test_a_commit_that_failed_during_a_checkpoint_ends_it(path: Path, disk: Faul
     """Its rows may lack what went on without the log."""
     primary = Primary(path, disk)
     primary.commit(network("n"))
-    checkpoint = primary.log.checkpoint(primary.header())
+    checkpoint = primary.checkpoint_of(primary.header())
     checkpoint.begin()
     checkpoint.write(primary.store.snapshot())
     disk.faults = [Fault("sync", times=1)]
@@ -205,7 +205,7 @@ def test_a_commit_that_failed_during_a_checkpoint_ends_it(path: Path, disk: Faul
 def test_a_checkpoint_of_which_only_a_part_was_written_cannot_be_finished(path: Path, disk: FaultyDisk) -> None:
     primary = Primary(path, disk)
     before = primary.commit(network("n"))
-    checkpoint = primary.log.checkpoint(primary.header())
+    checkpoint = primary.checkpoint_of(primary.header())
     checkpoint.begin()
     disk.faults = [Fault("write", errno.EIO, skip=1)]
     with pytest.raises(RedoLogError, match="checkpoint cannot be written"):
@@ -491,6 +491,26 @@ def test_terms_and_requests_come_back(path: Path) -> None:
     assert last.found.term == 2
     assert last.found.requests == again.found.requests
     assert last.found.records == []
+
+
+def test_a_commit_that_a_checkpoints_rows_have_already_is_not_applied_twice_and_its_request_is_known(
+    path: Path,
+) -> None:
+    primary = Primary(path)
+    primary.commit(network("n"))
+    checkpoint = primary.log.checkpoint()
+    checkpoint.begin()
+    waiting = primary.entry(write("n", name_label="a"), drop("n"), request="waiting")
+    checkpoint.hold(primary.header())
+    checkpoint.write(primary.store.snapshot())
+    primary.log.append([waiting], True)
+    after = primary.commit(network("n", name_label="again"))
+    checkpoint.finish()
+    assert theirs(path).rows == after
+    again = primary.again()
+    assert again.rows == after
+    assert set(again.found.requests) == {"waiting"}
+    assert [record.request for record in again.found.records] == [""]
 
 
 def test_what_is_volatile_is_not_kept(path: Path) -> None:
