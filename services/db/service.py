@@ -20,6 +20,8 @@ from services.db.committer import Committer
 from services.db.disk import Disk
 from services.db.health import HealthAlerts, Policy
 from services.db.history.history import History
+from services.db.outputs import conf, start
+from services.db.outputs.flusher import Flusher
 from services.db.recovery import boot_id, restore
 from services.db.redo.file import FileRedoLog
 from services.db.redo.interface import RedoLog
@@ -45,6 +47,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `redo_log`: file | off. `when_log_fails`: refuse | continue (`services.db.health`).
     `checkpoint_bytes`: how long the redo log may grow before all rows are written anew.
+    `db_conf`: says into which files all rows are written (`services.db.outputs`); "": `db.conf` in the state folder.
     `history_bytes`, `history_days`: how much of what was changed is remembered, and for how long; 0: nothing.
     `history_volatile`: also of what does not outlive the machine, such as tasks and allowed operations.
     """
@@ -53,6 +56,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     redo_log: str = "file"
     when_log_fails: Policy = "refuse"
     checkpoint_bytes: int = 64 * 1024 * 1024
+    db_conf: str = ""
     history_bytes: int = 256 * 1024 * 1024
     history_days: float = 30.0
     history_volatile: bool = False
@@ -81,6 +85,7 @@ class Database:
         self._service = service
         self._options = options
         self._boot = boot()
+        blocks = conf.load(service.state_dir / (options.db_conf or conf.NAME), service.state_dir)
         self.log = open_log(service, options, self._boot, disk or Disk())
         began = time.monotonic()
         found = self.log.recover()
@@ -91,14 +96,16 @@ class Database:
             volatile=options.history_volatile,
             disk=disk,
         )
-        self.store = restore(found, self._boot, self.history.replayed)
-        self.store.term += 1
-        self.log.begin(self.store.generation, self.store.term)
+        held = restore(found, self._boot, self.history.replayed)
+        begun = start.begin(self.log, found, held, boot=self._boot, folder=service.state_dir, blocks=blocks, disk=disk)
+        self.store = begun.store
+        if begun.source is not None:
+            self.history.restored(self.store.generation, self.store.term, self.store.count())
         self._told: asyncio.Queue[tuple[bool, str]] = asyncio.Queue()
         self.committer = Committer(
             self.store, self.log, self._publish, options.when_log_fails, lambda *news: self._told.put_nowait(news)
         )
-        self.committer.remember(found.requests.items())
+        self.committer.remember(begun.requests.items())
         self.committer.observer = self.history
         self.snapshots = Snapshots(self.store, self.committer)
         self.writing = asyncio.Lock()
@@ -106,6 +113,7 @@ class Database:
         self._checkpoints = Checkpoints(self.committer, self.log, self._boot)
         self.committer.make_room = self._checkpoints.write_between
         self.restores = Restores(self.committer, self._checkpoints, self.writing, self._publish)
+        self.flusher = Flusher(self.committer, blocks, self.writing, disk)
         log.info(
             "recovered",
             extra={
@@ -217,6 +225,7 @@ async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], s
     await database.seed()
     service.spawn(database.checkpoints(), "checkpoints")
     service.spawn(database.health(), "health")
+    service.spawn(database.flusher.run(), "flush")
     await service.serve(contract.TRANSACT, database.transact)
     await service.serve(contract.SNAPSHOT, database.snapshots.page)
     await service.serve(contract.RESTORE_PART, database.restores.part)
@@ -231,6 +240,7 @@ async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], s
     )
     service.details.update(term=str(database.store.term), pool=_pool_name(database.store), pid=str(os.getpid()))
 
+    service.on_stop(database.flusher.close)
     service.on_stop(database.close)
 
 

@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 from services.db.child import Child
 from services.db.committer import Committer
@@ -91,10 +90,8 @@ class Flusher:
         origin = Origin(
             pool=pool_uuid(committer.store), term=committer.store.term, persistent=committer.last_persistent
         )
-        child = Child(partial(_in_child, disk, path, committer.store, origin, block.compress))
         try:
-            if status := await child.wait():
-                raise FlushError(f"its writer ended with status {status}")
+            await self._in_child(block, origin)
             await committer.wait_durable(generation)
             if committer.taken_back != taken_back:
                 raise FlushError("some of its rows were taken back")
@@ -103,11 +100,27 @@ class Flusher:
             await asyncio.to_thread(dump_file.discard, disk, path)
             raise FlushError(str(error)) from error
         except BaseException:
-            await child.kill()
             await asyncio.to_thread(dump_file.discard, disk, path)
             raise
         return generation
 
+    async def _in_child(self, block: Block, origin: Origin) -> None:
+        """Raises `OSError` when there can be no child, `FlushError` when it fails. None is left behind."""
+        child = Child(partial(_prepare, self._disk, block, self._committer.store, origin))
+        try:
+            if status := await child.wait():
+                raise FlushError(f"its writer ended with status {status}")
+        except asyncio.CancelledError:
+            await child.kill()
+            raise
 
-def _in_child(disk: Disk, path: Path, store: Store, origin: Origin, compress: bool) -> None:
-    dump_file.prepare(disk, path, pieces(moment(store)), generation=store.generation, origin=origin, compress=compress)
+
+def _prepare(disk: Disk, block: Block, store: Store, origin: Origin) -> None:
+    dump_file.prepare(
+        disk,
+        block.path,
+        pieces(moment(store)),
+        generation=store.generation,
+        origin=origin,
+        compress=block.compress,
+    )

@@ -11,7 +11,6 @@ from services.db.outputs.adoption import adopted, make_durable
 from services.db.outputs.candidates import Kind, Log, Place, places
 from services.db.outputs.conf import Block
 from services.db.outputs.startup import newest
-from services.db.recovery import restore
 from services.db.redo.interface import Recovered, RedoLog
 from shared.store import Store
 
@@ -26,15 +25,22 @@ class Begun:
 
 
 def begin(
-    redo_log: RedoLog, found: Recovered, boot: str, folder: Path, blocks: list[Block], disk: Disk | None = None
+    redo_log: RedoLog,
+    found: Recovered,
+    held: Store,
+    *,
+    boot: str,
+    folder: Path,
+    blocks: list[Block],
+    disk: Disk | None = None,
 ) -> Begun:
-    """The rows in a new term, and the log ready for what follows them. `folder`: where files may have been put.
+    """The rows in a new term, and the log ready for what follows them.
 
+    `found`, `held`: what the log holds, and its rows. `folder`: where files may have been put.
     Rows of a file are in the redo log, durably, when it returns.
 
     Raises `UnreadableDatabase`, `RedoLogError`, `OSError`.
     """
-    held = restore(found, boot)
     held.term += 1
     known = Log(found.term, found.generation if held.count() else 0, dump_file.pool_uuid(held))
     loaded = newest(places(folder, blocks), known)
