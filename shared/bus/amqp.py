@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -20,7 +19,7 @@ from pika.spec import Basic, BasicProperties
 
 from shared.bus.amqp_consumers import DEAD, EVENTS, RPC, Consumer, DurableEvents, PassingEvents, RequestQueue
 from shared.bus.endpoint import Endpoint
-from shared.bus.pika_channel import Channel, ChannelClosed, ConnectError, Connection
+from shared.bus.pika_channel import Channel, ChannelClosed, ConnectError, Connection, parameters
 from shared.bus.timing import DEFAULT, Timing, backoff
 from shared.bus.transport import Delivery, EventDelivery, Owner
 
@@ -57,7 +56,7 @@ class AmqpTransport:
     owner: Owner
 
     def __init__(self, url: str, name: str, timing: Timing) -> None:
-        self._parameters = _parameters(url, name, timing)
+        self._parameters = parameters(url, name, timing.heartbeat)
         self.heartbeat = timing.heartbeat
         self.reconnects = 0
         self._up = False
@@ -358,20 +357,3 @@ class _Session:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.connection.close()
         self._end("closed")
-
-
-def _parameters(url: str, name: str, timing: Timing) -> pika.URLParameters:
-    logging.getLogger("pika").setLevel(logging.CRITICAL)  # what it reports, this module reports once and in words
-    scheme = url.partition(":")[0]
-    if scheme not in ("amqp", "amqps"):
-        raise ValueError(f"the broker's URL must begin with amqp:// or amqps://, not {scheme}://")
-    parameters = pika.URLParameters(url)
-    parameters.heartbeat = timing.heartbeat
-    parameters.connection_attempts = 1
-    parameters.socket_timeout = 5
-    parameters.stack_timeout = 10
-    parameters.blocked_connection_timeout = None
-    parameters.client_properties = {"connection_name": name, "product": "xapi bus"}
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        parameters.tcp_options = {"TCP_USER_TIMEOUT": timing.heartbeat * 2000}
-    return parameters

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -130,6 +132,12 @@ class Connection:
             raise channel.closed.result()
         return channel
 
+    @property
+    def broker(self) -> str:
+        """Name and version of the broker's program, as it says them."""
+        said = self._connection.server_properties
+        return f"{said.get('product', 'broker')} {said.get('version', '')}".strip()
+
     def silence(self) -> float:
         """Seconds since the broker sent anything."""
         stream = self.services.stream
@@ -146,6 +154,26 @@ class Connection:
             await asyncio.wait({self.closed}, timeout=timeout)
         if not self.closed.done():
             self.abort()
+
+
+def parameters(url: str, name: str, heartbeat: int) -> pika.URLParameters:
+    """`name`: of the connection, for people who look at the broker. `heartbeat`: seconds; the broker drops a
+    connection that is silent for two of them. Raises `ValueError` for a URL that is none.
+    """
+    logging.getLogger("pika").setLevel(logging.CRITICAL)  # what it reports, its users report once and in words
+    scheme = url.partition(":")[0]
+    if scheme not in ("amqp", "amqps"):
+        raise ValueError(f"the broker's URL must begin with amqp:// or amqps://, not {scheme}://")
+    found = pika.URLParameters(url)
+    found.heartbeat = heartbeat
+    found.connection_attempts = 1
+    found.socket_timeout = 5
+    found.stack_timeout = 10
+    found.blocked_connection_timeout = None
+    found.client_properties = {"connection_name": name, "product": "xapi bus"}
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        found.tcp_options = {"TCP_USER_TIMEOUT": heartbeat * 2000}
+    return found
 
 
 def explain(error: BaseException) -> str:
