@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -33,7 +34,10 @@ def restore(found: Recovered, boot: str, apply: Callable[[Store, Delta], object]
 def _replayed(found: Recovered, boot: str, apply: Callable[[Store, Delta], object]) -> Store:
     store = Store()
     store.load(found.rows, found.generation if not found.records else found.records[0].generation - 1, found.term)
+    restarts = deque(found.restarts)
     for record in found.records:
+        while restarts and restarts[0] < record.generation:
+            _forget_volatile(store, restarts.popleft())
         delta = Delta(
             term=record.term,
             generation=record.generation,
@@ -43,12 +47,18 @@ def _replayed(found: Recovered, boot: str, apply: Callable[[Store, Delta], objec
             session=record.session,
         )
         apply(store, delta)
+    for generation in restarts:
+        _forget_volatile(store, generation)
     store.generation, store.term = found.generation, found.term
     if found.boot and found.boot != boot:
-        store.generation += 2 * RESERVE
-        changes = blank_volatile(store)
-        store.apply(Delta(term=store.term, generation=store.generation, previous=store.generation, changes=changes))
+        _forget_volatile(store, store.generation + 2 * RESERVE)
     return store
+
+
+def _forget_volatile(store: Store, generation: int) -> None:
+    """What a restart of the machine does to the rows. It is in no log: each later start does it again at its place."""
+    changes = blank_volatile(store)
+    store.apply(Delta(term=store.term, generation=generation, previous=store.generation, changes=changes))
 
 
 def blank_volatile(store: Store) -> list[RowChange]:

@@ -129,6 +129,8 @@ class FileRedoLog:
         for end, body in decode(data):  # noqa: B007 (its last value is where the damage begins)
             if body.startswith(_HEADER_BEGINS):
                 header = _header_decoder.decode(body)
+                if (boot or found.boot) not in ("", header.boot) and header.follows > found.generation:
+                    found.restarts.append(header.follows)
                 boot = header.boot
                 found.generation, found.term = max(found.generation, header.follows), max(found.term, header.term)
                 continue

@@ -72,6 +72,7 @@ class Recovered:
     """What a log holds: rows at its newest checkpoint, and the commits after it, oldest first.
 
     `generation`, `term`: of the last commit, also one that is not in `records` because it no longer counts.
+    `restarts`: generations at which a new boot of the machine began, among the records: what is volatile ends there.
     `torn`: bytes of a commit that never was one.
     """
 
@@ -80,6 +81,7 @@ class Recovered:
     boot: str = ""
     rows: list[SnapshotRow] = field(default_factory=list)
     records: list[LogRecord] = field(default_factory=list)
+    restarts: list[int] = field(default_factory=list)
     requests: dict[str, int] = field(default_factory=dict)
     torn: int = 0
 
