@@ -156,7 +156,7 @@ class Campaign:
             rng = random.Random(self._rng.getrandbits(64))
             self._clients.append(Client(f"c{number}", rng, follower.bus, follower.replica, self._recorder))
         while not shared.networks:
-            with suppress(ApiError):  # a disk that refuses
+            with suppress(*((ApiError,) if self._plan.faulty else ())):
                 await self._clients[0].prepare(shared)
         for client in self._clients:
             work = client.run(shared, self._plan.pace)

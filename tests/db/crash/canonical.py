@@ -1,9 +1,9 @@
 """All rows as text: two stores have the same rows if, and only if, they have the same text.
 
 One line for each row, in order of class and reference: class, reference, generations of its making and last change,
-and every field, also the lists that follow from references in other rows, as JSON. Such lists are sorted: they are sets,
-and a store that was loaded puts them in the order of rows, one that follows in the order of changes. Lines are given by
-their digests, so that thousands of states can be kept; `bodies` has the rows behind them.
+and every field, also the lists that follow from references in other rows, as JSON. Such lists are sorted: they are
+sets, and a store that was loaded puts them in the order of rows, one that follows in the order of changes. Lines are
+given by their digests, so that thousands of states can be kept; `bodies` has the rows behind them.
 """
 
 from __future__ import annotations

@@ -111,22 +111,24 @@ class Client:
 
     async def prepare(self, shared: Shared) -> None:
         """Makes the rows that all use."""
-        shared.networks = [self._ref() for _ in range(NETWORKS)]
-        shared.machines = [self._ref() for _ in range(MACHINES)]
-        shared.disks = [self._ref() for _ in range(DISKS)]
+        made = Shared(
+            networks=[self._ref() for _ in range(NETWORKS)],
+            machines=[self._ref() for _ in range(MACHINES)],
+            disks=[self._ref() for _ in range(DISKS)],
+        )
         changes: list[Change] = [
             Create(cls="network", ref=ref, fields={"name_label": self._value(), "name_description": self._value()})
-            for ref in shared.networks
+            for ref in made.networks
         ]
         changes += [
-            Create(cls="VM", ref=ref, fields={"name_label": self._value(), "user_version": 0})
-            for ref in shared.machines
+            Create(cls="VM", ref=ref, fields={"name_label": self._value(), "user_version": 0}) for ref in made.machines
         ]
         changes += [
-            Create(cls="VBD", ref=ref, fields={"VM": self._rng.choice(shared.machines), "userdevice": self._value()})
-            for ref in shared.disks
+            Create(cls="VBD", ref=ref, fields={"VM": self._rng.choice(made.machines), "userdevice": self._value()})
+            for ref in made.disks
         ]
         await self._db.transact(changes)
+        shared.networks, shared.machines, shared.disks = made.networks, made.machines, made.disks
 
     def _value(self) -> str:
         self._count += 1
