@@ -26,8 +26,8 @@ PIECE = 1024 * 1024
 
 
 class BlockCheckpoint:
-    """`meanwhile`: commits appended since `begin`, to the half that is valid still. Its rows may have the first of them,
-    which every reader passes over then; the ids of their requests count. `missed`: one could not be appended.
+    """`meanwhile`: commits appended since `begin`, to the half that is valid still. The rows may have the first of
+    them: every reader passes over those, and the ids of their requests count. `missed`: one could not be appended.
 
     `claimed`: the validity byte may name its half.
     """

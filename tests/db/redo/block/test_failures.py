@@ -493,7 +493,7 @@ def test_terms_and_requests_come_back(path: Path) -> None:
     assert last.found.records == []
 
 
-def test_a_commit_that_a_checkpoints_rows_have_already_is_not_applied_twice_and_its_request_is_known(
+def test_a_commit_that_a_checkpoint_has_already_is_not_applied_twice_and_its_request_is_known(
     path: Path,
 ) -> None:
     primary = Primary(path)
