@@ -53,6 +53,10 @@ class Observer(Protocol):
         """
         ...
 
+    def replaced(self, store: Store) -> None:
+        """Other rows, durably, are in the place of all that were."""
+        ...
+
 
 class _NotTried(RedoLogError):
     """It is too early to try the log again."""
@@ -241,6 +245,8 @@ class Committer:
         """Goes on with other rows, whose checkpoint is durable. Only for who is `alone`."""
         self.store.become(rows)
         self.durable = self._last_durable = rows.generation
+        if self.observer is not None:
+            self.observer.replaced(self.store)
         if request_id:
             self.remember([(request_id, rows.generation)])
         try:

@@ -142,10 +142,10 @@ class History:
             note,
         )
 
-    def restored(self, generation: int, term: int, rows: int) -> None:
-        """Other rows have taken the place of all."""
+    def replaced(self, store: Store) -> None:
         if self.on:
-            self._tell("restored", generation, term, f"another database took the place of this one: {rows} rows")
+            note = f"all rows were replaced by those of another database: {store.count()} rows"
+            self._tell("restored", store.generation, store.term, note)
 
     def _tell(self, kind: str, generation: int, term: int, note: str) -> None:
         context = current.get()

@@ -81,6 +81,8 @@ class Writer:
         self._closing = True
         self._hurry.set()
         self._wake.set()
+        if self._thread.ident is None:
+            return
         self._thread.join(patience)
         if self._thread.is_alive():
             log.error("the history's writer does not end; what it has not written is lost")

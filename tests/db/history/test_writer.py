@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import threading
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -34,10 +36,18 @@ def disk() -> FaultyDisk:
 
 @pytest.fixture
 async def history(tmp_path: Path, disk: FaultyDisk) -> AsyncIterator[History]:
-    kept = History(tmp_path, 1 << 20, 30, disk=disk)
-    running = asyncio.create_task(kept.run(0, 1))
-    yield kept
-    await kept.close(0, 1)
+    async with running(History(tmp_path, 1 << 20, 30, disk=disk)) as kept:
+        yield kept
+
+
+@asynccontextmanager
+async def running(history: History, generation: int = 0) -> AsyncIterator[History]:
+    """Until the end of the process."""
+    work = asyncio.create_task(history.run(generation, 1))
+    await asyncio.sleep(0)
+    yield history
+    await history.close(generation + 3, 1)
+    await work
 
 
 def commit(history: History, store: Store, *changes: Change) -> None:
@@ -45,9 +55,10 @@ def commit(history: History, store: Store, *changes: Change) -> None:
     resolved = resolve(store, Transact(changes=list(changes)))
     delta = Delta(term=1, generation=store.generation + 1, previous=store.generation, changes=resolved)
     undo = inverse(store, resolved)
-    commit = history.applied(store, delta, undo, store.apply(delta))
-    if commit is not None:
-        history.durable(commit)
+    then = history.applied(store, delta, undo, store.apply(delta))
+    assert (then is not None) == history.on
+    if then is not None:
+        then()
 
 
 async def entries(history: History) -> list[HistoryEntry]:
@@ -67,15 +78,12 @@ async def test_a_commit_is_there_for_who_asks_after_it(history: History, store: 
 
 async def test_start_and_end_of_the_process_are_told(tmp_path: Path, store: Store) -> None:
     for generation in (0, 5):
-        kept = History(tmp_path, 1 << 20, 30)
-        running = asyncio.create_task(kept.run(generation, 1))
-        await kept.close(generation + 3, 1)
-    kept = History(tmp_path, 1 << 20, 30)
-    running = asyncio.create_task(kept.run(9, 2))
-    page = await kept.page(HistoryRequest(oldest_first=True))
+        async with running(History(tmp_path, 1 << 20, 30), generation):
+            pass
+    async with running(History(tmp_path, 1 << 20, 30), 9) as kept:
+        page = await kept.page(HistoryRequest(oldest_first=True))
     told = [(entry.kind, entry.generation) for entry in page.entries]
     assert told == [("started", 0), ("stopped", 3), ("started", 5), ("stopped", 8), ("started", 9)]
-    await kept.close(9, 2)
 
 
 async def test_what_a_full_disk_has_lost_is_told_as_a_gap(
@@ -101,21 +109,19 @@ async def test_what_a_full_disk_has_lost_is_told_as_a_gap(
 async def test_a_folder_that_cannot_be_opened_is_tried_again(tmp_path: Path, store: Store) -> None:
     disk = FaultyDisk()
     disk.faults = [Fault("open")]
-    kept = History(tmp_path, 1 << 20, 30, disk=disk)
-    running = asyncio.create_task(kept.run(0, 1))
-    commit(kept, store, rows.network())
-    assert await entries(kept) == []
-    disk.faults = []
-    commit(kept, store, rows.network())
-    assert [entry.kind for entry in await entries(kept)] == ["gap", "commit"]
-    await kept.close(2, 1)
+    async with running(History(tmp_path, 1 << 20, 30, disk=disk)) as kept:
+        commit(kept, store, rows.network())
+        assert await entries(kept) == []
+        disk.faults = []
+        commit(kept, store, rows.network())
+        assert [entry.kind for entry in await entries(kept)] == ["gap", "commit"]
 
 
 async def test_a_commit_that_cannot_be_described_is_a_gap_and_no_more(history: History, store: Store) -> None:
     change = RowModified(cls="network", ref="OpaqueRef:1", fields={"name_label": "x"})
     strange = history.applied(store, Delta(term=1, generation=1, previous=0, changes=[change]), [], [])
     assert strange is not None
-    history.durable(strange)
+    strange()
     commit(history, store, rows.network())
     assert [entry.kind for entry in await entries(history)] == ["gap", "commit"]
 
@@ -132,31 +138,22 @@ async def test_a_disk_that_hangs_delays_nobody_and_does_not_fill_the_memory(
             go_on.wait(10)
             return super().write(descriptor, data, offset)
 
-    kept = History(tmp_path, 1 << 20, 30, disk=Hanging())
-    running = asyncio.create_task(kept.run(0, 1))
-    for _ in range(100):
-        commit(kept, store, rows.network())
-    kept._writer.call(lambda: None)
-    hanging.wait(10)
-    for _ in range(100):
-        commit(kept, store, rows.network())
-    assert store.generation == 200
-    assert kept.dropped >= 190
-    go_on.set()
-    found = await entries(kept)
-    assert any(entry.kind == "gap" for entry in found) or kept.dropped
-    commit(kept, store, rows.network())
-    assert (await entries(kept))[-1].generation == 201
-    assert sum(entry.kind == "gap" for entry in await entries(kept)) >= 1
-    await kept.close(200, 1)
+    async with running(History(tmp_path, 1 << 20, 30, disk=Hanging())) as kept:
+        asking = asyncio.create_task(kept.written())
+        await asyncio.to_thread(hanging.wait, 10)
+        for _ in range(100):
+            commit(kept, store, rows.network())
+        assert (store.generation, kept.dropped) == (100, 95)
+        go_on.set()
+        await asking
+        assert [entry.generation for entry in await entries(kept)] == [100, 1, 2, 3, 4, 5]
+        assert (await entries(kept))[0].kind == "gap"
 
 
 async def test_switched_off_it_records_nothing_and_says_so(tmp_path: Path, store: Store) -> None:
     for limit, days in ((0, 30.0), (1 << 20, 0.0)):
-        kept = History(tmp_path / "history", limit, days)
-        running = asyncio.create_task(kept.run(0, 1))
-        commit(kept, store, rows.network())
-        page = await kept.page(HistoryRequest())
-        assert (page.entries, page.recording) == ([], False)
-        await kept.close(1, 1)
+        async with running(History(tmp_path / "history", limit, days)) as kept:
+            commit(kept, store, rows.network())
+            page = await kept.page(HistoryRequest())
+            assert (page.entries, page.recording) == ([], False)
     assert not (tmp_path / "history").exists()
