@@ -308,7 +308,7 @@ class Store:
             elif name == "name_label":
                 self._rename(table, ref, old, value)
             elif name == "uuid":
-                self.by_uuid.pop(old, None)
+                self._forget_uuid(cls, ref, old)
                 self.by_uuid[value] = (cls, ref)
             row.fields = {**row.fields, name: value}
         self._touch(cls, ref, generation, touched)
@@ -320,7 +320,7 @@ class Store:
             return
         del self.by_ref[ref]
         links = LINKS[cls]
-        self.by_uuid.pop(row.fields.get("uuid", ""), None)
+        self._forget_uuid(cls, ref, row.fields.get("uuid", ""))
         if "name_label" in row.fields:
             self._rename(table, ref, row.fields["name_label"], None)
         for name, target in links.one_many.items():
@@ -346,6 +346,11 @@ class Store:
         row.modified = table.touched = generation
         if row.fragments:
             row.fragments = {}
+
+    def _forget_uuid(self, cls: str, ref: str, uuid: str) -> None:
+        """Unless an earlier change of the same commit has given it to another row."""
+        if self.by_uuid.get(uuid) == (cls, ref):
+            del self.by_uuid[uuid]
 
     def _rename(self, table: Table, ref: str, old: str | None, new: str | None) -> None:
         if old is not None and (same := table.by_name.get(old)) is not None:

@@ -23,6 +23,7 @@ from services.db.history.history import History
 from services.db.outputs import conf, start
 from services.db.outputs.flusher import Flusher
 from services.db.recovery import boot_id, restore
+from services.db.redo.block.log import BlockRedoLog
 from services.db.redo.file import FileRedoLog
 from services.db.redo.interface import RedoLog
 from services.db.redo.layered import LayeredRedoLog
@@ -45,7 +46,9 @@ PROBE: Final = 2.0
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`seed`: JSON file that describes the pool to create when there is no database yet (`services.db.seed`).
 
-    `redo_log`: file | off. `when_log_fails`: refuse | continue (`services.db.health`).
+    `redo_log`: file | block | off. `when_log_fails`: refuse | continue (`services.db.health`).
+    `redo_log_device`: of `block`, a block device or a file. `redo_log_format`: what else it holds may be lost.
+    `redo_log_patience`: seconds that it may take for one step (`services.db.redo.block`).
     `checkpoint_bytes`: how long the redo log may grow before all rows are written anew.
     `db_conf`: says into which files all rows are written (`services.db.outputs`); "": `db.conf` in the state folder.
     `history_bytes`, `history_days`: how much of what was changed is remembered, and for how long; 0: nothing.
@@ -54,6 +57,9 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     seed: str = ""
     redo_log: str = "file"
+    redo_log_device: str = ""
+    redo_log_format: bool = False
+    redo_log_patience: float = 30.0
     when_log_fails: Policy = "refuse"
     checkpoint_bytes: int = 64 * 1024 * 1024
     db_conf: str = ""
@@ -71,9 +77,16 @@ def open_log(service: Service, options: Options, boot: str, disk: Disk) -> RedoL
     match options.redo_log:
         case "file":
             return journal
+        case "block":
+            if not options.redo_log_device:
+                raise ConfigError("option redo_log_device must name the device when redo_log is block")
+            device = BlockRedoLog(
+                Path(options.redo_log_device), disk, format=options.redo_log_format, patience=options.redo_log_patience
+            )
+            return LayeredRedoLog(journal, device)
         case "off":
             return LayeredRedoLog(journal, NoRedoLog())
-    raise ConfigError(f"option redo_log must be file or off, not {options.redo_log!r}")
+    raise ConfigError(f"option redo_log must be file, block or off, not {options.redo_log!r}")
 
 
 class Database:

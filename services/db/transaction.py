@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,7 +33,7 @@ from shared.datamodel import values
 from shared.datamodel.schema import MISSING, Class, Field
 from shared.datamodel.text import storable
 from shared.errors import ApiError, DatabaseConflict, internal_error
-from shared.store import LINKS, Store
+from shared.store import LINKS, NULL, Store
 
 
 def check(store: Store, preconditions: Sequence[Precondition]) -> None:
@@ -62,8 +63,12 @@ def _table(store: Store, cls: str) -> Any:
 
 
 def _plain(field: Field, value: Any) -> Any:
-    """As it is kept. Raises INTERNAL_ERROR for a value of another type."""
-    return storable(values.check(field.type, value))
+    """As it is kept. Raises INTERNAL_ERROR for a value of another type, or a number that JSON cannot say."""
+    plain = values.check(field.type, value)
+    for number in plain.values() if isinstance(plain, dict) else (plain,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise internal_error(f"{number} cannot be kept")
+    return storable(plain)
 
 
 class _Draft:
@@ -74,8 +79,12 @@ class _Draft:
         self.created: dict[tuple[str, str], dict[str, Any]] = {}
         self.modified: dict[tuple[str, str], dict[str, Any]] = {}
         self.deleted: dict[tuple[str, str], None] = {}
+        self.touched: set[tuple[str, str]] = set()
         self.order: dict[tuple[str, str], None] = {}
+        self._refs: set[str] = set()
+        """Of rows made here, also of those that are gone again."""
         self._uuids: dict[str, tuple[str, str]] = {}
+        """The row that took a uuid last; it may have given it up since."""
 
     def field(self, cls: str, ref: str, name: str) -> Any:
         key = (cls, ref)
@@ -98,7 +107,7 @@ class _Draft:
 
     def create(self, declared: Class, ref: str, fields: Mapping[str, Any]) -> None:
         cls = declared.name
-        if not ref or ref in self._store.by_ref or (cls, ref) in self.created:
+        if ref in ("", NULL) or ref in self._store.by_ref or ref in self._refs:
             raise DatabaseConflict(-1, cls, ref)
         row: dict[str, Any] = {}
         for name, field in declared.fields.items():
@@ -115,10 +124,8 @@ class _Draft:
                 raise internal_error(f"{cls} has no field {name!r}")
         if "uuid" in declared.fields:
             row["uuid"] = row["uuid"] or str(uuid.uuid4())
-            owner = self._store.by_uuid.get(row["uuid"])
-            if (owner is not None and owner not in self.deleted) or row["uuid"] in self._uuids:
-                raise ApiError("DB_UNIQUENESS_CONSTRAINT_VIOLATION", cls, "uuid", row["uuid"])
-            self._uuids[row["uuid"]] = (cls, ref)
+            self._claim(cls, ref, row["uuid"])
+        self._refs.add(ref)
         self.created[cls, ref] = row
         self.order[cls, ref] = None
 
@@ -129,12 +136,23 @@ class _Draft:
             raise internal_error(f"{cls} has no field {name!r} that can be written")
         value = _plain(field, value)
         old = self.field(cls, ref, name)
+        if name == "uuid" and old != value:
+            self._claim(cls, ref, value)
         key = (cls, ref)
         if key in self.created:
             self.created[key][name] = value
         elif old != value:
             self.modified.setdefault(key, {})[name] = value
             self.order[key] = None
+
+    def _claim(self, cls: str, ref: str, uuid: str) -> None:
+        """The row is to have that uuid, which is unique over all classes."""
+        if not uuid:
+            raise internal_error(f"{cls} {ref} without a uuid")
+        owner = self._uuids.get(uuid) or self._store.by_uuid.get(uuid)
+        if owner is not None and self.exists(*owner) and self.field(*owner, "uuid") == uuid:
+            raise ApiError("DB_UNIQUENESS_CONSTRAINT_VIOLATION", cls, "uuid", uuid)
+        self._uuids[uuid] = (cls, ref)
 
     def delete(self, cls: str, ref: str) -> None:
         key = (cls, ref)
@@ -151,10 +169,11 @@ class _Draft:
         if not self.exists(cls, ref):
             raise ApiError("HANDLE_INVALID", cls, ref)
         if (cls, ref) not in self.created:
-            self.modified.setdefault((cls, ref), {})
+            self.touched.add((cls, ref))
             self.order[cls, ref] = None
 
     def changes(self) -> list[RowChange]:
+        """What is different in the end: a value that was written and written back is no change."""
         result: list[RowChange] = []
         for cls, ref in self.order:
             if (cls, ref) in self.deleted:
@@ -162,7 +181,10 @@ class _Draft:
             elif (cls, ref) in self.created:
                 result.append(RowCreated(cls=cls, ref=ref, fields=self.created[cls, ref]))
             else:
-                result.append(RowModified(cls=cls, ref=ref, fields=self.modified[cls, ref]))
+                old = self._store.tables[cls].rows[ref].fields
+                fields = {name: new for name, new in self.modified.get((cls, ref), {}).items() if new != old[name]}
+                if fields or (cls, ref) in self.touched:
+                    result.append(RowModified(cls=cls, ref=ref, fields=fields))
         return result
 
 

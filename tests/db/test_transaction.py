@@ -77,6 +77,50 @@ def test_a_uuid_can_pass_from_a_row_that_goes_to_a_new_one(store: Store) -> None
     assert store.ref_of_uuid("VM", "u") == new.ref
 
 
+def test_a_uuid_that_another_row_has_is_not_taken_by_an_update(store: Store) -> None:
+    one, two = rows.vm(uuid="u"), rows.network(uuid="w")
+    commit(store, one, two)
+    taken = Update(cls="network", ref=two.ref, fields={"uuid": "u"})
+    assert refused(store, taken).code == "DB_UNIQUENESS_CONSTRAINT_VIOLATION"
+    assert refused(store, Update(cls="VM", ref=one.ref, fields={"uuid": ""})).code == "INTERNAL_ERROR"
+
+
+def test_two_rows_can_change_their_uuids_for_each_others(store: Store) -> None:
+    one, two = rows.vm(uuid="u"), rows.vm(uuid="w")
+    commit(store, one, two)
+    steps = ((one.ref, "x"), (two.ref, "u"), (one.ref, "w"))
+    commit(store, *(Update(cls="VM", ref=ref, fields={"uuid": uuid}) for ref, uuid in steps))
+    assert (store.ref_of_uuid("VM", "u"), store.ref_of_uuid("VM", "w")) == (two.ref, one.ref)
+    assert store.ref_of_uuid("VM", "x") is None
+
+
+def test_a_reference_is_of_one_row_whatever_its_class(store: Store) -> None:
+    made = rows.vm()
+    assert refused(store, made, Create(cls="network", ref=made.ref, fields={})).code == "DB_CONFLICT"
+    assert refused(store, Create(cls="network", ref="OpaqueRef:NULL", fields={})).code == "DB_CONFLICT"
+
+
+def test_a_value_that_is_written_and_written_back_is_no_change(store: Store) -> None:
+    made = rows.network("a")
+    commit(store, made)
+    back = [Update(cls="network", ref=made.ref, fields={"name_label": name}) for name in ("b", "a")]
+    assert resolve(store, Transact(changes=list(back))) == []
+
+
+def test_the_end_of_a_relation_that_follows_is_not_written(store: Store) -> None:
+    group = Create(cls="VM_group", ref="OpaqueRef:g", fields={"name_label": "g"})
+    commit(store, group)
+    written = Update(cls="VM_group", ref=group.ref, fields={"VMs": ["OpaqueRef:x"]})
+    assert refused(store, written).code == "INTERNAL_ERROR"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), "nan", "-inf"])
+def test_a_number_that_json_cannot_say_is_refused(store: Store, number: object) -> None:
+    made = rows.task()
+    commit(store, made)
+    assert refused(store, Update(cls="task", ref=made.ref, fields={"progress": number})).code == "INTERNAL_ERROR"
+
+
 def test_equal_values_change_nothing(store: Store) -> None:
     made = rows.network("a")
     commit(store, made)

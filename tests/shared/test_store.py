@@ -7,14 +7,11 @@ from collections import deque
 from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shared.columns import LONGEST
 from shared.contracts.db import Delta, RowChange, RowCreated, RowDeleted, RowModified
 from shared.datamodel import model
-from shared.store import NULL, TOMBSTONES, Store, Touched
+from shared.store import TOMBSTONES, Store, Touched
 
 
 def delta(store: Store, *changes: RowChange) -> Delta:
@@ -211,70 +208,3 @@ def test_the_fields_of_a_row_are_in_the_models_order_whatever_was_given() -> Non
     apply(store, RowCreated(cls="VM", ref="a", fields={"tags": [], "uuid": "u", "nothing": 1, "VBDs": ["x"]}))
     apply(store, RowModified(cls="VM", ref="a", fields={"name_label": "w"}), vbd("x", "a"))
     assert list(store.rows("VM")["a"]) == list(model.classes["VM"].fields)
-
-
-REFS = st.sampled_from([f"r{number}" for number in range(6)])
-
-
-class PrimaryAndFollowers(RuleBasedStateMachine):
-    """One store is changed; one follows by deltas; a third is loaded from a snapshot now and then."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.primary, self.follower = Store(), Store()
-
-    def _commit(self, *changes: RowChange) -> None:
-        made = delta(self.primary, *changes)
-        self.primary.apply(made)
-        self.follower.apply(made)
-
-    @rule(ref=REFS)
-    def create_vm(self, ref: str) -> None:
-        if self.primary.row("VM", ref) is None:
-            self._commit(vm(ref))
-
-    @rule(ref=REFS, of=REFS)
-    def create_vbd(self, ref: str, of: str) -> None:
-        name = f"d{ref}"
-        if self.primary.row("VBD", name) is None:
-            self._commit(vbd(name, of))
-
-    @rule(ref=REFS, of=REFS)
-    def move_vbd(self, ref: str, of: str) -> None:
-        self._commit(RowModified(cls="VBD", ref=f"d{ref}", fields={"VM": of}))
-
-    @rule(ref=REFS, of=st.one_of(REFS, st.just(NULL)))
-    def set_parent(self, ref: str, of: str) -> None:
-        self._commit(RowModified(cls="VM", ref=ref, fields={"parent": of}))
-
-    @rule(ref=REFS)
-    def delete_vm(self, ref: str) -> None:
-        self._commit(RowDeleted(cls="VM", ref=ref))
-
-    @rule(ref=REFS)
-    def delete_vbd(self, ref: str) -> None:
-        self._commit(RowDeleted(cls="VBD", ref=f"d{ref}"))
-
-    @invariant()
-    def all_agree(self) -> None:
-        loaded = Store()
-        loaded.load(self.primary.snapshot(), self.primary.generation, 1)
-        for cls in ("VM", "VBD"):
-            for other in (self.follower, loaded):
-                assert self.primary.rows(cls).keys() == other.rows(cls).keys()
-                for ref, row in self.primary.rows(cls).items():
-                    assert _plain(row) == _plain(other.rows(cls)[ref])
-
-    @invariant()
-    def lists_are_the_references_seen_from_the_other_side(self) -> None:
-        for ref, row in self.primary.rows("VM").items():
-            assert set(row["VBDs"]) == {d for d, disk in self.primary.rows("VBD").items() if disk["VM"] == ref}
-            assert set(row["children"]) == {c for c, v in self.primary.rows("VM").items() if v["parent"] == ref}
-
-
-def _plain(row: Any) -> dict[str, Any]:
-    return {name: sorted(value) if isinstance(value, list) else value for name, value in row.items()}
-
-
-TestPrimaryAndFollowers = PrimaryAndFollowers.TestCase
-TestPrimaryAndFollowers.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
