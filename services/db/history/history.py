@@ -143,9 +143,13 @@ class History:
         )
 
     def replaced(self, store: Store) -> None:
+        self.restored(store.generation, store.term, store.count())
+
+    def restored(self, generation: int, term: int, rows: int) -> None:
+        """Other rows are in the place of all that were."""
         if self.on:
-            note = f"all rows were replaced by those of another database: {store.count()} rows"
-            self._tell("restored", store.generation, store.term, note)
+            note = f"all rows were replaced by those of another database: {rows} rows"
+            self._tell("restored", generation, term, note)
 
     def _tell(self, kind: str, generation: int, term: int, note: str) -> None:
         context = current.get()
