@@ -105,13 +105,15 @@ def manifest(path: Path) -> Dump:
     """Generation and schema of a file, without its rows. Raises `UnreadableDatabase`."""
     reader = Reader()
     with _opened(path) as file:
-        size = 0
         for data in islice(_pieces(file, 4096), _MANIFEST // 4096):
-            reader.feed(data)
-            size += len(data)
+            try:
+                reader.feed(data)
+            except DumpError:
+                if reader.manifest() is None:
+                    raise  # what is wrong with the rows is told when they are read
             if (told := reader.manifest()) is not None:
                 return told
-        raise DumpError(f"no manifest in its first {size} bytes")
+        raise DumpError("it ends before its manifest does")
 
 
 def read(place: Place) -> Loaded:
