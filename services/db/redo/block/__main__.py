@@ -42,8 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever reads has seen enough
     except (OSError, Unusable, Damaged) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        print(f"{given.device}: {why}", file=sys.stderr)
+        what, why = given.device, str(error)
+        if isinstance(error, OSError):
+            what, why = error.filename or what, error.strerror or why
+        print(f"{what}: {why}", file=sys.stderr)
         return 1
     finally:
         device.close()
