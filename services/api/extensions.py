@@ -1,4 +1,6 @@
-"""Methods that programs on hosts carry out, because nobody else knows them (host-services 4)."""
+"""Methods that are not in the data model: programs on hosts carry them out, because nobody else knows them
+(host-services 4), and one is our own.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import xmlrpc.client
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from services.api import history_questions
 from services.api.call import Call
 from services.api.decisions.rows import existing
 from services.api.host_side.plugins import NoDescription, Unreadable, response
@@ -26,6 +29,8 @@ async def run(bus: Bus, host: str, method: str, params: Sequence[Any]) -> Any:
 
     Raises MESSAGE_METHOD_UNKNOWN, EXTENSION_PROTOCOL_FAILURE, and what the extension says.
     """
+    if method == history_questions.EXTENSION:
+        return await history_questions.extension(bus, list(params[1:]))
     request = xmlrpc.client.dumps(tuple(_on_wire(param) for param in params), method)
     answer = await bus.call(CALL_EXTENSION, ExtensionCall(name=method, request=request), host=host)
     try:

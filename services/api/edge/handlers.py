@@ -41,7 +41,7 @@ class Handler:
     `client_cert`: the role of that name may too. `required`: groups of arguments, one of each must be there (else 400).
     `optional`: the others. `coordinator`: not there at all on members. `body`: bytes read before it runs, at most.
     `task`: it makes itself a task, named after it, unless the client brought one. `chunked`: the status that refuses
-    a chunked body.
+    a chunked body. `shares`: the row whose permission it asks for, if it is a path that the original does not have.
     """
 
     name: str
@@ -57,10 +57,11 @@ class Handler:
     body: int = 0
     task: bool = False
     chunked: int = 500
+    shares: str = ""
 
     @property
     def permission(self) -> str:
-        return f"http/{self.name}".lower()
+        return f"http/{self.shares or self.name}".lower()
 
 
 _DATA = Missing("Disks are not imported or exported yet.")
@@ -157,6 +158,9 @@ HANDLERS: Final[tuple[Handler, ...]] = (
             task=True),
     Handler("put_pool_xml_db_sync", "PUT", "/pool/xmldbdump", Runs.HANDLER, "A database to go on with.", "pool-admin",
             optional=("dry_run",), task=True),
+    Handler("get_db_history", "GET", "/db_history", Runs.HANDLER, "Who changed what in the database, as JSON lines.",
+            "pool-admin", optional=("ref", "uuid", "class", "field", "task", "session", "user", "since", "until",
+                                    "order", "limit", "token"), shares="get_pool_xml_db_sync"),
     Handler("get_host_logs_download", "GET", "/host_logs_download", Runs.HANDLER, "The host's logs.",
             "pool-operator", task=True),
     Handler("get_system_status", "GET", "/system-status", Runs.HANDLER, "A report for support.", "pool-operator",

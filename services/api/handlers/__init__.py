@@ -13,6 +13,7 @@ MODULES: Final = (
     "blob",
     "config_sync",
     "database",
+    "database_history",
     "export",
     "import_",
     "messages",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.api import extensions
+from services.api import extensions, history_questions
 from services.api.call import Call
 from services.api.decisions.rows import existing
 from services.api.on_hosts import on_host
@@ -37,7 +37,8 @@ async def call_host_plugin(call: Call, vm: str, name: str, fn: str, args: dict[s
 
 @operation("host.has_extension")
 async def has_extension(call: Call, host: str, name: str) -> bool:
-    return (await on_host(call, host, HAS_EXTENSION, Name(name=name))).value
+    found = await on_host(call, host, HAS_EXTENSION, Name(name=name))
+    return found.value or name == history_questions.EXTENSION
 
 
 @operation("pool.has_extension")
