@@ -80,44 +80,40 @@ def _text(shown: str) -> bytes:
 
 def decode(data: bytes) -> Delta:
     """Raises `Malformed`."""
-    taken = _Taken(data, _WORD)
     match data[:_WORD]:
         case b"CreateRow":
-            table, ref, count = taken.text(), taken.text(), taken.number()
-            return CreateRow(table, ref, tuple((taken.text(), taken.text()) for _ in range(count)))
+            (table, ref), at = _texts(data, _WORD, 2)
+            columns, _ = _texts(data, at + _DIGITS, 2 * _number(data, at))
+            return CreateRow(table, ref, tuple(zip(columns[::2], columns[1::2], strict=True)))
         case b"DeleteRow":
-            return DeleteRow(taken.text(), taken.text())
+            (table, ref), _ = _texts(data, _WORD, 2)
+            return DeleteRow(table, ref)
         case b"WriteFiel":
-            return WriteField(taken.text(), taken.text(), taken.text(), taken.text())
+            (table, ref, column, value), _ = _texts(data, _WORD, 4)
+            return WriteField(table, ref, column, value)
     raise Malformed(f"no kind of delta: {data[:_WORD]!r}")
 
 
-class _Taken:
-    """Numbers and texts, one after the other."""
+def _texts(data: bytes, at: int, count: int) -> tuple[list[str], int]:
+    """So many, and the offset behind them. Raises `Malformed`."""
+    found = []
+    try:
+        for _ in range(count):
+            begin = at + _DIGITS
+            at = begin + _number(data, at)
+            found.append(data[begin:at].decode())
+            if at > len(data):
+                raise Malformed(f"it ends {at - len(data)} bytes early")
+    except UnicodeDecodeError:
+        raise Malformed(f"a text that is no UTF-8: {data[begin : begin + 40]!r}") from None
+    return found, at
 
-    def __init__(self, data: bytes, at: int) -> None:
-        self._data = data
-        self._at = at
 
-    def number(self) -> int:
-        digits = self._bytes(_DIGITS)
-        if not digits.isdigit():
-            raise Malformed(f"no length: {digits!r}")
-        return int(digits)
-
-    def text(self) -> str:
-        data = self._bytes(self.number())
-        try:
-            return data.decode()
-        except UnicodeDecodeError:
-            raise Malformed(f"a text that is no UTF-8: {data[:40]!r}") from None
-
-    def _bytes(self, length: int) -> bytes:
-        found = self._data[self._at : self._at + length]
-        if len(found) < length:
-            raise Malformed(f"it ends {length - len(found)} bytes early")
-        self._at += length
-        return found
+def _number(data: bytes, at: int) -> int:
+    digits = data[at : at + _DIGITS]
+    if len(digits) < _DIGITS or not digits.isdigit():
+        raise Malformed(f"no length: {digits!r}")
+    return int(digits)
 
 
 # ---- from and to changes of rows

@@ -25,6 +25,8 @@ COMMIT: Final = "redo_log_commit"
 GENERATION: Final = 0
 
 _CRC: Final = 8
+_LENGTH: Final = 8
+"""Digits."""
 
 
 class CheckpointNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -82,19 +84,23 @@ COMMIT_START: Final = _STARTS[COMMIT]
 """The first bytes of every commit's note."""
 
 
+_CHECKPOINTS: Final = msgspec.json.Decoder(CheckpointNote)
+_COMMITS: Final = msgspec.json.Decoder(CommitNote)
+
+
 class Read:
     """A note as it stands there. Raises `Damaged`."""
 
+    __slots__ = ("_crc", "_expected", "note")
+
     def __init__(self, found: Delta) -> None:
+        commit = found.data.startswith(COMMIT_START)
+        begin = len(_STARTS[COMMIT if commit else CHECKPOINT]) + _LENGTH
+        body = found.data[begin + _CRC :]
         try:
-            parsed = deltas.decode(found.data)
-            if not isinstance(parsed, deltas.WriteField):
-                raise deltas.Malformed("no WriteFiel")
-            kind: type[Note] = CheckpointNote if parsed.column == CHECKPOINT else CommitNote
-            body = parsed.value[_CRC:].encode()
-            self._expected = int(parsed.value[:_CRC], 16)
-            self.note: Note = msgspec.json.decode(body, type=kind)
-        except (deltas.Malformed, msgspec.MsgspecError, ValueError) as error:
+            self._expected = int(found.data[begin : begin + _CRC], 16)
+            self.note: Note = _COMMITS.decode(body) if commit else _CHECKPOINTS.decode(body)
+        except (msgspec.MsgspecError, ValueError) as error:
             raise Damaged(found.at, f"a note that cannot be read: {error}") from None
         self._crc = zlib.crc32(body)
 

@@ -58,7 +58,8 @@ def read(data: bytes) -> Reading:
         reading.base = reading.end = _end_of_note(data, database)
     if reading.damage is None:
         found = records if foreign is None else itertools.chain([foreign], records)
-        _read_commits(reading, commits.decode(found, reading.term))
+        with garbage.paused():
+            _read_commits(reading, commits.decode(found, reading.term))
     reading.lost = commits.later_batch(data, reading.end, reading.marker)
     return reading
 
