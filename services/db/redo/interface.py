@@ -67,6 +67,12 @@ class LogFull(RedoLogError):
     """There is no place for these commits before a checkpoint: no room, or nothing that they could follow."""
 
 
+class LogLost(RedoLogError):
+    """What was acknowledged is not in the log any more. Another log may have it: then this one can be begun all the
+    same, and a checkpoint brings it what it lacks.
+    """
+
+
 @dataclass(slots=True)
 class Recovered:
     """What a log holds: rows at its newest checkpoint, and the commits after it, oldest first.
