@@ -47,6 +47,11 @@ class DatabaseProcess:
         self._process.send_signal(signal.SIGKILL)
         await self._process.wait()
 
+    async def ended(self) -> int:
+        """Its exit status, when it has ended by itself."""
+        assert self._process is not None
+        return await self._process.wait()
+
     async def stop(self) -> None:
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
