@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
 from prometheus_client import Gauge, generate_latest
 
-from services.api import exposition, failed_logins, locking, role, sessions, tasks
+from services.api import exposition, failed_logins, role, sweep, tasks
 from services.api.access import Access, ConsoleAccess
 from services.api.allowed import Publisher
 from services.api.api import Api, Options
@@ -21,7 +20,6 @@ from services.api.authentication import PoolSecrets, authenticator
 from services.api.blob_files import BlobFiles
 from services.api.blob_keeper import BlobKeeper
 from services.api.client_trust import ClientTrustFollower
-from services.api.decisions import session_limits
 from services.api.directory.directory import Directory
 from services.api.dispatch import XenApi
 from services.api.edge.dispatcher import Answer, Caller, Waiting
@@ -34,7 +32,6 @@ from services.api.handlers.serving import HandlerTable
 from services.api.host_connect import HostConnect
 from services.api.host_side.service import HostSide
 from services.api.observers import Observers
-from services.api.operations import message
 from services.api.placement import Placement
 from services.api.rate_limit.gate import RateLimits, Settings
 from services.api.row_waiters import RowWaiters
@@ -44,7 +41,7 @@ from services.api.wire.jsonrpc import JSON
 from services.api.wire.raw import RawParams
 from shared.config import ConfigError, HostConfig
 from shared.contracts.api import XENAPI, XenApiAnswer, XenApiCall
-from shared.contracts.db import Change, Delete, RowPresent, Update
+from shared.contracts.db import Change, RowPresent, Update
 from shared.contracts.task import PROGRESS, Progress
 from shared.database import Database
 from shared.errors import ApiError
@@ -52,9 +49,6 @@ from shared.replica import Replica
 from shared.service import Service
 
 log = logging.getLogger("api")
-
-SWEEP = 30.0
-"""Seconds between two passes over old sessions, tasks and locks nobody holds."""
 
 PATIENCE = 5.0
 """Seconds that a member waits for the rows before it answers without them, in emergency mode."""
@@ -215,7 +209,7 @@ def _count(service: Service, api: Api) -> None:
 async def _coordinate(service: Service, api: Api) -> None:
     """What only the coordinator does: takes over what an earlier process left, follows hosts, VMs and tasks."""
     await tasks.abandon(api, tasks.unattended(api, api.succession.predecessor))
-    await _drop_orphaned_locks(api)
+    await sweep.drop_orphaned_locks(api)
     publisher = Publisher(api)
     vm_events = VmEvents(api)
     hosts = HostConnect(api, vm_events)
@@ -228,7 +222,7 @@ async def _coordinate(service: Service, api: Api) -> None:
     service.spawn(publisher.run(), "allowed operations")
     service.spawn(vm_events.run(), "VM events")
     service.spawn(progress.run(), "task progress")
-    service.spawn(sweep(api), "sweep")
+    service.spawn(sweep.run(api), "sweep")
     if api.options.rate_limit:
         service.spawn(api.limits.run(), "callers")
     service.spawn(blobs.run(), "blob files")
@@ -267,44 +261,6 @@ class _ProgressWriter:
                     await self._api.database.transact(changes, [RowPresent(cls="task", ref=task) for task in known])
                 except ApiError as error:
                     log.info("progress of %d tasks not written: %s", len(changes), error)
-
-
-async def _drop_orphaned_locks(api: Api) -> None:
-    changes = locking.orphans(api.store, api.running)
-    if changes:
-        log.warning("giving back %d locks that nobody holds any more", len(changes))
-        await api.database.transact(changes, [RowPresent(cls=change.cls, ref=change.ref) for change in changes])
-
-
-async def sweep(api: Api) -> None:
-    """Every half minute: sessions idle for a day, tasks long done, the oldest of too many messages, and what calls left
-    that could not be ended. Clients of event.next hear that the pool lives.
-    """
-    progress: dict[str, float] = {}
-    unattended: set[str] = set()
-    while True:
-        await asyncio.sleep(SWEEP)
-        api.hub.heartbeat()
-        before, unattended = unattended, set(tasks.unattended(api))
-        try:
-            await tasks.abandon(api, before & unattended)
-            await _drop_orphaned_locks(api)
-        except ApiError as error:
-            log.warning("leftovers of calls are not removed: %s", error)
-        now = time.time()
-        try:
-            await api.database.transact(sessions.in_use(api, now))
-        except ApiError as error:
-            log.warning("the use of sessions is not written: %s", error)
-        old: list[Change] = [Delete(cls="session", ref=ref) for ref in session_limits.ended(api.store, now)]
-        old += [Delete(cls="task", ref=ref) for ref in tasks.collectable(api, now, progress)]
-        old += [Delete(cls="message", ref=ref) for ref in message.surplus(api.store)]
-        progress = {ref: row["progress"] for ref, row in api.store.rows("task").items()}
-        if old:
-            try:
-                await api.database.transact(old)
-            except ApiError as error:
-                log.warning("old sessions and tasks not removed: %s", error)
 
 
 def _bus_calls(dispatcher: XenApi, host: HostConfig):  # type: ignore[no-untyped-def]

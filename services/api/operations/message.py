@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 import uuid as uuids
 from collections.abc import Callable, Mapping
@@ -38,9 +39,10 @@ LIMIT = 10_000
 def surplus(store: Store) -> list[str]:
     """Messages to remove: the oldest, and of those of one second the first that were made."""
     rows = store.tables["message"].rows
-    too_many = max(0, len(rows) - LIMIT)
-    age = {ref: (str(row.fields["timestamp"]), row.created) for ref, row in rows.items()} if too_many else {}
-    return sorted(age, key=lambda ref: age[ref])[:too_many]
+    too_many = len(rows) - LIMIT
+    if too_many <= 0:
+        return []
+    return heapq.nsmallest(too_many, rows, key=lambda ref: (str(rows[ref].fields["timestamp"]), rows[ref].created))
 
 
 def _check_object(call: Call, cls: str, uuid: str, *params: str) -> None:

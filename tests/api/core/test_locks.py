@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.api import service
+from services.api import sweep
 from services.api.operations import vm_lifecycle
 from shared.bus.interface import DeadlineExceeded
 from shared.contracts import db
@@ -249,17 +249,14 @@ async def test_a_body_that_fails_unexpectedly_gives_back_its_lock(
     assert leftovers(pool) == {}
 
 
-async def test_locks_and_tasks_that_nobody_works_for_any_more_are_swept_away(
-    pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "SWEEP", 0.01)
+async def test_locks_and_tasks_that_nobody_works_for_any_more_are_swept_away(pool: Pool, client: Client) -> None:
     vm = await pool.vm(client)
     await pool.write(
         db.MapPut(cls="VM", ref=vm, field="current_operations", key="OpaqueRef:lost", value="start"),
         db.Update(cls="VM", ref=vm, fields={"scheduled_to_be_resident_on": pool.host_ref(0)}),
     )
     assert leftovers(pool)
-    sweeping = asyncio.create_task(service.sweep(pool.api))
+    sweeping = asyncio.create_task(sweep.run(pool.api, every=0.01))
     try:
         await pool.until(lambda: leftovers(pool) == {})
     finally:

@@ -6,9 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-import pytest
-
-from services.api import clock, service, sessions
+from services.api import clock, sessions, sweep
 from services.api.decisions import session_limits
 from shared.contracts.db import Create, Update
 from shared.store import NULL
@@ -51,9 +49,7 @@ async def test_after_logout_the_session_is_invalid(client: Client) -> None:
     assert await client.refusal("session.logout") == ["SESSION_INVALID", session]
 
 
-async def test_a_session_that_is_used_stays_and_an_idle_one_goes(
-    pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_session_that_is_used_stays_and_an_idle_one_goes(pool: Pool, client: Client) -> None:
     """`last_active` follows use, at most every ten minutes; after a day without use the session ends."""
     idle = (await pool.login()).session
     long_ago = clock.stamp(time.time() - session_limits.IDLE_LIMIT - 60)
@@ -62,8 +58,7 @@ async def test_a_session_that_is_used_stays_and_an_idle_one_goes(
     ]
     await pool.write(*old)
     await client.call("VM.get_all")
-    monkeypatch.setattr(service, "SWEEP", 0.01)
-    sweeping = asyncio.create_task(service.sweep(pool.api))
+    sweeping = asyncio.create_task(sweep.run(pool.api, every=0.01))
     try:
         await pool.until(lambda: pool.row("session", idle) is None)
     finally:
