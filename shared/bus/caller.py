@@ -257,6 +257,8 @@ class Caller:
                     task=context.task,
                     session=context.session,
                     user=context.user,
+                    call=context.call,
+                    origin=context.origin,
                     term=context.term or self.term,
                     trace=context.traceparent,
                     observed=context.observed,

@@ -35,6 +35,7 @@ class Call(_Message, frozen=True, tag="call"):
     `server`: the instance that the caller took to be serving the queue when it first sent the call; "" unknown.
     `age`: seconds since then.
     `credit`: of a stream, how many records may be sent before more is given.
+    `call`, `origin`: as in `shared.bus.context`.
     """
 
     id: str
@@ -44,6 +45,8 @@ class Call(_Message, frozen=True, tag="call"):
     task: str = ""
     session: str = ""
     user: str = ""
+    call: str = ""
+    origin: str = ""
     term: int = 0
     trace: str = ""
     resent: bool = False

@@ -203,6 +203,8 @@ class Responder:
             task=call.task,
             session=call.session,
             user=call.user,
+            call=call.call,
+            origin=call.origin,
             term=call.term,
             traceparent=call.trace,
             observed=call.observed,
