@@ -45,30 +45,31 @@ class Rule:
 # ---- references that lead nowhere
 
 
-def _target(cls: str, field: str) -> str:
+def target(cls: str, field: str) -> str:
+    """The class of the rows that a reference leads to."""
     declared = model.classes[cls].fields[field].type
     assert isinstance(declared, RefType)
     return declared.cls
 
 
-_TARGETS: Final = {cls: tuple((field, _target(cls, field)) for field in fields) for cls, fields in DEPENDS_ON.items()}
+_TARGETS: Final = {cls: tuple((field, target(cls, field)) for field in fields) for cls, fields in DEPENDS_ON.items()}
 
 
-def _why(rows: Rows, cls: str, ref: str, row: Record, field: str, target: str) -> Facts | None:
+def _why(rows: Rows, cls: str, ref: str, row: Record, field: str, to_cls: str) -> Facts | None:
     """None: the reference leads to a row."""
     to = row[field]
-    if not is_null(to) and rows.row(target, to) is not None:
+    if not is_null(to) and rows.row(to_cls, to) is not None:
         return None
     facts: Facts = [Equals(cls=cls, ref=ref, field=field, value=to)]
-    return facts if is_null(to) else [*facts, RowAbsent(cls=target, ref=to)]
+    return facts if is_null(to) else [*facts, RowAbsent(cls=to_cls, ref=to)]
 
 
 def _orphan(cls: str, along: Callable[[Rows, Record], Iterable[Change]] = lambda rows, row: ()) -> Find:
     """`along`: what goes with the row."""
 
     def find(rows: Rows, ref: str, row: Record) -> Garbage | None:
-        for field, target in _TARGETS[cls]:
-            given = _why(rows, cls, ref, row, field, target)
+        for field, to_cls in _TARGETS[cls]:
+            given = _why(rows, cls, ref, row, field, to_cls)
             if given is not None:
                 return Garbage([*along(rows, row), Delete(cls=cls, ref=ref)], given)
         return None

@@ -17,11 +17,10 @@ class Sample:
 
     def __init__(self) -> None:
         self.rows = Store()
-        self._generation = 0
 
     def _apply(self, change: RowCreated | RowModified | RowDeleted) -> None:
-        self._generation += 1
-        self.rows.apply(Delta(term=1, generation=self._generation, previous=self._generation - 1, changes=[change]))
+        at = self.rows.generation
+        self.rows.apply(Delta(term=1, generation=at + 1, previous=at, changes=[change]))
 
     def add(self, cls: str, ref: str, **fields: Any) -> str:
         self._apply(RowCreated(cls=cls, ref=ref, fields={"uuid": f"uuid-{ref}", **fields}))
@@ -29,6 +28,9 @@ class Sample:
 
     def set(self, cls: str, ref: str, **fields: Any) -> None:
         self._apply(RowModified(cls=cls, ref=ref, fields=fields))
+
+    def drop(self, cls: str, ref: str) -> None:
+        self._apply(RowDeleted(cls=cls, ref=ref))
 
     def make(self, changes: list[Any]) -> None:
         """What a decision said is to be written."""
