@@ -60,6 +60,7 @@ class Service:
         self.status = 0
         """What the process will end with, unless something fails."""
         self._queues: dict[tuple[str, str | None], None] = {}
+        self._later: dict[tuple[str, str | None], None] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
 
@@ -89,11 +90,14 @@ class Service:
         await self.present(method.service, host=host)
         await self.bus.serve(method, handler, host=host)
 
-    async def present(self, name: str, *, host: str | None = None) -> None:
-        """Makes the service's queue (of that host) answer `ping`, `status` and `metrics`, with or without methods."""
+    async def present(self, name: str, *, host: str | None = None, later: bool = False) -> None:
+        """Makes the service's queue (of that host) answer `ping`, `status` and `metrics`, with or without methods.
+
+        `later`: it is not opened and closed with the others; whoever asks for that does both by the bus.
+        """
         key = (name, host)
-        if key not in self._queues:
-            self._queues[key] = None
+        if key not in self._queues and key not in self._later:
+            (self._later if later else self._queues)[key] = None
             scope = Scope.HOST if host else Scope.POOL
             await self.bus.serve(contract.ping(name, scope), self._ping, host=host)
             await self.bus.serve(contract.status(name, scope), self._status, host=host)

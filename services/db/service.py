@@ -30,7 +30,14 @@ from services.db.redo.layered import LayeredRedoLog
 from services.db.redo.off import NoRedoLog
 from services.db.restores import Restores
 from services.db.snapshots import Snapshots
+from services.db.standby.kept import Kept, KeptFile
+from services.db.standby.recent import RecentDeltas
+from services.db.standby.rows import Rows
+from services.db.standby.semi_sync import Policy as Missing
+from services.db.standby.stand import Stand, StandbyOptions
+from shared import host_role
 from shared.bus.context import current
+from shared.bus.contract import Empty
 from shared.config import ConfigError
 from shared.contracts import db as contract
 from shared.contracts.db_history import HISTORY
@@ -51,6 +58,10 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `redo_log_patience`: seconds that it may take for one step (`services.db.redo.block`).
     `checkpoint_bytes`: how long the redo log may grow before all rows are written anew.
     `db_conf`: says into which files all rows are written (`services.db.outputs`); "": `db.conf` in the state folder.
+    `role_file`: says what the host is (`shared.host_role`) to a process that was told nothing else yet; `role` does
+    where there is no such file: primary | standby. `standbys`: how many of them persist what they follow.
+    `synchronous_standbys`, `synchronous_timeout` (seconds), `when_standbys_missing`: continue | refuse: whether, and
+    how long, commits wait for standbys (`services.db.standby.semi_sync`).
     `history_bytes`, `history_days`: how much of what was changed is remembered, and for how long; 0: nothing.
     `history_volatile`: also of what does not outlive the machine, such as tasks and allowed operations.
     """
@@ -63,6 +74,12 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     when_log_fails: Policy = "refuse"
     checkpoint_bytes: int = 64 * 1024 * 1024
     db_conf: str = ""
+    role_file: str = ""
+    role: str = "primary"
+    standbys: int = 2
+    synchronous_standbys: int = 0
+    synchronous_timeout: float = 2.0
+    when_standbys_missing: Missing = "continue"
     history_bytes: int = 256 * 1024 * 1024
     history_days: float = 30.0
     history_volatile: bool = False
@@ -98,6 +115,10 @@ class Database:
         self._service = service
         self._options = options
         self._boot = boot()
+        self.kept = KeptFile(service.state_dir, disk)
+        if not self.kept.is_of(service.config.pool):
+            put_aside(service.state_dir, self.kept)
+        self.may_be_primary = may_be_primary(self.kept.kept, options.role, options.role_file)
         blocks = conf.load(service.state_dir / (options.db_conf or conf.NAME), service.state_dir)
         self.log = open_log(service, options, self._boot, disk or Disk())
         began = time.monotonic()
@@ -109,23 +130,55 @@ class Database:
             volatile=options.history_volatile,
             disk=disk,
         )
-        held = restore(found, self._boot, self.history.replayed)
-        begun = start.begin(self.log, found, held, boot=self._boot, folder=service.state_dir, blocks=blocks, disk=disk)
+        rebooted = found.boot not in ("", self._boot)
+        if self.may_be_primary:
+            held = restore(found, self._boot, self.history.replayed)
+            begun = start.begin(
+                self.log, found, held, boot=self._boot, folder=service.state_dir, blocks=blocks, disk=disk
+            )
+        else:
+            begun = start.Begun(restore(found, found.boot or self._boot, self.history.replayed), found.requests)
+            self.log.begin(begun.store.generation, begun.store.term)
         self.store = begun.store
         if begun.source is not None:
             self.history.restored(self.store.generation, self.store.term, self.store.count())
         self._told: asyncio.Queue[tuple[bool, str]] = asyncio.Queue()
         self.committer = Committer(
-            self.store, self.log, self._publish, options.when_log_fails, lambda *news: self._told.put_nowait(news)
+            self.store,
+            self.log,
+            lambda delta: self.rows.publish(delta),
+            options.when_log_fails,
+            lambda *news: self._told.put_nowait(news),
         )
         self.committer.remember(begun.requests.items())
         self.committer.observer = self.history
-        self.snapshots = Snapshots(self.store, self.committer)
+        self.snapshots = Snapshots(self.store, self.committer, lambda: list(self.rows.lineage.starts))
         self.writing = asyncio.Lock()
         """Of those who write all rows to a file: one at a time."""
         self._checkpoints = Checkpoints(self.committer, self.log, self._boot)
         self.committer.make_room = self._checkpoints.write_between
-        self.restores = Restores(self.committer, self._checkpoints, self.writing, self._publish)
+        recent = RecentDeltas()
+        if found.records and begun.source is None and not rebooted:
+            recent.refill(found.records, found.records[0].generation - 1)
+        host = service.hosts[0].uuid if service.hosts else ""
+        self.rows = Rows(host, self.committer, self._checkpoints, self.kept, recent, self.writing)
+        self.rows.settle(found, rebooted, rebooted and not self.may_be_primary, service.config.pool)
+        self.stand = Stand(
+            service,
+            self.rows,
+            self.snapshots,
+            StandbyOptions(
+                self.may_be_primary,
+                options.standbys,
+                options.synchronous_standbys,
+                options.synchronous_timeout,
+                options.when_standbys_missing,
+            ),
+            self._publish,
+            self.seed,
+            disk,
+        )
+        self.restores = Restores(self.committer, self._checkpoints, self.writing, self.rows.restored)
         self.flusher = Flusher(self.committer, blocks, self.writing, disk)
         log.info(
             "recovered",
@@ -166,9 +219,7 @@ class Database:
     async def transact(self, request: contract.Transact) -> contract.Committed:
         context = current.get()
         try:
-            return await self.committer.transact(
-                request, request_id=context.request, task=context.task, session=context.session
-            )
+            return await self.stand.transact(request, context)
         except Exception as error:
             if getattr(error, "code", "") == "DB_CONFLICT":
                 self._conflicts.inc()
@@ -185,7 +236,19 @@ class Database:
             commits=self.committer.commits,
             redo_log=self.log.kind,
             healthy=self.committer.healthy,
+            host=self.rows.host,
+            standbys=self.stand.standbys(),
+            degraded=self.stand.degraded,
+            unmerged=self.stand.unmerged(),
         )
+
+    async def restore_part(self, request: contract.RestorePart) -> Empty:
+        self.stand.require_primary()
+        return await self.restores.part(request)
+
+    async def restore(self, request: contract.Restore) -> contract.Committed:
+        self.stand.require_primary()
+        return await self.restores.restore(request)
 
     async def seed(self) -> None:
         """Creates the pool described by the seed file, once, in one transaction."""
@@ -221,7 +284,8 @@ class Database:
 
     async def close(self) -> None:
         """After the last transaction: all rows in a checkpoint, so that the next start has nothing to replay."""
-        await self.checkpoint()
+        if not self.stand.abandoned:
+            await self.checkpoint()
         await self.committer.wait_durable(self.store.generation)  # whoever waits for a commit gets its answer
         await self._checkpoints.close()
         await self.history.close(self.store.generation, self.store.term)
@@ -235,26 +299,40 @@ async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], s
     database = Database(service, service.options(Options), disk, boot)
     service.spawn(database.committer.run(), "commit")
     service.spawn(database.history.run(database.store.generation, database.store.term), "history")
-    await database.seed()
     service.spawn(database.checkpoints(), "checkpoints")
     service.spawn(database.health(), "health")
     service.spawn(database.flusher.run(), "flush")
+    await database.stand.serve()
     await service.serve(contract.TRANSACT, database.transact)
     await service.serve(contract.SNAPSHOT, database.snapshots.page)
-    await service.serve(contract.RESTORE_PART, database.restores.part)
-    await service.serve(contract.RESTORE, database.restores.restore)
+    await service.serve(contract.RESTORE_PART, database.restore_part)
+    await service.serve(contract.RESTORE, database.restore)
     await service.serve(contract.DB_STATUS, database.status)
     await service.serve(HISTORY, database.history.page)
-    # A new term with nothing in it: followers fetch a snapshot at once, whatever they have missed.
-    store = database.store
-    await service.bus.publish(
-        contract.DELTA,
-        contract.Delta(term=store.term, generation=store.generation, previous=store.generation, changes=[]),
-    )
+    service.spawn(database.stand.run(), "standing")
+    await database.stand.settled.wait()
     service.details.update(term=str(database.store.term), pool=_pool_name(database.store), pid=str(os.getpid()))
 
     service.on_stop(database.flusher.close)
     service.on_stop(database.close)
+    service.on_stop(database.stand.close)
+
+
+def may_be_primary(kept: Kept, role: str, role_file: str) -> bool:
+    """Of a process that starts: what it was told last counts; else what its host is. Raises `ConfigError`."""
+    if role not in ("primary", "standby"):
+        raise ConfigError(f"option role must be primary or standby, not {role!r}")
+    if kept.role:
+        return kept.role == "primary"
+    return host_role.read(Path(role_file)).is_coordinator if role_file else role == "primary"
+
+
+def put_aside(folder: Path, kept: KeptFile) -> None:
+    """This host was in another pool: what it holds of that one's database is not this one's. Raises `OSError`."""
+    redo = folder / "redo"
+    if redo.exists():
+        redo.rename(folder / f"redo-of-{kept.kept.pool}-{int(time.time())}")
+    kept.save(role="", promised=0, lineage=[], hosts=[], pool="")
 
 
 def _pool_name(store: Store) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.db.committer import Committer
-from shared.contracts.db import SnapshotPage, SnapshotRequest, SnapshotRow
+from shared.contracts.db import SnapshotPage, SnapshotRequest, SnapshotRow, TermStart
 from shared.errors import internal_error
 from shared.store import Store
 
@@ -22,14 +22,25 @@ class _Open:
     generation: int
     rows: list[SnapshotRow]
     used: float
+    lineage: list[TermStart]
 
 
 class Snapshots:
-    """The rows of a snapshot are the store's own: field maps are copied, their values never change in place."""
+    """The rows of a snapshot are the store's own: field maps are copied, their values never change in place.
 
-    def __init__(self, store: Store, committer: Committer, clock: Callable[[], float] = time.monotonic) -> None:
+    `lineage`: of the store's rows.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        lineage: Callable[[], list[TermStart]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._committer = committer
+        self._lineage = lineage
         self._clock = clock
         self._open: dict[str, _Open] = {}
 
@@ -46,7 +57,7 @@ class Snapshots:
                 SnapshotRow(cls=r.cls, ref=r.ref, created=r.created, modified=r.modified, fields=dict(r.fields))
                 for r in store.snapshot()
             ]
-            self._open[name] = _Open(store.term, store.generation, frozen, now)
+            self._open[name] = _Open(store.term, store.generation, frozen, now, self._lineage())
             await self._committer.wait_durable(store.generation)
         opened = self._open.get(name)
         if opened is None:
@@ -63,4 +74,10 @@ class Snapshots:
             page=request.page,
             pages=pages,
             rows=opened.rows[begin : begin + PAGE_ROWS],
+            lineage=[] if request.page else opened.lineage,
+            requests=self._finished(opened.generation) if request.requests else {},
         )
+
+    def _finished(self, generation: int) -> dict[str, int]:
+        """Requests whose commits are in the snapshot: whoever goes on from it must not know of later ones."""
+        return {request: at for request, at in self._committer.requests.items() if at <= generation}

@@ -495,5 +495,4 @@ DELTA: Topic[Delta] = Topic(
     Delta,
     "Every commit, in order. Also routed as `db.<class>.<add|mod|del>` for each kind of change in it.",
 )
-TERM_BEGUN: Topic[TermStart] = Topic("db.term", TermStart, "Another term has begun.")
 DURABLE: Topic[DurableAt] = Topic("db.durable.{host}", DurableAt, "How far a standby has persisted what it follows.")

@@ -34,19 +34,19 @@ def begin(
     blocks: list[Block],
     disk: Disk | None = None,
 ) -> Begun:
-    """The rows in a new term, and the log ready for what follows them.
+    """The rows, and the log ready for what follows them. Those of a file are in a term of their own.
 
     `found`, `held`: what the log holds, and its rows. `folder`: where files may have been put.
     Rows of a file are in the redo log, durably, when it returns.
 
     Raises `UnreadableDatabase`, `RedoLogError`, `OSError`.
     """
-    held.term += 1
     known = Log(found.term, found.generation if held.count() else 0, dump_file.pool_uuid(held))
     loaded = newest(places(folder, blocks), known)
     if loaded is None:
         redo_log.begin(held.generation, held.term)
         return Begun(held, found.requests)
+    held.term += 1
     restoring = loaded.place.kind is Kind.RESTORE
     new = adopted(loaded, held, folder)
     requests = {} if restoring else found.requests

@@ -47,6 +47,10 @@ class KeptFile:
             log.error("%s cannot be used: %s", self._path, error)
             return Kept()
 
+    def is_of(self, pool: str) -> bool:
+        """False: this host was in another pool when it was written. "" is any pool."""
+        return not self.kept.pool or not pool or self.kept.pool == pool
+
     @property
     def lineage(self) -> Lineage:
         return Lineage(self.kept.lineage)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -25,13 +26,21 @@ _OVERHEAD: Final = 200
 _TEXT: Final = 40
 
 
+class _Kept(NamedTuple):
+    """`size`: about, in bytes. `time`: when it was committed, Unix, in seconds."""
+
+    delta: Delta
+    size: int
+    time: float
+
+
 class RecentDeltas:
     """A chain without gaps: each commit names its predecessor, and those that were taken back are bridged."""
 
     def __init__(self, count: int = COUNT, size: int = BYTES) -> None:
         self._count = count
         self._size = size
-        self._deltas: deque[tuple[Delta, int]] = deque()
+        self._deltas: deque[_Kept] = deque()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -39,13 +48,15 @@ class RecentDeltas:
 
     def add(self, delta: Delta) -> None:
         """The next commit. One that does not follow the last begins a new chain."""
-        if self._deltas and delta.previous != self._deltas[-1][0].generation:
+        if self._deltas and delta.previous != self._deltas[-1].delta.generation:
             self.clear()
+        if delta.generation == delta.previous:
+            return  # it says that a term has begun, and is no commit
         size = _size(delta.changes)
-        self._deltas.append((delta, size))
+        self._deltas.append(_Kept(delta, size, time.time()))
         self._bytes += size
         while len(self._deltas) > self._count or (self._bytes > self._size and len(self._deltas) > 1):
-            self._bytes -= self._deltas.popleft()[1]
+            self._bytes -= self._deltas.popleft().size
 
     def clear(self) -> None:
         self._deltas.clear()
@@ -67,29 +78,34 @@ class RecentDeltas:
             )
             previous = record.generation
 
+    def after(self, generation: int) -> tuple[list[tuple[Delta, float]], bool]:
+        """Every commit after `generation` that is still there, with its time, and whether that is all of them."""
+        found = [(kept.delta, kept.time) for kept in self._deltas if kept.delta.generation > generation]
+        return found, not found or found[0][0].previous <= generation
+
     def since(self, generation: int) -> list[Delta] | None:
         """The oldest commits after `generation`, as many as fit an answer; None when they are no longer all there.
 
         A generation between two commits, which was never committed, counts as the earlier one.
         """
         deltas = self._deltas
-        if not deltas or generation < deltas[0][0].previous or generation > deltas[-1][0].generation:
+        if not deltas or generation < deltas[0].delta.previous or generation > deltas[-1].delta.generation:
             return None
         first = bisect_right(deltas, generation, key=_generation)
         found: list[Delta] = []
         size = 0
-        for delta, length in islice(deltas, first, first + ANSWER_COUNT):
-            size += length
+        for kept in islice(deltas, first, first + ANSWER_COUNT):
+            size += kept.size
             if found and size > ANSWER_BYTES:
                 break
-            found.append(delta)
+            found.append(kept.delta)
         if found and found[0].previous != generation:
             found[0] = msgspec.structs.replace(found[0], previous=generation)
         return found
 
 
-def _generation(kept: tuple[Delta, int]) -> int:
-    return kept[0].generation
+def _generation(kept: _Kept) -> int:
+    return kept.delta.generation
 
 
 def _size(changes: list[RowChange]) -> int:

@@ -45,15 +45,14 @@ class SemiSync:
         self._timeout = timeout
         self._policy = policy
         self._on_change = on_change
-        self._term = 0
-        self._have: dict[str, int] = {}
+        self.have: dict[str, int] = {}
+        """By host: the newest generation that it has durably."""
         self._waiting: list[_Waiting] = []
         self._newest = 0
 
-    def begin(self, term: int) -> None:
+    def begin(self) -> None:
         """Of a new term no standby has anything."""
-        self._term = term
-        self._have.clear()
+        self.have.clear()
         self._newest = 0
         self._change("")
 
@@ -63,9 +62,8 @@ class SemiSync:
             raise internal_error(f"not saved, nothing changed: {self.degraded}")
 
     def heard(self, report: DurableAt) -> None:
-        if report.term != self._term:
-            return
-        self._have[report.host] = max(report.generation, self._have.get(report.host, 0))
+        """Of the present term."""
+        self.have[report.host] = max(report.generation, self.have.get(report.host, 0))
         reached = self.reached
         for waiting in self._waiting:
             if waiting.generation <= reached and not waiting.done.done():
@@ -76,12 +74,12 @@ class SemiSync:
 
     def gone(self, host: str) -> None:
         """A standby that does not report any more. What it has it has: it counts for older commits."""
-        self._have.pop(host, None)
+        self.have.pop(host, None)
 
     @property
     def reached(self) -> int:
         """The newest generation that enough standbys have."""
-        have = sorted(self._have.values(), reverse=True)
+        have = sorted(self.have.values(), reverse=True)
         return have[self.wanted - 1] if len(have) >= self.wanted else 0
 
     async def wait(self, generation: int) -> None:
@@ -99,7 +97,7 @@ class SemiSync:
                     await waiting.done
                 return
             except TimeoutError:
-                have = sum(held >= generation for held in self._have.values())
+                have = sum(held >= generation for held in self.have.values())
                 self._change(f"{have} of {self.wanted} standbys have generation {generation} after {self._timeout} s")
             finally:
                 if waiting in self._waiting:
