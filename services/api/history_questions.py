@@ -41,6 +41,9 @@ def parse(words: Mapping[str, Any], clock: Callable[[], float] = time.time) -> H
     limit = words.get("limit") or str(LIMIT)
     if not re.fullmatch(r"[0-9]{1,9}", limit):
         raise ApiError("INVALID_VALUE", "limit", limit)
+    token = words.get("token", "")
+    if not re.fullmatch(r"[0-9]{0,18}", token):
+        raise ApiError("INVALID_VALUE", "token", token)
     cls = words.get("class", "")
     if cls and cls.lower() not in _CLASSES:
         raise ApiError("INVALID_VALUE", "class", cls)
@@ -58,7 +61,7 @@ def parse(words: Mapping[str, Any], clock: Callable[[], float] = time.time) -> H
         until_generation=until_generation,
         oldest_first=order == "oldest",
         limit=int(limit),
-        token=words.get("token", ""),
+        token=token,
     )
 
 
