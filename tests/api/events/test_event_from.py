@@ -14,7 +14,8 @@ from services.api.events.tokens import Token
 from services.api.wire import xmlrpc
 from services.api.wire.jsonrpc import JSON
 from services.api.wire.xmlrpc import XML
-from shared.contracts.db import Change, Delete
+from services.db.standby.rows import Rows
+from shared.contracts.db import Change, Changes, Delete
 from tests.api.core import records
 from tests.api.events.looking import kinds, look
 from tests.api.events.rows import network, rename
@@ -240,23 +241,32 @@ async def test_a_client_that_follows_with_tokens_ends_with_the_same_rows(pool: P
     assert copy == await client.call("network.get_all_records")
 
 
-async def test_after_a_new_snapshot_of_the_rows_nothing_is_told_twice_or_missed(pool: Pool, client: Client) -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["resumed", "snapshot"])
+async def test_after_commits_were_missed_nothing_is_told_twice_or_missed(
+    pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    if not known:
+        forget_commits(monkeypatch)
     await pool.write(network("gone"), network("changed"), network("same"))
     token = (await look(client, ["network"]))["token"]
     waiting = client.begin("event.from", ["network"], token, 30.0)
     await asyncio.sleep(0)
-    resyncs = pool.api.replica.resyncs
-    pool.api.replica.resync("test")
+    replica = pool.api.replica
+    resyncs, resumes = replica.resyncs, replica.resumes
+    replica.resync("test")
     await pool.write(Delete(cls="network", ref="gone"), rename("changed", "x"), network("new"))
     assert kinds(await waiting) == [
         ("network", "add", "new"),
         ("network", "mod", "changed"),
         ("network", "del", "gone"),
     ]
-    assert pool.api.replica.resyncs > resyncs
+    assert (replica.resumes > resumes, replica.resyncs > resyncs) == (known, not known)
 
 
-async def test_deletions_from_before_a_new_snapshot_are_still_told_after_it(pool: Pool, client: Client) -> None:
+async def test_deletions_from_before_a_new_snapshot_are_still_told_after_it(
+    pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_commits(monkeypatch)
     await pool.write(network("gone"))
     token = (await look(client, ["network"]))["token"]
     await pool.write(Delete(cls="network", ref="gone"))
@@ -266,6 +276,11 @@ async def test_deletions_from_before_a_new_snapshot_are_still_told_after_it(pool
     await asyncio.sleep(0.01)
     assert pool.api.replica.resyncs > resyncs
     assert set(kinds(await look(client, ["network"], token))) == {("network", "add", "n"), ("network", "del", "gone")}
+
+
+def forget_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database remembers none: whoever has missed any fetches all rows."""
+    monkeypatch.setattr(Rows, "changes", lambda rows, _: Changes(at=rows.position))
 
 
 # ---- timeouts
