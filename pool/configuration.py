@@ -49,6 +49,11 @@ class Place:
     hosts: list[Host]
 
     @property
+    def begins(self) -> bool:
+        """The new pool's first coordinator is here."""
+        return self.plan.first_coordinator in self.hosts
+
+    @property
     def role_file(self) -> str:
         return str(role_file(self.directory, self.group))
 
@@ -84,6 +89,7 @@ def seed_file(directory: Path, plan: Plan) -> Path:
 def _api(place: Place) -> dict[str, Any]:
     return {
         "role_file": place.role_file,
+        "keeps_database": not place.shared,
         "http_port": place.plan.http_port,
         "https_port": place.plan.https_port,
         "unix_socket": "" if place.shared else str(socket_path(place.directory, place.group)),
@@ -96,13 +102,19 @@ def _api(place: Place) -> dict[str, Any]:
     }
 
 
+def _db(place: Place) -> dict[str, Any]:
+    """Only the first coordinator makes the pool; other hosts follow a database."""
+    seed = {"seed": str(seed_file(place.directory, place.plan))} if place.begins else {}
+    return {"role_file": place.role_file, **seed}
+
+
 def _nothing(_: Place) -> dict[str, Any]:
     return {}
 
 
 OPTIONS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "api": _api,
-    "db": lambda place: {"seed": str(seed_file(place.directory, place.plan))},
+    "db": _db,
     "alerts": lambda place: {"role_file": place.role_file},
     "ha": lambda place: {"role_file": place.role_file},
     "network": lambda place: {} if place.backend == "simulator" else {"prefix": place.hosts[0].device_prefix},

@@ -20,9 +20,7 @@ STAGES: tuple[tuple[str, ...], ...] = (
 """Services may start in any order and do; they are stopped stage by stage, the last stage first, so that each can
 still reach what it needs while it finishes its work."""
 
-FIRST = frozenset({"db"})
-"""Only where the first coordinator is."""
-SUCCESSORS = frozenset({"alerts"})
+SUCCESSORS = frozenset({"db", "alerts"})
 """On every host that may become coordinator, which simulated ones may not."""
 
 
@@ -51,14 +49,12 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
 
 def programs(directory: Path, plan: Plan) -> list[Program]:
     found: list[Program] = []
-    for group, hosts in plan.groups():
-        first = any(host.coordinator for host in hosts)
-        left_out = (SUCCESSORS if group == SIMULATED else frozenset()) | (frozenset() if first else FIRST)
+    for group, _ in plan.groups():
         for stage, services in enumerate(STAGES):
             found += [
                 Program(group=group, service=service, argv=_argv(directory, group, service), stage=stage)
                 for service in services
-                if service not in left_out
+                if group != SIMULATED or service not in SUCCESSORS
             ]
     return found
 

@@ -49,7 +49,8 @@ def test_simulated_hosts_share_one_group_of_processes() -> None:
 
 def test_what_only_a_coordinator_needs_runs_on_every_host_that_may_become_one() -> None:
     listed = programs.programs(DIRECTORY, make(Wanted(hosts=2, simulate=3)))
-    assert [program.group for program in listed if program.service == "alerts"] == ["host1", "host2"]
+    for service in ("db", "alerts"):
+        assert [program.group for program in listed if program.service == service] == ["host1", "host2"]
     assert [program.group for program in listed if program.service == "api"] == ["host1", "host2", "simulated"]
 
 
