@@ -134,7 +134,14 @@ class Database:
         if self.may_be_primary:
             held = restore(found, self._boot, self.history.replayed)
             begun = start.begin(
-                self.log, found, held, boot=self._boot, folder=service.state_dir, blocks=blocks, disk=disk
+                self.log,
+                found,
+                held,
+                boot=self._boot,
+                folder=service.state_dir,
+                blocks=blocks,
+                disk=disk,
+                pool=service.config.pool,
             )
         else:
             begun = start.Begun(restore(found, found.boot or self._boot, self.history.replayed), found.requests)
@@ -179,7 +186,7 @@ class Database:
             disk,
         )
         self.restores = Restores(self.committer, self._checkpoints, self.writing, self.rows.restored)
-        self.flusher = Flusher(self.committer, blocks, self.writing, disk)
+        self.flusher = Flusher(self.committer, blocks, self.writing, disk, service.config.pool)
         log.info(
             "recovered",
             extra={

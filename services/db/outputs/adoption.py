@@ -26,13 +26,13 @@ STAYING: Final = ("message",)
 def adopted(loaded: Loaded, held: Store, folder: Path) -> Store:
     """The rows, as this program wants them. `held`: those of the redo log, which are given up.
 
-    Their generation is above that of the file, and above all that anybody can have been told: files are behind. All
-    rows count as created at it, so that every older event token gets everything.
+    They are in a term of their own. Their generation is above that of the file, and above all that anybody can have
+    been told: files are behind. All rows count as created at it, so that every older event token gets everything.
     """
     new = loaded.store
     keep(new, held)
     new.generation = max(loaded.dump.generation, held.generation) + 2 * RESERVE
-    new.term = held.term
+    new.term = max(held.term, origin.term if (origin := loaded.found.origin) is not None else 0) + 1
     run.apply(new, loaded.dump.schema, Surroundings(certificates=folder / CERTIFICATES))
     for table in new.tables.values():
         for row in table.rows.values():
@@ -40,7 +40,7 @@ def adopted(loaded: Loaded, held: Store, folder: Path) -> Store:
         table.touched = new.generation
     log.warning(
         "the database of %s is used",
-        loaded.place.path,
+        loaded.found.place.path,
         extra={"rows": new.count(), "generation": new.generation, "its_generation": loaded.dump.generation},
     )
     return new

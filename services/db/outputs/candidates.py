@@ -4,8 +4,8 @@
 - Else the highest generation wins, the redo log before any file of the same. Of files with the same generation the
   first wins: `ha_metadata.db`, `gen_metadata.db` (redo logs that others have written, brought here), then `db.conf`'s.
 - A file that was written here, and that nobody has touched since, is no news to a redo log that has every persistent
-  change of it, that went on in a later term, or that is another pool's, which this host has joined since: what such a
-  file has beyond the log was given up then, and stays so.
+  change of it, or that went on in a later term: what such a file has beyond the log was given up then, and stays so.
+- One that was written here when this host was in another pool never counts.
 
 (`database-pool-ha` 1.7, 2.4. The original asks the sidecars for generations; we ask the files.)
 """
@@ -50,7 +50,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What the redo log holds ends at this generation; 0: it holds nothing. `pool`: uuid."""
+    """What the redo log holds ends at this generation; 0: it holds nothing. `pool`: which this host is in; "": any."""
 
     term: int
     generation: int
@@ -75,8 +75,10 @@ def order(log: Log, found: Sequence[Found]) -> list[Found | Log]:
 
 
 def newer_than(log: Log, file: Found) -> bool:
+    if file.origin is not None and file.origin.pool and log.pool and file.origin.pool != log.pool:
+        return False
     if log.generation == 0:
         return True
-    if (own := file.origin) is not None:
-        return own.pool == log.pool and (own.term, own.persistent) > (log.term, log.generation)
+    if file.origin is not None:
+        return (file.origin.term, file.origin.persistent) > (log.term, log.generation)
     return file.generation > log.generation

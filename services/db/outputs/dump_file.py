@@ -23,7 +23,6 @@ from typing import Final
 import msgspec
 
 from services.db.disk import Disk
-from shared.store import Store
 
 log = logging.getLogger("db.outputs")
 
@@ -40,8 +39,8 @@ _PIECE: Final = 1 << 20
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """One file that was written here. `digest`: BLAKE2b of its bytes, in hexadecimal.
 
-    `pool`: uuid. `persistent`: of the last commit in it that changed something which a restart of the machine keeps;
-    what came after that, up to the generation of the file, need not be in any redo log.
+    `pool`: which this host was in, a uuid. `persistent`: of the last commit in it that changed something which a
+    restart of the machine keeps; what came after that, up to the generation of the file, need not be in any redo log.
     """
 
     pool: str
@@ -144,11 +143,6 @@ def remove(disk: Disk, path: Path) -> None:
 
 
 # ---- whose work
-
-
-def pool_uuid(store: Store) -> str:
-    """Of the pool that the rows are of; "": none."""
-    return next((str(row["uuid"]) for row in store.rows("pool").values()), "")
 
 
 def origins_of(path: Path) -> list[Origin]:

@@ -17,7 +17,7 @@ from services.db.committer import Committer
 from services.db.disk import Disk
 from services.db.outputs import dump_file, schedule
 from services.db.outputs.conf import Block, preferred
-from services.db.outputs.dump_file import Origin, pool_uuid
+from services.db.outputs.dump_file import Origin
 from shared.database_dump.writer import moment, pieces
 from shared.errors import ApiError
 from shared.store import Store
@@ -30,7 +30,10 @@ class FlushError(Exception):
 
 
 class Flusher:
-    """`writing`: held while all rows are written to a file. `records`: what became of each file so far."""
+    """`writing`: held while all rows are written to a file. `pool`: which this host is in, a uuid.
+
+    `records`: what became of each file so far.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Flusher:
         blocks: Sequence[Block],
         writing: asyncio.Lock,
         disk: Disk | None = None,
+        pool: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.blocks = list(blocks)
@@ -45,6 +49,7 @@ class Flusher:
         self._committer = committer
         self._writing = writing
         self._disk = disk or Disk()
+        self._pool = pool
         self._clock = clock
 
     async def run(self) -> None:
@@ -87,9 +92,7 @@ class Flusher:
     async def _write(self, block: Block) -> int:
         committer, disk, path = self._committer, self._disk, block.path
         generation, taken_back = committer.store.generation, committer.taken_back
-        origin = Origin(
-            pool=pool_uuid(committer.store), term=committer.store.term, persistent=committer.last_persistent
-        )
+        origin = Origin(pool=self._pool, term=committer.store.term, persistent=committer.last_persistent)
         try:
             await self._in_child(block, origin)
             await committer.wait_durable(generation)

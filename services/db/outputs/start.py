@@ -33,26 +33,28 @@ def begin(
     folder: Path,
     blocks: list[Block],
     disk: Disk | None = None,
+    pool: str = "",
 ) -> Begun:
     """The rows, and the log ready for what follows them. Those of a file are in a term of their own.
 
-    `found`, `held`: what the log holds, and its rows. `folder`: where files may have been put.
+    `found`, `held`: what the log holds, and its rows. `folder`: where files may have been put. `pool`: uuid of the one
+    that this host is in.
     Rows of a file are in the redo log, durably, when it returns.
 
     Raises `UnreadableDatabase`, `RedoLogError`, `OSError`.
     """
-    known = Log(found.term, found.generation if held.count() else 0, dump_file.pool_uuid(held))
+    known = Log(found.term, found.generation if held.count() else 0, pool)
     loaded = newest(places(folder, blocks), known)
     if loaded is None:
         redo_log.begin(held.generation, held.term)
         return Begun(held, found.requests)
-    held.term += 1
-    restoring = loaded.place.kind is Kind.RESTORE
+    place = loaded.found.place
+    restoring = place.kind is Kind.RESTORE
     new = adopted(loaded, held, folder)
     requests = {} if restoring else found.requests
     make_durable(new, redo_log, boot, requests)
     redo_log.begin(new.generation, new.term)
     if restoring:
         # With it, the next start would undo all that follows.
-        dump_file.remove(disk or Disk(), loaded.place.path)
-    return Begun(new, requests, loaded.place)
+        dump_file.remove(disk or Disk(), place.path)
+    return Begun(new, requests, place)

@@ -35,7 +35,7 @@ class UnreadableDatabase(Exception):
 class Loaded:
     """The rows of a file, at the generation that it says. `dump`: what is known of the document, without rows."""
 
-    place: Place
+    found: Found
     store: Store
     dump: Dump
 
@@ -55,7 +55,7 @@ def look(places: Iterable[Place], held: Log) -> list[Found]:
             log.error("%s", error)
             generation = 0
         file = Found(place, generation)
-        if 0 < held.generation < generation and place.kind is Kind.OUTPUT:
+        if generation > held.generation and place.kind is Kind.OUTPUT:
             file = Found(place, generation, _origin(place.path))
         found.append(file)
     return found
@@ -81,7 +81,7 @@ def newest(places: Iterable[Place], held: Log) -> Loaded | None:
         if isinstance(candidate, Log):
             break
         try:
-            return read(candidate.place)
+            return read(candidate)
         except UnreadableDatabase as error:
             log.error("%s; %s", error, _instead(candidates[number:]))
             damage = error
@@ -116,11 +116,12 @@ def manifest(path: Path) -> Dump:
         raise DumpError("it ends before its manifest does")
 
 
-def read(place: Place) -> Loaded:
+def read(found: Found) -> Loaded:
     """All rows. Raises `UnreadableDatabase`."""
+    path = found.place.path
     began = time.monotonic()
     reader, store = Reader(), Store()
-    with _opened(place.path) as file, garbage.paused():
+    with _opened(path) as file, garbage.paused():
         for data in _pieces(file, PIECE):
             reader.feed(data)
             store.add(reader.taken())
@@ -129,7 +130,7 @@ def read(place: Place) -> Loaded:
     garbage.keep(store.count())
     log.info(
         "read %s",
-        place.path,
+        path,
         extra={
             "rows": store.count(),
             "generation": dump.generation,
@@ -138,8 +139,8 @@ def read(place: Place) -> Loaded:
         },
     )
     if dump.unknown:
-        log.warning("%s has what is not known here, and left out: %s", place.path, ", ".join(sorted(dump.unknown)))
-    return Loaded(place, store, dump)
+        log.warning("%s has what is not known here, and left out: %s", path, ", ".join(sorted(dump.unknown)))
+    return Loaded(found, store, dump)
 
 
 @contextmanager

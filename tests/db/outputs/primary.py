@@ -12,16 +12,17 @@ from services.db.outputs.conf import Block
 from services.db.outputs.flusher import Flusher
 from services.db.outputs.start import Begun
 from services.db.recovery import restore
-from services.db.redo.file import FileRedoLog
+from services.db.redo.interface import RedoLog
 from shared.contracts.db import Change, Committed, Delta, Transact
 from shared.store import Store
+from tests.db.redo.backends import Open, open_file
 
 BOOT = "boot"
 
 
-def begin(folder: Path, blocks: list[Block], boot: str = BOOT) -> tuple[FileRedoLog, Begun]:
+def begin(folder: Path, blocks: list[Block], boot: str = BOOT, opened: Open = open_file) -> tuple[RedoLog, Begun]:
     """As a start does."""
-    redo_log = FileRedoLog(folder / "redo", boot)
+    redo_log = opened(folder, Disk(), boot)
     found = redo_log.recover()
     begun = start.begin(redo_log, found, restore(found, boot), boot=boot, folder=folder, blocks=blocks)
     return redo_log, begun

@@ -77,3 +77,4 @@ def test_an_own_file_of_an_earlier_term_does_not_bring_back_what_was_given_up_th
 def test_an_own_file_of_a_pool_that_the_host_has_left_is_nothing() -> None:
     former = Origin(pool="former", term=9, persistent=5000)
     assert names(LOG, found("a", 5000, origin=former)) == ["log"]
+    assert names(Log(term=0, generation=0, pool="p"), found("a", 5000, origin=former)) == []

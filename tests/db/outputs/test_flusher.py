@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from services.db.disk import Disk
-from services.db.outputs.candidates import Kind, Place
+from services.db.outputs.candidates import Found, Kind, Place
 from services.db.outputs.conf import Block
 from services.db.outputs.flusher import FlushError
 from services.db.outputs.schedule import FIRST_RETRY, PAUSE
@@ -73,7 +73,7 @@ async def held(tmp_path: Path) -> AsyncIterator[tuple[Primary, Held]]:
 
 
 def written(path: Path) -> set[str]:
-    return names(read(Place(path, Kind.OUTPUT)).store)
+    return names(read(Found(Place(path, Kind.OUTPUT), 0)).store)
 
 
 def leftovers(path: Path) -> list[str]:

@@ -23,6 +23,7 @@ from shared.database_dump.writer import moment, pieces
 from shared.store import Store
 from tests.db import rows
 from tests.db.outputs.primary import BOOT, Primary, begin, names
+from tests.db.redo.backends import BACKENDS, Backend, Open, open_file
 from tests.shared.database_dump.test_format import MANIFEST, NETWORK
 from tests.shared.database_dump.test_round_trip import NASTY, legal
 
@@ -44,8 +45,8 @@ def fields(label: str) -> dict[str, str]:
     return {"uuid": f"uuid of {label}", "name_label": label}
 
 
-def start(folder: Path, blocks: Sequence[Block] = (), boot: str = BOOT) -> Begun:
-    redo_log, begun = begin(folder, list(blocks) or [Block(folder / STATE)], boot)
+def start(folder: Path, blocks: Sequence[Block] = (), boot: str = BOOT, opened: Open = open_file) -> Begun:
+    redo_log, begun = begin(folder, list(blocks) or [Block(folder / STATE)], boot, opened)
     redo_log.close()
     return begun
 
@@ -79,13 +80,15 @@ def test_a_database_of_the_original_is_the_pools_when_it_lies_in_the_folder(tmp_
     assert row.created == row.modified == begun.store.generation, "older event tokens get every row"
 
 
-def test_its_rows_are_in_the_redo_log_before_anybody_is_served(tmp_path: Path) -> None:
+@pytest.mark.parametrize("boot", [BOOT, "another"])
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+def test_its_rows_are_in_the_redo_log_before_anybody_is_served(tmp_path: Path, backend: Backend, boot: str) -> None:
     (tmp_path / STATE).write_bytes(foreign("theirs"))
-    before = start(tmp_path)
+    before = start(tmp_path, opened=backend.open)
     (tmp_path / STATE).unlink()
-    after = start(tmp_path)
+    after = start(tmp_path, opened=backend.open, boot=boot)
     assert (names(after.store), after.source) == ({"theirs"}, None)
-    assert after.store.generation == before.store.generation
+    assert after.store.generation >= before.store.generation
     assert after.store.term == before.store.term
 
 
@@ -165,6 +168,7 @@ async def test_a_lost_redo_log_is_made_good_for_by_the_file(tmp_path: Path) -> N
     begun = start(tmp_path)
     assert names(begun.store) == {"flushed"}
     assert begun.store.generation > gone.store.generation
+    assert begun.store.term > gone.store.term, "terms do not go back either"
 
 
 async def test_a_newer_file_of_somebody_else_takes_the_place_of_the_log(tmp_path: Path) -> None:
