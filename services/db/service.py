@@ -20,6 +20,7 @@ from services.db.committer import Committer
 from services.db.disk import Disk
 from services.db.health import HealthAlerts, Policy
 from services.db.history.history import History
+from services.db.lock import StateLock
 from services.db.outputs import conf, start
 from services.db.outputs.flusher import Flusher
 from services.db.recovery import boot_id, restore
@@ -303,7 +304,14 @@ _KIND = {contract.RowCreated: "add", contract.RowModified: "mod", contract.RowDe
 
 async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], str] = boot_id) -> None:
     """`disk`, `boot`: of the machine; tests put others in their place."""
+    lock = StateLock(service.state_dir)
+    lock.take()
     database = Database(service, service.options(Options), disk, boot)
+
+    async def unlock() -> None:
+        lock.release()
+
+    service.on_stop(unlock)
     service.spawn(database.committer.run(), "commit")
     service.spawn(database.history.run(database.store.generation, database.store.term), "history")
     service.spawn(database.checkpoints(), "checkpoints")

@@ -107,9 +107,14 @@ def _is_text(type_: Type) -> bool:
 
 
 class Reader:
-    """`feed` the document in pieces, then `close` it: that gives the rows. Both raise `DumpError`."""
+    """`feed` the document in pieces, then `close` it: that gives the rows. Both raise `DumpError`.
 
-    def __init__(self) -> None:
+    `tolerant`: of what is wrong with a row, so that all of it can be told: values that are none come as their text,
+    what is missing is missing, references and uuids need not be unique.
+    """
+
+    def __init__(self, *, tolerant: bool = False) -> None:
+        self._tolerant = tolerant
         self._dump = Dump()
         self._manifest: dict[str, str] = {}
         self._manifest_complete = False
@@ -230,7 +235,8 @@ class Reader:
                 self._dump.unknown[self._table] += 1
             return
         fields = self._fields(reading, ref, names, given)
-        self._unique(ref, fields.get("uuid", ""))
+        if not self._tolerant:
+            self._unique(ref, fields.get("uuid", ""))
         row = SnapshotRow(cls=self._table, ref=ref, created=created, modified=modified, fields=fields)
         self._dump.rows.append(row)
 
@@ -255,7 +261,11 @@ class Reader:
         for column in plan.unknown:
             self._dump.unknown[column] = self._dump.unknown.get(column, 0) + 1
         if plan.missing is not None:
-            raise self._wrong(f"row {ref}: no {plan.missing}, which has no default")
+            if not self._tolerant:
+                raise self._wrong(f"row {ref}: no {plan.missing}, which has no default")
+            for column in reading.required:
+                if column not in names:
+                    del fields[reading.columns[column][0]]
         return fields
 
     def _value(self, known: _Known, type_: Type, ref: str, column: str, shown: str) -> Any:
@@ -263,6 +273,8 @@ class Reader:
         try:
             value = EPOCH if type_ is DATETIME and not plain else values.from_text(type_, plain)
         except ApiError as error:
+            if self._tolerant:
+                return plain
             raise self._wrong(f"row {ref}, {column}: {error.params[0] if error.params else error}") from None
         if len(known) >= REMEMBERED:
             known.clear()

@@ -1,0 +1,5 @@
+import sys
+
+from services.db.check.command import main
+
+sys.exit(main())
