@@ -21,13 +21,14 @@ import orjson
 
 from services.db.disk import Disk
 from services.db.redo.frames import decode, encode
-from services.db.redo.interface import CheckpointHeader, Entry, LogRecord, Recovered, RedoLogError, bodies
+from services.db.redo.interface import CheckpointHeader, Entry, LogRecord, Recovered, RedoLogError, bodies, entry
 from shared import garbage
 from shared.contracts.db import RowChange, SnapshotRow
 
 log = logging.getLogger("db.redo_log")
 
 _SEGMENT: Final = re.compile(r"redo-(\d{20})\.log")
+_DOUBTFUL: Final = "doubtful"
 _CHECKPOINT: Final = re.compile(r"checkpoint-(\d{20})\.db")
 
 PIECE: Final = 1024 * 1024
@@ -105,6 +106,25 @@ class FileRedoLog:
             for index, path in enumerate(segments):
                 self._read_segment(path, found, last=index == len(segments) - 1)
         return found
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether `become` was not finished."""
+        return (self.folder / _DOUBTFUL).exists()
+
+    def become(self, other: Recovered) -> None:
+        """Holds what another log does, in the place of all that it had. Raises `RedoLogError`."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._disk.close(self._disk.open(self.folder / _DOUBTFUL, os.O_RDWR | os.O_CREAT))
+            self._disk.sync_folder(self.folder)
+            for path in (*self._files(_CHECKPOINT), *self._files(_SEGMENT)):
+                self._disk.unlink(path)
+            _copy(other, FileRedoLog(self.folder, other.boot, self._disk, synced=False))
+            self._disk.unlink(self.folder / _DOUBTFUL)
+            self._disk.sync_folder(self.folder)
+        except OSError as error:
+            raise RedoLogError(f"{self.folder} cannot take what another log holds: {error.strerror}") from error
 
     def _files(self, pattern: re.Pattern[str]) -> list[Path]:
         return [path for path in self.folder.iterdir() if pattern.fullmatch(path.name)]
@@ -259,6 +279,24 @@ class FileRedoLog:
                     self._disk.unlink(path)
         for leftover in self.folder.glob("*.new"):
             self._disk.unlink(leftover)
+
+
+def _copy(other: Recovered, to: FileRedoLog) -> None:
+    base = other.records[0].generation - 1 if other.records else other.generation
+    checkpoint = to.checkpoint()
+    checkpoint.hold(
+        CheckpointHeader(
+            generation=base, term=other.term, rows=len(other.rows), boot=other.boot, requests=other.requests
+        )
+    )
+    checkpoint.write(other.rows)
+    checkpoint.finish()
+    to.begin(base, other.term)
+    try:
+        if other.records:
+            to.append([entry(record, record.generation - 1) for record in other.records], sync=False)
+    finally:
+        to.close()
 
 
 class FileCheckpoint:

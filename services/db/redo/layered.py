@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from services.db.redo.file import FileRedoLog
-from services.db.redo.interface import Checkpoint, CheckpointHeader, Entry, Recovered, RedoLog, RedoLogError
+from services.db.redo.interface import Checkpoint, CheckpointHeader, Entry, LogLost, Recovered, RedoLog, RedoLogError
 from services.db.redo.off import NoRedoLog
 from shared.contracts.db import RowChange, SnapshotRow
 
@@ -47,19 +47,47 @@ class LayeredRedoLog:
         return self._durable.generations(changes)
 
     def recover(self) -> Recovered:
-        """The journal's, where it is of this boot and not behind; else the back end's."""
-        durable = self._durable.recover()
+        """The journal's, where it is of this boot and not behind; else the back end's, and the journal then holds that.
+
+        Raises `LogLost` when the back end has lost commits that the journal cannot make up for.
+        """
+        lost: LogLost | None = None
         try:
-            journal = self._journal.recover()
+            durable = self._durable.recover()
+        except LogLost as error:
+            durable, lost = Recovered(), error
+        journal = self._journal_says()
+        if journal is not None and self._journal_counts(journal, durable, lost is not None):
+            if lost is not None:
+                log.error("%s: the local journal has them", lost)
+            return journal
+        if lost is not None:
+            raise lost
+        self._journal.become(durable)
+        return durable
+
+    def _journal_says(self) -> Recovered | None:
+        """None where it cannot be trusted."""
+        if self._journal.doubtful:
+            log.error("the local journal is not whole: it is passed over")
+            return None
+        try:
+            return self._journal.recover()
         except RedoLogError as error:
             log.error("the local journal is passed over: %s", error)
-            return durable
-        if journal.boot != self._journal.boot and self.kind != NoRedoLog.kind:
-            return durable
-        if _age(journal) >= _age(durable):
-            return journal
-        log.error("the local journal ends at %d, before the %s log: it is passed over", journal.generation, self.kind)
-        return durable
+            return None
+
+    def _journal_counts(self, journal: Recovered, durable: Recovered, lost: bool) -> bool:
+        if self.kind == NoRedoLog.kind:
+            return True
+        if not lost and _age(durable) == (0, 0):
+            return True  # a back end that is new: what was committed before is in the journal, if anywhere
+        if journal.boot != self._journal.boot:
+            return False
+        if _age(journal) < _age(durable):
+            log.error("the local journal ends at %d, before the %s log", journal.generation, self.kind)
+            return False
+        return True
 
     def begin(self, generation: int, term: int) -> None:
         self._journal.begin(generation, term)

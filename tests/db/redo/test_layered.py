@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.db.redo.file import FileRedoLog
-from services.db.redo.interface import CheckpointHeader, Entry, LogRecord, RedoLogError, entry
+from services.db.redo.interface import CheckpointHeader, Entry, LogLost, LogRecord, Recovered, RedoLogError, entry
 from services.db.redo.layered import LayeredRedoLog
 from services.db.redo.off import NoRedoLog
 from shared.contracts.db import RowCreated, SnapshotRow
@@ -38,13 +38,17 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def journal(self) -> Path:
+        return self._folder / "journal"
+
     def log(self, boot: str = BOOT) -> tuple[LayeredRedoLog, BackEnd]:
-        journal = FileRedoLog(self._folder / "journal", boot, synced=False)
+        journal = FileRedoLog(self.journal, boot, synced=False)
         durable = BackEnd(self._folder / "elsewhere", boot)
         return LayeredRedoLog(journal, durable), durable
 
     def lose_journal(self) -> None:
-        for path in (self._folder / "journal").iterdir():
+        for path in self.journal.iterdir():
             path.unlink()
 
     def found(self, boot: str = BOOT) -> list[int]:
@@ -129,3 +133,63 @@ def test_without_a_back_end_the_journal_is_used_after_a_restart_of_the_machine_t
     first.begin(0, 1)
     first.append([commit(1), commit(2, durable=False)], sync=True)
     assert [record.generation for record in log("boot-2").recover().records] == [1]
+
+
+def test_what_another_machine_has_committed_is_in_the_journal_before_anything_follows_it(machine: Machine) -> None:
+    log, _ = begun(machine)
+    log.append([commit(1), commit(2, durable=False)], sync=True)
+    _, elsewhere = machine.log()
+    elsewhere.recover()
+    elsewhere.begin(1, 2)
+    elsewhere.append([commit(2)], sync=True)
+    elsewhere.close()
+    again, _ = machine.log()
+    assert [record.generation for record in again.recover().records] == [1, 2]
+    again.begin(2, 3)
+    again.append([commit(3), commit(4, durable=False)], sync=True)
+    assert machine.found() == [1, 2, 3, 4], "the journal counts again, and lacks nothing"
+
+
+def test_what_is_committed_after_a_restart_of_the_machine_follows_what_was_before_it(machine: Machine) -> None:
+    log, _ = begun(machine)
+    log.append([commit(1), commit(2, durable=False)], sync=True)
+    log.close()
+    machine.lose_journal()  # nothing of it was synced
+    rebooted, _ = machine.log("boot-2")
+    assert [record.generation for record in rebooted.recover().records] == [1]
+    rebooted.begin(10, 2)
+    rebooted.append([commit(11), commit(12, durable=False)], sync=True)
+    assert machine.found("boot-2") == [1, 11, 12]
+
+
+def test_a_copy_that_was_not_finished_does_not_count(machine: Machine, tmp_path: Path) -> None:
+    log, _ = begun(machine)
+    log.append([commit(1)], sync=True)
+    machine.lose_journal()
+    (tmp_path / "journal" / "doubtful").touch()
+    assert machine.found() == [1]
+    assert not (tmp_path / "journal" / "doubtful").exists()
+
+
+def test_a_back_end_that_is_new_gets_what_the_journal_has_though_the_machine_was_restarted(machine: Machine) -> None:
+    file = FileRedoLog(machine.journal, BOOT)
+    file.recover()
+    file.begin(0, 1)
+    file.append([commit(1)], sync=True)
+    assert machine.found("boot-2") == [1]
+
+
+def test_the_journal_makes_up_for_a_back_end_that_has_lost_commits_within_the_same_boot(machine: Machine) -> None:
+    log, _ = begun(machine)
+    log.append([commit(1), commit(2, durable=False)], sync=True)
+
+    class Lossy(BackEnd):
+        def recover(self) -> Recovered:
+            raise LogLost("number 1 is missing")
+
+    def started(boot: str) -> LayeredRedoLog:
+        return LayeredRedoLog(FileRedoLog(machine.journal, boot, synced=False), Lossy(machine.journal, boot))
+
+    assert [record.generation for record in started(BOOT).recover().records] == [1, 2]
+    with pytest.raises(LogLost, match="number 1"):
+        started("boot-2").recover()
