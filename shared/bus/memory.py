@@ -53,6 +53,7 @@ class MemoryBroker:
         self._events: list[_Queue] = []
         self._durable: dict[str, _Queue] = {}
         self._tags = itertools.count(1)
+        self._cut: set[MemoryTransport] = set()
 
     async def connect(self, name: str = "", timing: Timing = DEFAULT) -> Endpoint:
         transport = MemoryTransport(self)
@@ -70,6 +71,16 @@ class MemoryBroker:
         assert isinstance(transport, MemoryTransport)
         transport.lose()
 
+    def cut(self, bus: Endpoint) -> None:
+        """The connection breaks, and stays so until `heal`."""
+        transport = bus.transport
+        assert isinstance(transport, MemoryTransport)
+        self._cut.add(transport)
+        transport.lose()
+
+    def heal(self, bus: Endpoint) -> None:
+        self._cut = {transport for transport in self._cut if transport is not bus.transport}
+
     def kill(self) -> None:
         """The broker goes away with all that was not durable."""
         self.up = False
@@ -80,6 +91,9 @@ class MemoryBroker:
         self.up = True
 
     # ---- for transports
+
+    def reachable(self, transport: MemoryTransport) -> bool:
+        return self.up and transport not in self._cut
 
     def attach(self, address: str, transport: MemoryTransport) -> None:
         self._transports[address] = transport
@@ -216,7 +230,7 @@ class MemoryTransport:
     async def _reconnect(self) -> None:
         await asyncio.sleep(RECONNECT_AFTER)
         attempt = 0
-        while not self._broker.up:
+        while not self._broker.reachable(self):
             await asyncio.sleep(backoff(attempt, RECONNECT_AFTER, 0.2))
             attempt += 1
         self.connect()

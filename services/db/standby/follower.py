@@ -21,7 +21,10 @@ from shared.errors import ApiError, internal_error
 log = logging.getLogger("db.standby")
 
 REPORT: Final = 2.0
-"""Seconds between two reports to the primary; half of them while it does not answer."""
+"""Seconds between two reports to the primary."""
+
+UNHEARD: Final = 0.2
+"""The same while it does not answer."""
 
 LAZY: Final = 0.1
 """Seconds between two events that say how far we are, when no commit waits for them."""
@@ -74,7 +77,7 @@ class Follower:
                     self._following = asyncio.create_task(self._follow(), name="follow")
                 elif not self.keep and self._following is not None:
                     await self._stop()
-                await asyncio.sleep(REPORT if answered else REPORT / 2)
+                await asyncio.sleep(REPORT if answered else UNHEARD)
         finally:
             await self._stop()
 
@@ -221,6 +224,7 @@ class Follower:
             self._moved.set()
             if rows.store.generation >= answer.at.generation or not answer.deltas:
                 await rows.enter_term(answer.at.term)
+                self._durable.set()
                 return
 
     async def reach(self, generation: int, timeout: float) -> None:

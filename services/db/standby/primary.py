@@ -81,6 +81,8 @@ class Primary:
         self._clock = clock
         self._process = uuid.uuid4().hex
         self._open = False
+        self._unsure = True
+        """The queue was taken, once more, and nobody has been asked since whether that was right."""
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -144,6 +146,8 @@ class Primary:
     async def follow(self, report: contract.Follow) -> contract.Following:
         self._reports[report.host] = _Report(report, self._clock())
         there = self._there()
+        if report.term == self._rows.store.term:
+            self.semi_sync.heard(contract.DurableAt(host=report.host, term=report.term, generation=report.durable))
         return contract.Following(
             keep=report.host in self._keepers(there),
             host=self._rows.host,
@@ -211,6 +215,10 @@ class Primary:
             await self._bus.evict(contract.TRANSACT.service)
 
     async def _renew(self) -> None:
+        """Whoever promises a term after we have the queue, and were told that nobody had, deletes it after we had it.
+
+        So the others are asked once more, each time that we see that we have it again, before anything is answered.
+        """
         while True:
             sent = self.lease.clock()
             try:
@@ -218,6 +226,10 @@ class Primary:
             except ApiError as error:
                 log.debug("the queue does not bring what is sent to it: %s", error)
             else:
+                if answer.process == self._process and self._unsure:
+                    self._unsure = False
+                    await self.ask()
+                    continue
                 if answer.process == self._process:
                     self.lease.renew(sent)
                     self.confirmed = self._rows.committer.durable
@@ -226,6 +238,7 @@ class Primary:
     async def _again(self) -> None:
         """The connection, or the queue, was lost: no request is taken before the others have said who is primary."""
         self.lease.suspend()
+        self._unsure = True
         await self.ask()
 
     async def ask(self) -> None:
