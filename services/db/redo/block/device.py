@@ -147,9 +147,11 @@ class Device:
             self.disk.sync_folder(self.path.parent)
 
     def _blank(self) -> bool:
+        """Nothing, or what a crash has left of the header."""
         size = self.disk.size(self.descriptor)
-        ends = (0, max(0, size - BLANK))
-        return all(not any(self.disk.read(self.descriptor, min(BLANK, size), at)) for at in ends)
+        first, last = (self.disk.read(self.descriptor, min(BLANK, size), at) for at in (0, max(0, size - BLANK)))
+        rest = first.rstrip(b"\0")
+        return layout.header(Half.NONE).startswith(rest) and (size <= BLANK or not any(last))
 
     # ---- reading and writing
 

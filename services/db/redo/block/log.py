@@ -21,7 +21,7 @@ from services.db.redo.block.device import LOCK_WAIT, Device, Unusable
 from services.db.redo.block.layout import UPSTREAM, Damaged, Geometry, Half
 from services.db.redo.block.patience import Hung, Patience
 from services.db.redo.block.reading import Reading, read, recovered
-from services.db.redo.interface import Entry, LogFull, Recovered, RedoLogError
+from services.db.redo.interface import Entry, LogFull, LogLost, Recovered, RedoLogError
 from shared.contracts.db import RowChange
 
 log = logging.getLogger("db.redo_log")
@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 
 class BlockRedoLog:
-    """`half`: the valid one; NONE where there is no database to append to. Offsets are in the half.
+    """`half`: the valid one, or NONE. Offsets are in the half.
 
     What the device does happens in a thread of its own, which may be left behind; what is known of it changes when
     that has answered.
@@ -62,6 +62,8 @@ class BlockRedoLog:
         self._base = 0
         self._end = 0
         self._looked = False
+        self._follows = False
+        """Whether there is a database in the valid half that commits can follow."""
         self._ready = False
         self._failed = False
         self._unsure = False
@@ -74,7 +76,7 @@ class BlockRedoLog:
 
     @property
     def roomy(self) -> bool:
-        return self.half is not Half.NONE and self.backlog <= ROOMY * (self.device.geometry.half - self._base)
+        return self._follows and self.backlog <= ROOMY * (self.device.geometry.half - self._base)
 
     @property
     def device_is_stuck(self) -> bool:
@@ -89,11 +91,13 @@ class BlockRedoLog:
     def recover(self) -> Recovered:
         """What the valid half holds. A batch that a crash has left unfinished does not count.
 
-        Damage that may be what a crash of another writer has left ends it, loudly. Raises `RedoLogError` for damage
-        that has taken more.
+        Damage that may be what a crash of another writer has left ends it, loudly. Raises `LogLost` for damage that has
+        taken more; then it can be begun all the same, when another log has it all, and gets a checkpoint first.
         """
         try:
             return self._recover()
+        except LogLost:
+            raise
         except RedoLogError:
             if not self._patience.stuck:
                 self.device.close()  # another process may have it
@@ -101,18 +105,17 @@ class BlockRedoLog:
 
     def _recover(self) -> Recovered:
         half, data = self._try("cannot be opened", self._open_and_read)
+        self._nothing(half)
+        self._looked = True
         if half is Half.NONE:
-            self._nothing()
-            self._looked = True
             return Recovered()
         try:
             reading = read(data)
         except Damaged as damage:
             what = f"cannot be used: its valid half ({half}) holds no database that can be read: {damage}"
-            raise RedoLogError(self._says(what)) from None
+            raise LogLost(self._says(what)) from None
         self._judge(half, reading)
-        self.half, self._marker, self._base, self._end = half, reading.marker, reading.base, reading.end
-        self._looked = True
+        self._is_at(half, reading.marker, reading.base, reading.end)
         for name, count in reading.dump.unknown.items():
             log.warning("%s: %s is not known here, %d rows", self.device.path, name, count)
         return recovered(reading)
@@ -125,17 +128,23 @@ class BlockRedoLog:
         return half, b"" if half is Half.NONE else device.read_half(half)
 
     def _judge(self, half: Half, reading: Reading) -> None:
-        """Raises `RedoLogError` when commits that were acknowledged are known to be gone."""
+        """Raises `LogLost` when commits that were acknowledged are known to be gone."""
         where = f"half {half} of {self.device.path} at byte {reading.end}"
         if reading.lost is not None:
             why = reading.damage.why if reading.damage is not None else "the log ends there"
             what = f"is damaged in half {half} at byte {reading.end} ({why}), and commits follow at byte {reading.lost}"
-            raise RedoLogError(self._says(f"{what}; `python -m services.db.redo.block cut` gives up what follows"))
+            raise LogLost(self._says(f"{what}; `python -m services.db.redo.block cut` gives up what follows"))
         if reading.damage is not None:
             log.critical("%s is no commit (%s): what was read before counts", where, reading.damage.why)
 
-    def _nothing(self) -> None:
-        self.half, self._marker, self._base, self._end = Half.NONE, b"", 0, 0
+    def _nothing(self, half: Half = Half.NONE) -> None:
+        """There is nothing that commits could follow; the next database goes to the other half than that."""
+        self._is_at(half, b"", 0, 0)
+        self._follows = False
+
+    def _is_at(self, half: Half, marker: bytes, base: int, end: int) -> None:
+        self.half, self._marker, self._base, self._end = half, marker, base, end
+        self._follows = True
 
     # ---- writing
 
@@ -154,7 +163,7 @@ class BlockRedoLog:
         self._failed = self._unsure = False
         if self.half is Half.NONE and generation == 0:
             self._found()
-        if self.half is not Half.NONE:
+        if self._follows:
             self._try("cannot be written", lambda: self.device.end_at(self._at(self._end)))
             record = commits.term_begins(generation, term, self._marker, self._end)
             if self._fits(record):  # else the next commit does not fit either, and a checkpoint has the term
@@ -176,8 +185,8 @@ class BlockRedoLog:
         return True
 
     def _is_ours(self) -> bool:
-        if self.half is Half.NONE:
-            return self._unsure
+        if not self._follows:
+            return self._unsure or self.half is not Half.NONE  # it was damaged, and says the same still
         start = self.device.geometry.start(self.half)
         ends = (start, start + self._end - layout.MARKER)
         return all(self.device.read(at, layout.MARKER) == self._marker for at in ends)
@@ -195,8 +204,8 @@ class BlockRedoLog:
             return
         if not self._ready:
             raise RedoLogError(self._says("is not ready"))
-        if self.half is Half.NONE:
-            raise LogFull(self._says("holds no database yet"))
+        if not self._follows:
+            raise LogFull(self._says("holds no database that they could follow"))
         try:
             records = commits.encode(durable, self._marker, self._end)
         except RedoLogError:
@@ -222,7 +231,8 @@ class BlockRedoLog:
             try:
                 self.device.end_at(at)
             except OSError as again:
-                log.critical("after %s what was refused could not be taken off %s: %s", error, self.device.path, again)
+                why = (error.strerror, self.device.path, again.strerror)
+                log.critical("after %s what was refused could not be taken off %s: %s", *why)
             raise
 
     def _fits(self, records: bytes) -> bool:
@@ -264,7 +274,7 @@ class BlockRedoLog:
         self._try("cannot be written", lambda: device.put(device.geometry.start(half) + base, records))
         checkpoint.claimed = True
         self._try("cannot be written", lambda: device.set_valid(half))
-        self.half, self._marker, self._base, self._end = half, checkpoint.marker, base, end
+        self._is_at(half, checkpoint.marker, base, end)
         self.bytes += end
         self.syncs += 3
 

@@ -14,7 +14,7 @@ from services.db.disk import Disk
 from services.db.redo.block import layout
 from services.db.redo.block.layout import Geometry, Half
 from services.db.redo.block.log import BlockRedoLog
-from services.db.redo.interface import LogFull, RedoLogError
+from services.db.redo.interface import CheckpointHeader, LogFull, LogLost, LogRecord, RedoLogError, entry
 from shared.contracts.db import RowCreated
 from tests.db.redo.block import original
 from tests.db.redo.block.harness import SMALL, Primary, Rows, drop, network, recovered_rows, rows_of, write
@@ -258,7 +258,7 @@ def test_a_device_that_comes_back_empty_gets_all_rows_anew(path: Path, disk: Fau
     primary.log.begin(primary.store.generation, primary.store.term)
     assert not primary.log.roomy
     entry = primary.entry(write("n", name_label="after"))
-    with pytest.raises(LogFull, match="no database yet"):
+    with pytest.raises(LogFull, match="no database that"):
         primary.log.append([entry], True)
     primary.checkpoint()
     primary.log.append([entry], True)
@@ -444,6 +444,27 @@ def test_damage_in_the_middle_stops_the_start_until_somebody_gives_up_what_follo
     change(path, at, data)
     with pytest.raises(RedoLogError, match=rf"damaged in half 1 at byte {begin - 18} .*follow at byte {end - 18}.*cut"):
         Primary(path)
+
+
+def test_a_damaged_log_can_be_begun_when_another_one_has_it_all(path: Path) -> None:
+    log = Damaged(path)
+    change(path, log.ends[0], bytes(16))
+    opened = BlockRedoLog(path, geometry=SMALL)
+    with pytest.raises(LogLost):
+        opened.recover()
+    opened.begin(50, 9)
+    assert not opened.roomy
+    record = LogRecord(generation=51, term=9, changes=[network("after")])
+    with pytest.raises(LogFull):
+        opened.append([entry(record, 50)], True)
+    checkpoint = opened.checkpoint()
+    checkpoint.hold(CheckpointHeader(generation=50, term=9, rows=0))
+    checkpoint.write([])
+    checkpoint.finish()
+    assert opened.half is Half.SECOND
+    opened.append([entry(record, 50)], True)
+    opened.close()
+    assert set(recovered_rows(path)) == {("network", "after")}
 
 
 def test_a_database_that_is_damaged_stops_the_start(path: Path) -> None:
