@@ -57,6 +57,7 @@ class Follower:
         self._moved = asyncio.Event()
         self._durable = asyncio.Event()
         self._catching = asyncio.Lock()
+        self._asking: asyncio.Task[contract.Changes] | None = None
         self._following: asyncio.Task[None] | None = None
         self._halted = False
         bus.on_reconnect(self._on_reconnect)
@@ -186,8 +187,11 @@ class Follower:
     async def catch_up(self, host: str = "") -> None:
         """Everything that the primary, or that host's process, has now. Raises `ApiError`.
 
-        An answer of a lower term than ours is an error: whoever gave it does not know that it was replaced.
+        An answer of a lower term than ours is an error: whoever gave it does not know that it was replaced. A primary
+        that has not answered yet is not waited for any more when another process is asked.
         """
+        if host and self._asking is not None:
+            self._asking.cancel()
         async with self._catching:
             self._behind = True
             await self._bring(host)
@@ -202,7 +206,7 @@ class Follower:
     async def _bring(self, host: str) -> None:
         rows = self._rows
         while True:
-            answer = await self._peers.changes(rows.position, host)
+            answer = await self._ask(host)
             if answer.at.term < rows.store.term:
                 raise internal_error(f"the rows of term {answer.at.term} are older than ours of {rows.store.term}")
             if answer.deltas is None:
@@ -226,6 +230,17 @@ class Follower:
                 await rows.enter_term(answer.at.term)
                 self._durable.set()
                 return
+
+    async def _ask(self, host: str) -> contract.Changes:
+        asking = self._asking = asyncio.create_task(self._peers.changes(self._rows.position, host))
+        try:
+            await asyncio.wait({asking})
+        finally:
+            self._asking = None
+            asking.cancel()
+        if asking.cancelled():
+            raise internal_error("somebody else is asked")
+        return asking.result()
 
     async def reach(self, generation: int, timeout: float) -> None:
         """Until our rows have that commit durably. Raises INTERNAL_ERROR."""

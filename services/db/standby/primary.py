@@ -104,7 +104,7 @@ class Primary:
         self._idle.clear()
         try:
             if not committer.knows(context.request):
-                self.semi_sync.admit()
+                self._admit(request)
                 self._check_seen(request.seen)
             committed = await committer.transact(
                 request, request_id=context.request, task=context.task, session=context.session
@@ -121,6 +121,12 @@ class Primary:
             self._running -= 1
             if not self._running:
                 self._idle.set()
+
+    def _admit(self, request: contract.Transact) -> None:
+        """Raises INTERNAL_ERROR where standbys are missing that a commit would have to wait for."""
+        tables = self._rows.store.tables
+        if any(change.cls in tables and tables[change.cls].cls.persist for change in request.changes):
+            self.semi_sync.admit()
 
     def _check_seen(self, seen: contract.Position | None) -> None:
         """Raises DB_CONFLICT for what was decided on rows that are no part of the history any more."""

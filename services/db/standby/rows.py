@@ -187,8 +187,16 @@ class Rows:
 
     async def replace(self, snapshot: Snapshot) -> None:
         """Those of another process, durably, in the place of ours. Raises INTERNAL_ERROR, `Ahead`: ours are still
-        there.
+        there. Who is cancelled waits for its end: the log and the memory must not differ.
         """
+        replacing = asyncio.create_task(self._replace(snapshot), name="replace all rows")
+        try:
+            await asyncio.shield(replacing)
+        except asyncio.CancelledError:
+            await asyncio.wait({replacing})
+            raise
+
+    async def _replace(self, snapshot: Snapshot) -> None:
         store, committer = snapshot.store, self.committer
         if store.generation < self.store.generation:
             # What our log holds after it would be replayed on it.

@@ -29,7 +29,7 @@ from services.db.standby.promotion import Promotion
 from services.db.standby.rows import Ahead, Rows
 from services.db.standby.semi_sync import NAMES, Policy, SemiSync
 from services.db.standby.unmerged import UnmergedFiles
-from shared.bus.context import CallContext
+from shared.bus.context import NO_TERM, CallContext, current
 from shared.bus.contract import Empty
 from shared.bus.interface import BusError, NotHere
 from shared.contracts import db as contract
@@ -227,6 +227,8 @@ class Stand:
 
     async def run(self) -> None:
         """Until cancelled."""
+        # A primary that has missed that there is another one must be able to ask and hear it.
+        current.set(CallContext(term=NO_TERM))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._tell_of_standbys())
             group.create_task(self._live())

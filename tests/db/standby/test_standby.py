@@ -304,11 +304,12 @@ async def test_without_standbys_commits_go_on_after_a_while_and_people_are_told(
 
 
 async def test_by_policy_commits_are_refused_without_standbys_but_not_volatile_ones(cluster: Cluster) -> None:
-    await cluster.start(0, 1, synchronous_standbys=1, synchronous_timeout=0.3, when_standbys_missing="refuse")
-    await cluster.network("both")
+    await cluster.start(0, 1, synchronous_standbys=1, synchronous_timeout=1.0, when_standbys_missing="refuse")
     await cluster.caught_up(1)
+    await cluster.network("both")
     await cluster.kill(1)
     with pytest.raises(ApiError, match="the result is unknown"):
         await cluster.network("waits")
     with pytest.raises(ApiError, match="not saved"):
         await cluster.network("refused")
+    await cluster.write(rows.task())
