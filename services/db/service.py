@@ -29,6 +29,7 @@ from services.db.redo.file import FileRedoLog
 from services.db.redo.interface import RedoLog
 from services.db.redo.layered import LayeredRedoLog
 from services.db.redo.off import NoRedoLog
+from services.db.redo.quorum.log import PATIENCE, QUEUE, QuorumRedoLog
 from services.db.restores import Restores
 from services.db.snapshots import Snapshots
 from services.db.standby.kept import Kept, KeptFile
@@ -54,9 +55,10 @@ PROBE: Final = 2.0
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`seed`: JSON file that describes the pool to create when there is no database yet (`services.db.seed`).
 
-    `redo_log`: file | block | off. `when_log_fails`: refuse | continue (`services.db.health`).
+    `redo_log`: file | block | quorum | off. `when_log_fails`: refuse | continue (`services.db.health`).
     `redo_log_device`: of `block`, a block device or a file. `redo_log_format`: what else it holds may be lost.
     `redo_log_patience`: seconds that it may take for one step (`services.db.redo.block`).
+    `redo_log_queue`: of `quorum`, on the bus's broker. `redo_log_confirm`: seconds that the broker may take for a step.
     `checkpoint_bytes`: how long the redo log may grow before all rows are written anew.
     `db_conf`: says into which files all rows are written (`services.db.outputs`); "": `db.conf` in the state folder.
     `role_file`: says what the host is (`shared.host_role`) to a process that was told nothing else yet; `role` does
@@ -72,6 +74,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     redo_log_device: str = ""
     redo_log_format: bool = False
     redo_log_patience: float = 30.0
+    redo_log_queue: str = QUEUE
+    redo_log_confirm: float = PATIENCE
     when_log_fails: Policy = "refuse"
     checkpoint_bytes: int = 64 * 1024 * 1024
     db_conf: str = ""
@@ -102,9 +106,19 @@ def open_log(service: Service, options: Options, boot: str, disk: Disk) -> RedoL
                 Path(options.redo_log_device), disk, format=options.redo_log_format, patience=options.redo_log_patience
             )
             return LayeredRedoLog(journal, device)
+        case "quorum":
+            if not service.config.bus.url.startswith("amqp"):
+                raise ConfigError("option redo_log can be quorum only on a bus over RabbitMQ")
+            queue = QuorumRedoLog(
+                service.config.bus.url,
+                queue=options.redo_log_queue,
+                patience=options.redo_log_confirm,
+                checkpoint_bytes=options.checkpoint_bytes,
+            )
+            return LayeredRedoLog(journal, queue)
         case "off":
             return LayeredRedoLog(journal, NoRedoLog())
-    raise ConfigError(f"option redo_log must be file, block or off, not {options.redo_log!r}")
+    raise ConfigError(f"option redo_log must be file, block, quorum or off, not {options.redo_log!r}")
 
 
 class Database:
