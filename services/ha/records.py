@@ -16,6 +16,10 @@ class HostRecords(Protocol):
         """Every host (uuid) and whether it is recorded as live. Empty while that is not known."""
         ...
 
+    def name(self, host: str) -> str:
+        """Of a host (uuid) for people; the uuid where there is none."""
+        ...
+
     async def set_live(self, host: str, live: bool) -> None:
         """Raises ApiError, of which `BusError` while the database is away."""
         ...
@@ -38,6 +42,11 @@ class DatabaseRecords:
             if metrics is not None:
                 recorded[str(host["uuid"])] = bool(metrics["live"])
         return recorded
+
+    def name(self, host: str) -> str:
+        store = self._replica.store
+        row = store.row("host", store.ref_of_uuid("host", host) or "")
+        return f"'{row['name_label']}'" if row is not None else host
 
     async def set_live(self, host: str, live: bool) -> None:
         """A host that was removed meanwhile needs no record."""

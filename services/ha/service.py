@@ -10,6 +10,7 @@ from pathlib import Path
 from prometheus_client import Gauge
 
 from services.ha import heartbeat
+from services.ha.clocks import Clocks
 from services.ha.options import HaOptions
 from services.ha.records import DatabaseRecords, HostRecords
 from services.ha.watch import Watch
@@ -46,3 +47,6 @@ async def serve(service: Service, records: HostRecords | None) -> None:
         live = Gauge("ha_hosts_live", "Hosts recorded as live", registry=service.registry)
         live.set_function(lambda: sum(records.live().values()))
         service.spawn(watch.run(), "watch")
+        clocks = Clocks(service.bus, records)
+        await clocks.start()
+        service.spawn(clocks.run(), "clocks")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from shared.bus.interface import BusError, DeadlineExceeded
 from shared.bus.memory import MemoryBroker
 from shared.config import BusConfig, Config, HostConfig
 from shared.contracts import service as service_contract
+from shared.contracts.alerts import ALERT, Alert
 from shared.contracts.ha import HEARTBEAT, LIVENESS, Heartbeat
 from shared.service import Service
 
@@ -35,6 +37,9 @@ class Records:
 
     def live(self) -> Mapping[str, bool]:
         return self.rows
+
+    def name(self, host: str) -> str:
+        return host[:1]
 
     async def set_live(self, host: str, live: bool) -> None:
         if self.away:
@@ -171,6 +176,24 @@ async def test_a_lost_bus_makes_nobody_dead(start: Start, broker: MemoryBroker) 
     await asyncio.sleep(0.1)
     assert lost == []
     assert records.rows == {A: True}
+
+
+async def test_a_clock_that_is_far_off_is_told_of_once_until_it_was_right_again(start: Start, client: Endpoint) -> None:
+    """More than five minutes, either way; less than half of it counts as right."""
+    alerts: asyncio.Queue[Alert] = asyncio.Queue()
+    await client.subscribe(ALERT, lambda alert, _: alerts.put_nowait(alert), cls="Host")
+    records = Records(A, B)
+    await start(A, records=records)
+    await records.wait({A: True, B: False})
+    for seq, ahead in enumerate((299.0, 310.0, 400.0, 200.0, -310.0, 0.0, -310.0, -400.0)):
+        beat = Heartbeat(host=B, boot="b", seq=seq, interval=2.0, time=time.time() + ahead)
+        await client.publish(HEARTBEAT, beat, uuid=B)
+    async with asyncio.timeout(5):
+        told = [await alerts.get() for _ in range(2)]
+    assert [(alert.name, alert.priority, alert.obj_uuid) for alert in told] == [("HOST_CLOCK_SKEW_DETECTED", 4, B)] * 2
+    assert "host b is 310 seconds ahead of" in told[0].body
+    assert "behind" in told[1].body
+    assert alerts.empty()
 
 
 async def test_every_host_s_ha_service_answers_ping(start: Start, client: Endpoint) -> None:
