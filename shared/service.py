@@ -30,7 +30,7 @@ import msgspec
 import uvloop
 from prometheus_client import CollectorRegistry, generate_latest
 
-from shared import logs, trace
+from shared import garbage, logs, trace
 from shared.bus.contract import Empty, Method, Reply, Request, Scope
 from shared.bus.interface import Bus, BusError, Handler, StreamHandler
 from shared.config import Config, ConfigError, HostConfig, Options, load, options
@@ -213,6 +213,7 @@ async def run(config: Config, setup: Setup) -> int:
         log.critical("cannot start: %s", starting.exception(), exc_info=starting.exception())
         status = 1
     elif starting.done():
+        garbage.settled()
         log.info("ready")
         await asyncio.wait({stop, ended}, return_when=asyncio.FIRST_COMPLETED)
         status = 1 if service.state == "failed" else service.status

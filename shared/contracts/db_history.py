@@ -10,7 +10,7 @@ HIDDEN: Final = "(hidden)"
 """In the place of passwords, keys and other secrets. That they are named says that they changed."""
 
 
-class FieldChange(Record, frozen=True):
+class FieldChange(Record, frozen=True, gc=False):
     """Of sets and maps `old` holds what went and `new` what came; a key whose value changed is in both.
 
     Long texts are cut and end in `… (N characters)`, long sets and maps in an item `… (N in all)`.
@@ -21,7 +21,7 @@ class FieldChange(Record, frozen=True):
     new: Any
 
 
-class ObjectChange(Record, frozen=True):
+class ObjectChange(Record, frozen=True, gc=False):
     """`kind`: add | mod | del | rel. `name`: its name_label after the change, "" for a class without one.
 
     A new object has those fields that are not the default, with the default as `old`; a deleted one the other way
@@ -37,7 +37,7 @@ class ObjectChange(Record, frozen=True):
     fields: list[FieldChange] = []
 
 
-class HistoryEntry(Record, frozen=True):
+class HistoryEntry(Record, frozen=True, gc=False):
     """One commit, or something that befell the database. `kind`: commit | restored | started | stopped | gap.
 
     `time`: Unix, seconds. `task`: reference, also of one that clients cannot see, "" for none. `call`: the XenAPI

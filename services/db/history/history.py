@@ -131,14 +131,17 @@ class History:
         self, store: Store, delta: Delta, undo: Sequence[RowChange], touched: Sequence[Touched], note: str
     ) -> Commit:
         context = current.get()
+        rows = {item.ref: item.row.fields for item in touched}
+        task = store.find("task", context.task or context.origin or delta.task)
+        session = store.find("session", context.session or delta.session)
         return Commit(
             delta,
             undo,
-            {item.ref: item.row.fields for item in touched},
+            rows,
             self._clock(),
             context,
-            store.row("task", context.task or context.origin or delta.task),
-            store.row("session", context.session or delta.session),
+            task.fields if task is not None else None,
+            session.fields if session is not None else None,
             note,
         )
 

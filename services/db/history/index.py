@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from services.db.history.blocks import HEAD, Head
@@ -27,13 +28,23 @@ def key(kind: str, value: str) -> bytes:
     return zlib.crc32(f"{kind}{value}".encode()).to_bytes(KEY, "little")
 
 
+_often = lru_cache(maxsize=4096)(key)
+"""Of what has few values."""
+
+
 def keys(entry: HistoryEntry) -> set[bytes]:
     """By what it can be found. A class and a field also together."""
-    found = {key("t", entry.task), key("m", entry.call), key("s", entry.session), key("o", entry.user)}
+    found = {_often("m", entry.call), _often("s", entry.session), _often("o", entry.user)}
+    if entry.task:
+        found.add(key("t", entry.task))
     for change in entry.changes:
-        found |= {key("r", change.ref), key("u", change.uuid), key("c", change.cls)}
+        cls = change.cls
+        found.add(key("r", change.ref))
+        found.add(key("u", change.uuid))
+        found.add(_often("c", cls))
         for field in change.fields:
-            found |= {key("f", field.name), key("p", f"{change.cls}.{field.name}")}
+            found.add(_often("f", field.name))
+            found.add(_often("p", f"{cls}.{field.name}"))
     return found
 
 

@@ -136,7 +136,8 @@ async def test_programs_have_it_as_an_extension(site: Site) -> None:
     call = {"jsonrpc": "2.0", "id": 1, "method": "db.get_history", "params": [site.client.session, {"limit": "1"}]}
     answer = await site.client.call("host.call_extension", host, json.dumps(call))
     assert len(answer["entries"]) == 1
-    for words in ([{"nonsense": "1"}], [{"limit": "x"}], ["text"], [{}, {}]):
+    wrong: list[list[Any]] = [[{"nonsense": "1"}], [{"limit": "x"}], ["text"], [{}, {}]]
+    for words in wrong:
         assert (await site.client.refusal("db.get_history", *words))[0] == "INVALID_VALUE"
 
 
