@@ -20,7 +20,7 @@ from services.db.redo.interface import Checkpoint, Entry, LogFull, Recovered, Re
 from shared.contracts.db import Change, Delete, Delta, MapPut, RowChange, Touch, Transact, Unchanged, Update
 from shared.errors import ApiError
 from shared.store import Store
-from tests.db import rows
+from tests.db import rows, soundness
 
 BOOT = "boot"
 
@@ -104,7 +104,9 @@ class Running:
 
     def on_disk(self) -> Store:
         """What a start would find now."""
-        return restore(FileRedoLog(self.folder, BOOT).recover(), BOOT)
+        store = restore(FileRedoLog(self.folder, BOOT).recover(), BOOT)
+        soundness.assert_sound(store)
+        return store
 
     def _on_health(self, healthy: bool, why: str) -> None:
         self.health.append((healthy, why))

@@ -19,7 +19,7 @@ from shared.bus.interface import Bus
 from shared.contracts.db import SNAPSHOT, TRANSACT, Create, Equals, SnapshotRequest, Transact, Update
 from shared.errors import ApiError
 from shared.replica import Replica
-from tests.db import rows
+from tests.db import rows, soundness
 
 ROUNDS = 20
 WRITERS = 4
@@ -120,6 +120,7 @@ async def test_no_acknowledged_write_is_lost_in_twenty_kills(
         await database.kill()
         acknowledged = [writer.acknowledged for writer in writers]
         on_disk = restore(FileRedoLog(tmp_path / "db" / "redo", boot_id()).recover(), boot_id())
+        soundness.assert_sound(on_disk)
         for writer, count in zip(writers, acknowledged, strict=True):
             row = on_disk.row("network", writer.ref)
             assert row is not None

@@ -19,7 +19,7 @@ from services.db.restores import Restores
 from shared.contracts.db import Change, Committed, Create, Delta, Restore, RestorePart, SnapshotRow, Transact
 from shared.errors import ApiError
 from shared.store import Store
-from tests.db import rows
+from tests.db import rows, soundness
 
 BOOT = "boot"
 
@@ -70,7 +70,9 @@ def on_disk(folder: Path) -> Store:
     copy = folder.with_name("copy")
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
-    return restore(FileRedoLog(copy, BOOT).recover(), BOOT)
+    store = restore(FileRedoLog(copy, BOOT).recover(), BOOT)
+    soundness.assert_sound(store)
+    return store
 
 
 def network(name: str) -> SnapshotRow:
