@@ -46,8 +46,10 @@ class Lineage:
 
     @property
     def reign(self) -> int:
-        """The last term that was taken by force: what is done for coordinators of earlier ones is refused."""
-        return max((start.term for start in self.starts if start.forced), default=0)
+        """The last term that was taken by force, or whose rows took the place of all others: what is done for
+        coordinators of earlier ones is refused.
+        """
+        return max((start.term for start in self.starts if start.forced or start.after == 0), default=0)
 
     def at(self, generation: int) -> Position:
         return Position(term=self.term, generation=generation, host=self.host)

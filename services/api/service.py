@@ -160,7 +160,7 @@ async def start(service: Service) -> Core:
     if api.is_coordinator:
         await replica.wait_ready()
         await succession.confirm()
-        api.database.term = api.store.term
+        api.database.term = replica.lineage.reign
         await _coordinate(service, api)
     else:
         await _wait_awhile(replica)

@@ -20,7 +20,7 @@ import msgspec
 
 from shared import trace
 from shared.bus import envelope
-from shared.bus.context import CallContext, current
+from shared.bus.context import NO_TERM, CallContext, current
 from shared.bus.contract import Absent, Method, Reply, Request
 from shared.bus.interface import BusError, DeadlineExceeded, HostOffline, ResultUnknown, Unsendable
 from shared.bus.timing import Timing, backoff
@@ -259,7 +259,7 @@ class Caller:
                     user=context.user,
                     call=context.call,
                     origin=context.origin,
-                    term=context.term or self.term,
+                    term=0 if context.term == NO_TERM else context.term or self.term,
                     trace=context.traceparent,
                     observed=context.observed,
                     resent=call.resent,

@@ -8,13 +8,16 @@ from contextvars import ContextVar
 import msgspec
 
 CANCELLED_STATUS = "TASK_CANCELLED"
+NO_TERM = -1
+"""Of calls that are made for no coordinator, nor to be counted as such: between those that find out who it is."""
 
 
 class CallContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`deadline`: Unix time in seconds after which nobody waits for the answer (None: none was set).
 
     `request`: id of the bus request being handled ("" outside of a handler); a repeated request has the same one.
-    `term`: the coordinator's term as far as the caller knows (0: unknown). `traceparent`: W3C Trace Context.
+    `term`: the coordinator's term as far as the caller knows (0: unknown; NO_TERM: not asked for). `traceparent`: W3C
+    Trace Context.
     `observed`: who records spans of the trace, as `shared.trace.scopes` writes it; "": everybody.
     `call`: the XenAPI message, or the HTTP request, that it is part of. `origin`: the task that it is part of, where
     `task` is empty since it must not be cancelled with it.

@@ -83,7 +83,7 @@ def _encode(topic: Topic[Any], payload: Any) -> bytes:
                 task=context.task,
                 session=context.session,
                 user=context.user,
-                term=context.term,
+                term=max(context.term, 0),
                 trace=context.traceparent,
             )
         )

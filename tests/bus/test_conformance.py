@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from shared import trace
-from shared.bus.context import CallContext, current
+from shared.bus.context import NO_TERM, CallContext, current
 from shared.bus.contract import Empty
 from shared.bus.interface import DeadlineExceeded, HostOffline, ResultUnknown, StaleTerm
 from shared.contracts import task
@@ -391,6 +391,17 @@ async def test_a_request_of_an_older_term_is_refused(wire: Wire, contract: Contr
     server.observe_term(6)
     with pytest.raises(StaleTerm):
         await client.call(contract.add, Number(n=1), context=CallContext(term=5))
+
+
+async def test_calls_between_those_that_find_out_the_term_are_not_refused(wire: Wire, contract: Contract) -> None:
+    client, server = await wire.connect("client"), await wire.connect("server")
+    await server.serve(contract.add, add)
+    await server.start_consuming(contract.service)
+    client.observe_term(4)
+    server.observe_term(6)
+    with pytest.raises(StaleTerm):
+        await client.call(contract.add, Number(n=1))
+    await client.call(contract.add, Number(n=1), context=CallContext(term=NO_TERM))
 
 
 async def test_calls_carry_the_highest_term_that_is_known(wire: Wire, contract: Contract) -> None:
