@@ -210,6 +210,9 @@ class Follower:
             if answer.at.term < rows.store.term:
                 raise internal_error(f"the rows of term {answer.at.term} are older than ours of {rows.store.term}")
             if answer.deltas is None:
+                log.info(
+                    "fetching all rows: %s is no part of the history, or too long ago, at %s", rows.position, answer
+                )
                 snapshot = await self._peers.snapshot(host)
                 if snapshot.store.term < rows.store.term:
                     raise internal_error(f"a snapshot of term {snapshot.store.term} is older than {rows.store.term}")

@@ -60,7 +60,7 @@ class Rows:
         self._beginning: TermStart | None = None
         """A term whose first commit has not been published."""
         self._cut_off = False
-        """The start of a term taken by force was the last thing that this process did before it was started anew."""
+        """A term taken by force may have been announced and is not in the log, or the log itself was lost."""
         self._volatile_left = False
         """Of rows that a machine's restart has taken the volatile ones from, and nobody has removed the rest yet."""
 
@@ -103,13 +103,20 @@ class Rows:
 
     # ---- terms
 
-    def settle(self, found: Recovered, rebooted: bool, volatile_left: bool, pool: str) -> None:
-        """At a start: the lineage of what the log holds. Blocks for some milliseconds; raises `OSError`."""
+    def settle(
+        self, found: Recovered, rebooted: bool, volatile_left: bool, pool: str, *, from_file: bool = False
+    ) -> None:
+        """At a start: the lineage of what the log holds. Blocks for some milliseconds; raises `OSError`.
+
+        `from_file`: the rows have just come from a file, and are behind what anybody was told.
+        """
         lineage = self.lineage.until(found.term)
-        self._cut_off = lineage != self.lineage and self.lineage.starts[-1].forced
+        taken_by_force = lineage != self.lineage and self.lineage.starts[-1].forced
+        self._cut_off = taken_by_force or from_file or lineage.host == NOBODY
         self._volatile_left = volatile_left
-        if lineage.term != self.store.term or (rebooted and lineage.host != NOBODY):
-            start = TermStart(term=self.store.term, base=found.generation, host=NOBODY)
+        if from_file or lineage.term != self.store.term or (rebooted and lineage.host != NOBODY):
+            base = self.store.generation if from_file else found.generation
+            start = TermStart(term=self.store.term, base=base, host=NOBODY)
             lineage = Lineage((start,) if self.store.term else ())
         self.kept.save(lineage=list(lineage.starts), pool=pool)
 

@@ -66,6 +66,9 @@ class StandbyOptions:
     when_standbys_missing: Policy = "continue"
 
 
+_FOLLOWING: Final = ("standby", "idle")
+
+
 @dataclass(slots=True)
 class _Wish:
     """A promotion that somebody waits for."""
@@ -76,7 +79,10 @@ class _Wish:
 
 
 class Stand:
-    """`publish` tells followers of a commit; `create` makes the pool of a process that has no rows, as primary."""
+    """`publish` tells followers of a commit; `create` makes the pool of a process that has no rows, as primary.
+
+    `behind`: the log was lost, and the rows are those of an older file.
+    """
 
     def __init__(
         self,
@@ -87,6 +93,8 @@ class Stand:
         publish: Callable[[contract.Delta], Awaitable[None]],
         create: Callable[[], Awaitable[None]],
         disk: Disk | None = None,
+        *,
+        behind: bool = False,
     ) -> None:
         self.primary: Primary | None = None
         self.settled = asyncio.Event()
@@ -96,6 +104,7 @@ class Stand:
         self._rows = rows
         self._snapshots = snapshots
         self._options = options
+        self._behind = behind
         self._publish = publish
         self._create = create
         self._own = frozenset(host.uuid for host in service.hosts)
@@ -246,6 +255,10 @@ class Stand:
         """Whether this process starts as primary."""
         if not self._options.primary:
             return False
+        if self._behind and await self._could_have_rows_back():
+            log.critical("the redo log was lost, and another host's database has newer rows: taking over from there")
+            self._wishes.put_nowait(_Wish(self._rows.host, planned=False))
+            return False
         verdict = await self._verdict()
         if verdict is Standing.REPLACED:
             log.warning("another host's database has begun a later term: this one stands by")
@@ -255,6 +268,12 @@ class Stand:
         await self._rows.begin_term(choice.next_term(self._rows.store.term, roles), forced=False)
         self._bus.observe_term(self._rows.lineage.reign)
         return True
+
+    async def _could_have_rows_back(self) -> bool:
+        """Whether others have more than we do, and nobody of them has taken over."""
+        roles = await self._peers.roles(self._promotion.others())
+        own = self._promotion.describe()
+        return any(choice.is_ahead(role, own) for role in roles) and all(role.role in _FOLLOWING for role in roles)
 
     async def _verdict(self) -> Standing:
         """What the others say, once none of them is about to begin a term."""

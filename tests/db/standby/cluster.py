@@ -114,6 +114,10 @@ class Cluster:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def end(self, number: int) -> None:
+        """As SIGTERM: it finishes what it does."""
+        await self._services.pop(number).close()
+
     async def stop(self) -> None:
         for service in self._services.values():
             await service.close()
@@ -153,7 +157,11 @@ class Cluster:
         async def there() -> bool:
             roles = [await self.role(number) for number in numbers]
             return all(
-                role.role == "standby" and role.term == status.term and role.durable >= status.durable for role in roles
+                role.role == "standby"
+                and role.caught_up
+                and role.term == status.term
+                and role.durable >= status.durable
+                for role in roles
             )
 
         await until(there)
