@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from shared import garbage
+from shared.bus.context import NO_TERM, CallContext
 from shared.bus.contract import Empty
 from shared.bus.interface import Bus, BusError
 from shared.contracts.db import CHANGES_SINCE, DB_STATUS, DELTA, SNAPSHOT, Delta, Position, SnapshotRequest, TermStart
@@ -38,6 +39,9 @@ PART = 200
 
 QUIET = 1.0
 """Seconds that the database may take to answer before the log says that it is waited for."""
+
+ANY_TERM = CallContext(term=NO_TERM)
+"""Of questions that a database of a later term answers as well: that is how one hears of it."""
 
 Watcher = Callable[[list[Touched], Delta | None], None]
 """Called after every commit with the rows it touched, and the delta (None after a new snapshot). It must not block."""
@@ -118,7 +122,7 @@ class Replica:
     async def _check(self) -> None:
         """A delta that was lost, and that no other has followed, shows in the database's own count."""
         try:
-            status = await self._bus.call(DB_STATUS, Empty())
+            status = await self._bus.call(DB_STATUS, Empty(), context=ANY_TERM)
         except ApiError:
             return  # it is away; whoever needs it waits for it
         self._heard = time.monotonic()
@@ -222,7 +226,7 @@ class Replica:
         """Applies the commits since our position, as if they came now; false when they cannot be had."""
         while self._ready.is_set():
             try:
-                answer = await self._bus.call(CHANGES_SINCE, self.position, timeout=60)
+                answer = await self._bus.call(CHANGES_SINCE, self.position, timeout=60, context=ANY_TERM)
             except BusError:
                 raise
             except ApiError as error:
@@ -253,7 +257,7 @@ class Replica:
         """The rows of a new snapshot. They are taken in part by part: whoever uses the old ones is served meanwhile."""
         store = Store()
         with garbage.paused():
-            page = await self._bus.call(SNAPSHOT, SnapshotRequest(), timeout=60)
+            page = await self._bus.call(SNAPSHOT, SnapshotRequest(), timeout=60, context=ANY_TERM)
             lineage = page.lineage
             while True:
                 for begin in range(0, len(page.rows), PART):
@@ -262,7 +266,7 @@ class Replica:
                 if page.page + 1 >= page.pages:
                     break
                 request = SnapshotRequest(snapshot=page.snapshot, page=page.page + 1)
-                page = await self._bus.call(SNAPSHOT, request, timeout=60)
+                page = await self._bus.call(SNAPSHOT, request, timeout=60, context=ANY_TERM)
             store.complete(page.generation, page.term)
         self.lineage = Lineage()
         for start in lineage:

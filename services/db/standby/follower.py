@@ -211,7 +211,7 @@ class Follower:
                 raise internal_error(f"the rows of term {answer.at.term} are older than ours of {rows.store.term}")
             if answer.deltas is None:
                 log.info(
-                    "fetching all rows: %s is no part of the history, or too long ago, at %s", rows.position, answer
+                    "fetching all rows: ours are no part of the history, or too old", extra={"ours": str(rows.position)}
                 )
                 snapshot = await self._peers.snapshot(host)
                 if snapshot.store.term < rows.store.term:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from shared import garbage
+from shared.bus.context import NO_TERM, CallContext
 from shared.bus.contract import Empty
 from shared.bus.interface import Bus
 from shared.contracts import db as contract
@@ -19,6 +20,9 @@ log = logging.getLogger("db.standby")
 
 ANSWER: Final = 0.4
 """Seconds that a process gets to say what it is. One whose host is cut off has a queue for a while, and is silent."""
+
+NOBODYS: Final = CallContext(term=NO_TERM)
+"""Of calls that are answered also by who is of a later term: they are how one hears of it."""
 
 PART: Final = 200
 """Rows of a snapshot that are taken in before others get their turn."""
@@ -44,7 +48,7 @@ class Peers:
 
     async def _role(self, host: str, timeout: float) -> contract.DbRole | None:
         try:
-            return await self._bus.call(contract.DB_ROLE, Empty(), host=host, timeout=timeout)
+            return await self._bus.call(contract.DB_ROLE, Empty(), host=host, timeout=timeout, context=NOBODYS)
         except ApiError as error:
             log.debug("no database process answers on host %s: %s", host, error)
             return None
@@ -52,8 +56,8 @@ class Peers:
     async def changes(self, position: contract.Position, host: str = "") -> contract.Changes:
         """Of that host's process; of the primary when none is named. Raises `ApiError`."""
         if host:
-            return await self._bus.call(contract.HOST_CHANGES, position, host=host, timeout=10)
-        return await self._bus.call(contract.CHANGES_SINCE, position, timeout=10)
+            return await self._bus.call(contract.HOST_CHANGES, position, host=host, timeout=10, context=NOBODYS)
+        return await self._bus.call(contract.CHANGES_SINCE, position, timeout=10, context=NOBODYS)
 
     async def snapshot(self, host: str = "") -> Snapshot:
         """All rows, likewise. Raises `ApiError`."""
@@ -72,5 +76,5 @@ class Peers:
 
     async def _page(self, request: contract.SnapshotRequest, host: str) -> contract.SnapshotPage:
         if host:
-            return await self._bus.call(contract.HOST_SNAPSHOT, request, host=host, timeout=30)
-        return await self._bus.call(contract.SNAPSHOT, request, timeout=30)
+            return await self._bus.call(contract.HOST_SNAPSHOT, request, host=host, timeout=30, context=NOBODYS)
+        return await self._bus.call(contract.SNAPSHOT, request, timeout=30, context=NOBODYS)
