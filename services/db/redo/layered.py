@@ -9,10 +9,21 @@ the best there is, up to where the machine's loss has torn it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from services.db.redo.file import FileRedoLog
-from services.db.redo.interface import Checkpoint, CheckpointHeader, Entry, LogLost, Recovered, RedoLog, RedoLogError
+from services.db.redo.interface import (
+    Checkpoint,
+    CheckpointHeader,
+    Entry,
+    LogFull,
+    LogLost,
+    LogRecord,
+    Recovered,
+    RedoLog,
+    RedoLogError,
+    entry,
+)
 from services.db.redo.off import NoRedoLog
 from shared.contracts.db import RowChange, SnapshotRow
 
@@ -26,6 +37,10 @@ class LayeredRedoLog:
         self.kind = durable.kind
         self._journal = journal
         self._durable = durable
+        self._follows = 0
+        """The generation that the back end ends with."""
+        self._missing: list[LogRecord] = []
+        """Commits that the journal has and the back end not: the process was killed between the two."""
 
     @property
     def bytes(self) -> int:
@@ -41,7 +56,7 @@ class LayeredRedoLog:
 
     @property
     def roomy(self) -> bool:
-        return self._durable.roomy and self._journal.roomy
+        return not self._missing and self._durable.roomy and self._journal.roomy
 
     def generations(self, changes: Sequence[RowChange]) -> int:
         return self._durable.generations(changes)
@@ -60,6 +75,9 @@ class LayeredRedoLog:
         if journal is not None and self._journal_counts(journal, durable, lost is not None):
             if lost is not None:
                 log.error("%s: the local journal has them", lost)
+            elif _age(durable) != (0, 0):
+                self._follows = durable.generation
+                self._missing = [item for item in journal.records if item.durable and item.generation > self._follows]
             return journal
         if lost is not None:
             raise lost
@@ -91,12 +109,31 @@ class LayeredRedoLog:
 
     def begin(self, generation: int, term: int) -> None:
         self._journal.begin(generation, term)
+        if self._missing:
+            self._durable.begin(self._follows, term)  # until it has them, that is where it ends
+            try:
+                self._complete()
+            except LogFull:
+                return  # the next commit asks for a checkpoint
         self._durable.begin(generation, term)
+
+    def _complete(self) -> None:
+        """What follows may depend on them, and whoever asks again for one of them hears that it was committed."""
+        missing = [entry(item, item.generation - self._durable.generations(item.changes)) for item in self._missing]
+        self._durable.append(missing, sync=True)
+        log.warning("the %s log lacked %d commits that the local journal had", self.kind, len(missing))
+        self._missing = []
+
+    def counts(self) -> None:
+        """A checkpoint does: the back end lacks nothing."""
+        self._missing = []
 
     def append(self, entries: Sequence[Entry], sync: bool) -> None:
         """Local first: what the back end has then counts for whoever starts here again, and for whoever starts
         elsewhere.
         """
+        if sync and self._missing:
+            raise LogFull(f"the {self.kind} log lacks commits that the local journal has")
         self._journal.append(entries, sync=False)
         if not sync:
             return
@@ -107,7 +144,7 @@ class LayeredRedoLog:
             raise
 
     def checkpoint(self) -> LayeredCheckpoint:
-        return LayeredCheckpoint(self._journal.checkpoint(), self._durable.checkpoint())
+        return LayeredCheckpoint(self._journal.checkpoint(), self._durable.checkpoint(), self.counts)
 
     def close(self) -> None:
         self._durable.close()
@@ -121,9 +158,10 @@ def _age(found: Recovered) -> tuple[int, int]:
 class LayeredCheckpoint:
     """It counts when the back end's counts; the journal's follows."""
 
-    def __init__(self, journal: Checkpoint, durable: Checkpoint) -> None:
+    def __init__(self, journal: Checkpoint, durable: Checkpoint, counts: Callable[[], None]) -> None:
         self._journal = journal
         self._durable = durable
+        self._counts = counts
         self._journal_counts = True
 
     def begin(self) -> None:
@@ -141,6 +179,7 @@ class LayeredCheckpoint:
 
     def finish(self) -> None:
         self._durable.finish()
+        self._counts()
         try:
             self._journal.finish()
         except RedoLogError as error:
