@@ -24,6 +24,7 @@ from services.db.health import Pauses, Policy
 from services.db.recovery import RESERVE
 from services.db.redo.interface import Entry, LogFull, LogRecord, RedoLog, RedoLogError, entry
 from services.db.transaction import inverse, persistent_part, resolve
+from shared.bus.context import current
 from shared.contracts.db import Committed, Delta, RowChange, Transact
 from shared.errors import DatabaseConflict, internal_error
 from shared.store import Store, Touched
@@ -172,6 +173,7 @@ class Committer:
             task=task,
             session=session,
             request=request_id,
+            call=current.get().call,
         )
         return self._put(delta)
 

@@ -199,9 +199,9 @@ RowChange = RowCreated | RowModified | RowDeleted
 class Delta(Record, frozen=True):
     """One commit. `previous`: the generation it follows; a follower whose own generation differs has missed something.
 
-    `task`, `session`: for whom it was made. `request`: id of the bus request that asked for it, so that whoever takes
-    over does not apply it twice. `begins`: it is the first of its term. One without changes bridges generations that
-    were never committed, or begins a term.
+    `task`, `session`: for whom it was made, `call`: by which XenAPI message. `request`: id of the bus request that
+    asked for it, so that whoever takes over does not apply it twice. `begins`: it is the first of its term. One without
+    changes bridges generations that were never committed, or begins a term.
     """
 
     term: int
@@ -212,6 +212,7 @@ class Delta(Record, frozen=True):
     session: str = ""
     request: str = ""
     begins: TermStart | None = None
+    call: str = ""
 
 
 class SnapshotRequest(Record, frozen=True):

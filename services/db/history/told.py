@@ -46,6 +46,10 @@ def _told(*, volatile: bool) -> dict[str, dict[str, Show]]:
     return told
 
 
+MOST_OBJECTS: Final = 1000
+"""Of one commit that are told; the others are counted."""
+
+
 class Teller:
     """`volatile`: also what does not outlive the machine, such as sessions, tasks and `allowed_operations`."""
 
@@ -72,16 +76,20 @@ class Teller:
         if not changes:
             return None
         delta, context, task, session = commit.delta, commit.context, commit.task, commit.session
+        note = commit.note
+        if len(changes) > MOST_OBJECTS:
+            note = f"{note} and {len(changes) - MOST_OBJECTS} more objects".strip()
+            changes = changes[:MOST_OBJECTS]
         return HistoryEntry(
             generation=delta.generation,
             term=delta.term,
             time=commit.time,
             task=context.task or context.origin or delta.task,
-            call=context.call or (text(task["name_label"]) if task is not None else ""),
+            call=context.call or delta.call or (text(task["name_label"]) if task is not None else ""),
             session=_digest(context.session or delta.session),
             user=context.user or (session["auth_user_name"] if session is not None else ""),
             originator=session["originator"] if session is not None else "",
-            note=commit.note,
+            note=note,
             changes=changes,
         )
 

@@ -1,4 +1,4 @@
-"""The history of a real database process: what is acknowledged is told, what is taken back is not, kills lose nothing."""
+"""The history of a real database process: what is acknowledged is told, what is taken back not, kills lose nothing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Process:
         await self.client.close()
         await kill(self.service)
 
-    async def transact(self, *changes: Change, **context: str) -> int:
+    async def transact(self, *changes: Change, **context: Any) -> int:
         token = current.set(CallContext(**context))
         try:
             return (await self.client.call(TRANSACT, Transact(changes=list(changes)))).generation

@@ -130,6 +130,13 @@ def test_who_did_it_is_told_as_far_as_the_call_or_the_rows_know() -> None:
     assert (entry.task, entry.session, entry.user) == (task.ref, "", "")
 
 
+def test_of_a_huge_commit_the_first_thousand_objects_are_told() -> None:
+    told = Told()
+    entry = told.change(*[rows.network(str(number)) for number in range(1003)])
+    assert entry is not None
+    assert (len(entry.changes), entry.note) == (1000, "and 3 more objects")
+
+
 def test_a_secret_is_told_to_have_changed_and_nothing_else() -> None:
     told = Told()
     secret = Create(cls="secret", ref=rows.ref(), fields={"value": "s3cr3t"})
