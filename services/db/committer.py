@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from typing import Final, Protocol, TypeVar
 
 from services.db.health import Pauses, Policy
 from services.db.recovery import RESERVE
-from services.db.redo.interface import Entry, LogFull, LogRecord, RedoLog, RedoLogError, entry
+from services.db.redo.interface import Entry, LogFull, LogRecord, RedoLog, RedoLogError, Uncertain, entry
 from services.db.transaction import inverse, persistent_part, resolve
 from shared.bus.context import current
 from shared.contracts.db import Committed, Delta, RowChange, Transact
@@ -335,6 +336,9 @@ class Committer:
             self._fail(error)
             if self._policy == "continue" and not batch[0].followed:
                 await self._answer(batch)
+            elif isinstance(error, Uncertain):
+                log.critical("%s; starting anew, which tells", error)
+                os._exit(1)
             else:
                 later, self._waiting = self._waiting, []
                 await self._take_back(batch + later, error)

@@ -67,6 +67,10 @@ class LogFull(RedoLogError):
     """There is no place for these commits before a checkpoint: no room, or nothing that they could follow."""
 
 
+class Uncertain(RedoLogError):
+    """Nobody can say whether these commits count: whoever starts anew finds out. So they cannot be refused either."""
+
+
 class LogLost(RedoLogError):
     """What was acknowledged is not in the log any more. Another log may have it: then this one can be begun all the
     same, and a checkpoint brings it what it lacks.
@@ -163,7 +167,7 @@ class RedoLog(Protocol):
 
     def append(self, entries: Sequence[Entry], sync: bool) -> None:
         """All or none. With `sync`, what is durable of them is on stable storage when it returns; without, it does not
-        block. Raises `RedoLogError`: nothing of them counts; `LogFull`: a checkpoint makes room.
+        block. Raises `RedoLogError`: nothing of them counts; `LogFull`: a checkpoint makes room; `Uncertain`.
         """
         ...
 
