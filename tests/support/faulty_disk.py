@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from services.db.disk import Disk
-from tests.support.lossy_disk import LossyDisk
+from tests.support.lossy_disk import SECTOR, LossyDisk
 
 Step = Literal["open", "write", "sync", "truncate", "rename", "unlink", "sync_folder"]
+ANY: Final = "any"
 STEPS: Final[tuple[Step, ...]] = ("open", "write", "sync", "truncate", "rename", "unlink", "sync_folder")
 
 Result = TypeVar("Result")
@@ -22,12 +23,12 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True)
 class Fault:
-    """From now on (after `skip` more of them), `times` operations of that kind fail.
+    """From now on (after `skip` more of them), `times` operations of that kind (or `ANY`) fail.
 
     `room`: a write takes so many bytes before it does. With `error` 0 a write is short (half, or `room`), no more.
     """
 
-    step: Step
+    step: Step | Literal["any"]
     error: int = errno.EIO
     skip: int = 0
     times: float = math.inf
@@ -35,7 +36,7 @@ class Fault:
 
 
 class FaultyDisk(Disk):
-    """Passes everything to `inner`, but for what `faults` say.
+    """Passes everything to `inner`, but for what `faults` say. `count`: operations so far.
 
     A sync that fails loses what it was for, as on Linux: pages count as clean, the next sync succeeds without them.
     """
@@ -43,11 +44,13 @@ class FaultyDisk(Disk):
     def __init__(self, inner: Disk | None = None) -> None:
         self.inner = inner or Disk()
         self.faults: list[Fault] = []
+        self.count = 0
         self.failures = 0
 
     def _due(self, step: Step) -> Fault | None:
+        self.count += 1
         for fault in self.faults:
-            if fault.step != step or fault.times <= 0:
+            if fault.step not in (step, ANY) or fault.times <= 0:
                 continue
             if fault.skip:
                 fault.skip -= 1
@@ -140,7 +143,7 @@ class Crash(BaseException):
 
 
 class CrashingDisk(Disk):
-    """Dies at the `at`-th operation (from 0) that changes something; half of a write is done by then.
+    """Dies at the `at`-th operation (from 0) that changes something; half of a write's sectors are done by then.
 
     `count`: operations so far. After the crash every operation dies too. `release` closes what is still open.
     """
@@ -175,7 +178,9 @@ class CrashingDisk(Disk):
             self._step()
         except Crash:
             if self.count - 1 == self.at:
-                self.inner.write(descriptor, bytes(data[: len(data) // 2]), offset)
+                # A kill does not cut a sector.
+                room = max(0, (offset + len(data) // 2) // SECTOR * SECTOR - offset)
+                self.inner.write(descriptor, bytes(data[:room]), offset)
             raise
         return self.inner.write(descriptor, data, offset)
 

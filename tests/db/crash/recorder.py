@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
+import re
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -75,7 +76,7 @@ class Recorder:
             )
         elif isinstance(error, ApiError) and not isinstance(error, BusError):
             operation = dataclasses.replace(operation, returned=now, outcome=Outcome.FAILED, why=str(error))
-            told = error.code if error.code != "INTERNAL_ERROR" else str(error)
+            told = error.code if error.code != "INTERNAL_ERROR" else _without_numbers(str(error.params[0]))
             self.refusals[told] = self.refusals.get(told, 0) + 1
         else:
             self.unanswered += isinstance(error, BusError)
@@ -120,6 +121,10 @@ class Recorder:
         self.history.states.append(
             State(observer, store.term, store.generation, now, now, registers.of_store(store), complete=True)
         )
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+", "*", text)
 
 
 async def fetch(bus: Bus, clock: Callable[[], float]) -> tuple[Store, SnapshotPage, float]:

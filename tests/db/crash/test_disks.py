@@ -184,8 +184,8 @@ def test_a_full_disk_takes_what_fits_and_a_short_write_goes_on(machine: Machine)
 def test_a_crash_ends_everything_at_that_operation(machine: Machine) -> None:
     disk = CrashingDisk(machine.disk(), at=1)
     with pytest.raises(Crash):
-        made(disk, machine.folder / "f", b"abcd")
-    assert machine.content() == {"f": b"ab"}
+        made(disk, machine.folder / "f", b"a" * SECTOR * 4)
+    assert machine.content() == {"f": b"a" * SECTOR * 2}
     with pytest.raises(Crash):
         disk.sync_folder(machine.folder)
     disk.release()
