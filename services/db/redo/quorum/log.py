@@ -270,6 +270,9 @@ class QuorumRedoLog:
             self._checkpoint.missed = True
             self._checkpoint = None
 
+    def _unready(self) -> RedoLogError:
+        return self._fenced(self._shut_out) if self._shut_out else RedoLogError(self._says("is not ready"))
+
     def _fenced(self, term: int) -> RedoLogError:
         return RedoLogError(self._says(f"is not written here any more: fenced by term {term}"))
 
@@ -284,7 +287,7 @@ class QuorumRedoLog:
             log.warning("%s", self._says("has lost its connection: beginning anew"))
             self.begin(*self._begun)
         if self._turn is None or self._end is None:
-            raise RedoLogError(self._says("is not ready"))
+            raise self._unready()
         if not self._based:
             raise LogFull(self._says("has no rows yet that commits could follow"))
         if self._messages.value >= self._full:
@@ -299,7 +302,7 @@ class QuorumRedoLog:
         """The next number. Raises `RedoLogError`: whether it counts is decided by the next `begin`."""
         turn, end = self._turn, self._end
         if turn is None or end is None:
-            raise RedoLogError(self._says("is not ready"))
+            raise self._unready()
         try:
             self._send(turn, bodies)
         except LinkError as error:
@@ -346,7 +349,7 @@ class QuorumRedoLog:
     def now(self) -> tuple[Turn, int]:
         """Who writes, and the last number. Raises `RedoLogError`."""
         if self._turn is None or self._end is None:
-            raise RedoLogError(self._says("is not ready"))
+            raise self._unready()
         return self._turn, self._end.number
 
     def checkpoint_counts(self, checkpoint: QuorumCheckpoint) -> Finish:
