@@ -184,7 +184,8 @@ class Database:
             recent.refill(found.records, found.records[0].generation - 1)
         host = service.hosts[0].uuid if service.hosts else ""
         self.rows = Rows(host, self.committer, self._checkpoints, self.kept, recent, self.writing)
-        self.rows.settle(found, rebooted, rebooted and not self.may_be_primary, service.config.pool)
+        left = rebooted and not self.may_be_primary
+        self.rows.settle(found, rebooted, left, service.config.pool, from_file=begun.source is not None)
         self.stand = Stand(
             service,
             self.rows,
@@ -199,6 +200,7 @@ class Database:
             self._publish,
             self.seed,
             disk,
+            behind=begun.behind,
         )
         self.restores = Restores(self.committer, self._checkpoints, self.writing, self.rows.restored)
         self.flusher = Flusher(self.committer, blocks, self.writing, disk, service.config.pool)

@@ -19,6 +19,8 @@ log = logging.getLogger("db.outputs")
 CERTIFICATES: Final = "certs"
 """Folder beside the database with the certificates that a pool of the original trusts, for its upgrade."""
 
+SKIP: Final = 2 * RESERVE
+
 STAYING: Final = ("message",)
 """Classes that no file has: what the redo log knows of them stays."""
 
@@ -26,18 +28,24 @@ STAYING: Final = ("message",)
 def adopted(loaded: Loaded, held: Store, folder: Path) -> Store:
     """The rows, as this program wants them. `held`: those of the redo log, which are given up.
 
-    They are in a term of their own. Their generation is above that of the file, and above all that anybody can have
-    been told: files are behind. All rows count as created at it, so that every older event token gets everything.
+    Files are behind what anybody can have been told, so the rows count as changed, for whoever has an event token, at a
+    generation beyond that: two reserves above. Those of somebody else begin a term, and are at that generation. Those
+    of a file of our own, whose redo log was lost, are where they were in the pool's history: other hosts' processes may
+    have more of it. Whoever serves them skips so far.
     """
-    new = loaded.store
+    new, origin = loaded.store, loaded.found.origin
     keep(new, held)
-    new.generation = max(loaded.dump.generation, held.generation) + 2 * RESERVE
-    new.term = max(held.term, origin.term if (origin := loaded.found.origin) is not None else 0) + 1
+    if origin is None:
+        new.generation, new.term = max(loaded.dump.generation, held.generation) + SKIP, held.term + 1
+        changed = new.generation
+    else:
+        new.generation, new.term = max(loaded.dump.generation, held.generation + 1), max(held.term, origin.term)
+        changed = new.generation + SKIP
     run.apply(new, loaded.dump.schema, Surroundings(certificates=folder / CERTIFICATES))
     for table in new.tables.values():
         for row in table.rows.values():
-            row.created = row.modified = new.generation
-        table.touched = new.generation
+            row.created = row.modified = changed
+        table.touched = changed
     log.warning(
         "the database of %s is used",
         loaded.found.place.path,

@@ -17,11 +17,15 @@ from shared.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """`requests`: ids of finished requests with their generations. `source`: None where the rows are the redo log's."""
+    """`requests`: ids of finished requests with their generations. `source`: None where the rows are the redo log's.
+
+    `behind`: they are of a file of our own, since the redo log was lost.
+    """
 
     store: Store
     requests: dict[str, int]
     source: Place | None = None
+    behind: bool = False
 
 
 def begin(
@@ -35,7 +39,7 @@ def begin(
     disk: Disk | None = None,
     pool: str = "",
 ) -> Begun:
-    """The rows, and the log ready for what follows them. Those of a file are in a term of their own.
+    """The rows, and the log ready for what follows them.
 
     `found`, `held`: what the log holds, and its rows. `folder`: where files may have been put. `pool`: uuid of the one
     that this host is in.
@@ -57,4 +61,4 @@ def begin(
     if restoring:
         # With it, the next start would undo all that follows.
         dump_file.remove(disk or Disk(), place.path)
-    return Begun(new, requests, place)
+    return Begun(new, requests, place, behind=loaded.found.origin is not None)
