@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -39,6 +40,7 @@ class Role:
         self._free = asyncio.Event()
         self._free.set()
         self._leaving = False
+        self._on_leave: list[Callable[[], None]] = []
 
     @property
     def is_coordinator(self) -> bool:
@@ -71,6 +73,10 @@ class Role:
         self._held.discard(task)
         if not self._held:
             self._free.set()
+
+    def on_leave(self, callback: Callable[[], None]) -> None:
+        """Called when it is decided that the process will not go on as what it was started as."""
+        self._on_leave.append(callback)
 
     async def become(self, role: HostRole) -> None:
         """A process that works as something else ends, to start anew, as soon as the calls held have ended.
@@ -107,6 +113,8 @@ class Role:
     def _leave(self) -> None:
         if self.now.is_coordinator is not self.started.is_coordinator and not self._leaving:
             self._leaving = True
+            for callback in self._on_leave:
+                callback()
             self._service.spawn(self._end(), "end in this role")
 
     async def _end(self) -> None:

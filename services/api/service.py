@@ -161,6 +161,7 @@ async def start(service: Service) -> Core:
         await replica.wait_ready()
         await succession.confirm()
         api.database.term = replica.lineage.reign
+        api.role.on_leave(lambda: api.hub.refuse(ApiError("HOST_IS_SLAVE", api.coordinator_address)))
         await _coordinate(service, api)
     else:
         await _wait_awhile(replica)

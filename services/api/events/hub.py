@@ -225,6 +225,14 @@ class EventHub:
                 waiter.told.set_exception(ApiError("SESSION_INVALID", session))
         self._next.session_ended(session)
 
+    def refuse(self, error: ApiError) -> None:
+        """Ends all calls that wait: they would learn nothing here any more."""
+        for waiters in list(self._by_session.values()):
+            for waiter in waiters:
+                if not waiter.told.done():
+                    waiter.told.set_exception(error)
+        self._next.refuse(error)
+
     # ---- event.register, unregister, next
 
     @property

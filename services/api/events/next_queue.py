@@ -72,6 +72,13 @@ class NextQueue:
         self._queue: deque[_Queued] = deque()
         self._size = 0
         self.current_id = 0
+        self._refusal: ApiError | None = None
+
+    def refuse(self, error: ApiError) -> None:
+        """Ends all calls that wait, now and from now on."""
+        self._refusal = error
+        for registration in self._registered.values():
+            registration.woken.set()
 
     # ---- clients
 
@@ -98,6 +105,8 @@ class NextQueue:
             raise ApiError("SESSION_NOT_REGISTERED", track_id(session))
         await asyncio.sleep(DELAY)
         while True:
+            if self._refusal is not None:
+                raise self._refusal
             sessions.find(self._api, session)
             if taken := self._take(registration):
                 return codec.array([event.encoded(codec) for event in taken])

@@ -134,6 +134,18 @@ async def test_another_host_takes_over_and_both_start_anew(pool: Pool, client: C
     assert refused == ["HOST_IS_SLAVE", SECOND]
 
 
+async def test_clients_that_wait_for_events_are_sent_to_the_new_coordinator(pool: Pool, client: Client) -> None:
+    await client.call("event.register", ["vm"])
+    token = (await client.call("event.from", ["vm"], "", 0.0))["token"]
+    waiting = [
+        asyncio.create_task(error_of(client.call("event.from", ["vm"], token, 60.0))),
+        asyncio.create_task(error_of(client.call("event.next"))),
+    ]
+    await client.call("pool.designate_new_master", pool.host_ref(1))
+    async with asyncio.timeout(PATIENCE):
+        assert [await one for one in waiting] == [["HOST_IS_SLAVE", SECOND]] * 2
+
+
 async def test_the_coordinator_itself_need_not_take_over(pool: Pool, client: Client, databases: Databases) -> None:
     await client.call("pool.designate_new_master", pool.host_ref(0))
     assert databases[0].promotions == []
