@@ -1,13 +1,15 @@
 """Reads a dump, of this program or of the original, as its bytes arrive.
 
 Strict about damage: what cannot be understood ends it, with line, table and row. Lenient about age: columns that are
-missing have their defaults, tables and columns that nobody knows here are left out and counted.
+missing have their defaults, tables and columns that nobody knows here are left out and counted. So have numbers that
+are none (`nan`, `inf`), which the original keeps and JSON cannot say.
 
 Nothing outside the document is ever looked at, and no entity is expanded: a document that declares any is refused.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -276,6 +278,9 @@ class Reader:
             if self._tolerant:
                 return plain
             raise self._wrong(f"row {ref}, {column}: {error.params[0] if error.params else error}") from None
+        if isinstance(value, float) and not math.isfinite(value) and not self._tolerant:
+            reading = self._readings[self._table]
+            return reading.blank[reading.columns[column][0]]
         if len(known) >= REMEMBERED:
             known.clear()
         known[shown] = value

@@ -116,6 +116,16 @@ def test_old_guards_and_other_writers_texts_are_read() -> None:
     assert row.fields["other_config"] == {"k": "v"}
 
 
+@pytest.mark.parametrize("number", ["nan", "-inf", "inf"])
+def test_a_number_that_is_none_is_its_default(number: str) -> None:
+    vms = [
+        SnapshotRow(cls="VM", ref=ref, created=1, modified=1, fields={"uuid": ref, "HVM_shadow_multiplier": value})
+        for ref, value in (("a", 4.0), ("b", 5.0), ("c", 4.0))
+    ]
+    text = document(store_of(vms)).replace(b'shadow_multiplier="4"', f'shadow_multiplier="{number}"'.encode())
+    assert [row.fields["HVM_shadow_multiplier"] for row in parsed(text).rows] == [1.0, 5.0, 1.0]
+
+
 def test_what_nobody_knows_is_left_out_and_counted() -> None:
     dump = read(
         '<table name="network"><row ref="OpaqueRef:n" uuid="u" bridge="" other_config="()" news="1"/></table>'
