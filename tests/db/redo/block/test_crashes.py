@@ -80,7 +80,7 @@ def test_a_batch_is_there_as_a_whole_or_not_at_all(primary: Primary, disk: Secto
         primary.entry(network("m", other_config={"k": "v"})),
         primary.entry(drop("n"), write("m", tags=["t"])),
     ]
-    watch = disk.on_moment = Watch(disk, [before, now(primary)], subsets=4096)
+    watch = disk.on_moment = Watch(disk, [before, now(primary)], subsets=2496)
     syncs = disk.syncs
     primary.log.append(entries, True)
     assert set(watch.seen) == {before[1], primary.store.generation}
@@ -105,15 +105,15 @@ def test_a_batch_whose_length_lies_across_two_sectors_is_not_seen_by_halves(prim
 
 def test_a_checkpoint_loses_nothing_whenever_the_power_is_cut(primary: Primary, disk: SectorDisk) -> None:
     primary.commit(network("n"), write("n", name_label="one"))
-    for round in range(3):
-        watch = disk.on_moment = Watch(disk, [now(primary)], subsets=40)
+    for round in range(2):
+        watch = disk.on_moment = Watch(disk, [now(primary)], subsets=24)
         checkpoint = primary.checkpoint_of(primary.header())
         rows = list(primary.store.snapshot())
         checkpoint.begin()
         checkpoint.write(rows)
         disk.on_moment = None
         primary.commit(write("n", name_label=f"meanwhile {round}"), network(f"m{round}"))
-        watch = disk.on_moment = Watch(disk, [now(primary)], subsets=40)
+        watch = disk.on_moment = Watch(disk, [now(primary)], subsets=24)
         checkpoint.finish()
         assert watch.states > 5
         disk.on_moment = None
@@ -122,7 +122,7 @@ def test_a_checkpoint_loses_nothing_whenever_the_power_is_cut(primary: Primary, 
 
 def test_a_checkpoint_that_is_abandoned_changes_nothing(primary: Primary, disk: SectorDisk) -> None:
     primary.commit(network("n"))
-    watch = disk.on_moment = Watch(disk, [now(primary)], subsets=40)
+    watch = disk.on_moment = Watch(disk, [now(primary)], subsets=24)
     checkpoint = primary.checkpoint_of(primary.header())
     checkpoint.begin()
     checkpoint.write(primary.store.snapshot())

@@ -47,6 +47,7 @@ class Machine:
 
     def __init__(self, folder: Path, device: Path, redo_log: str = "block") -> None:
         self._folder = folder
+        folder.mkdir(exist_ok=True)
         self._options = {"redo_log": redo_log, **({"redo_log_device": str(device)} if redo_log == "block" else {})}
         self._broker = MemoryBroker()
         self.disk = ProcessDisk()
