@@ -202,6 +202,7 @@ class Committer:
             durable=durable,
             task=delta.task,
             session=delta.session,
+            call=delta.call,
         )
         logged = entry(record, delta.previous)
         undo = inverse(store, changes)

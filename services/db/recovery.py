@@ -45,6 +45,7 @@ def _replayed(found: Recovered, boot: str, apply: Callable[[Store, Delta], objec
             changes=record.changes,
             task=record.task,
             session=record.session,
+            call=record.call,
         )
         apply(store, delta)
     for generation in restarts:

@@ -29,6 +29,7 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     durable: bool = True
     task: str = ""
     session: str = ""
+    call: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,10 @@ class Primary:
                 self._admit(request)
                 self._check_seen(request.seen)
             committed = await committer.transact(
-                request, request_id=context.request, task=context.task, session=context.session
+                request,
+                request_id=context.request,
+                task=context.task or context.origin,
+                session=context.session,
             )
             if committed.generation in self._replicated:
                 await self.semi_sync.wait(committed.generation)

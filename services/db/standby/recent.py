@@ -74,6 +74,7 @@ class RecentDeltas:
                     task=record.task,
                     session=record.session,
                     request=record.request,
+                    call=record.call,
                 )
             )
             previous = record.generation

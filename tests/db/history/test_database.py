@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -98,7 +99,7 @@ async def test_old_values_are_those_before_the_commit_also_when_many_share_a_wri
 async def test_a_commit_that_is_taken_back_never_was(process: Process) -> None:
     network = rows.network("before")
     await process.transact(network)
-    process.disk.faults = [Fault("sync")]
+    process.disk.faults = [Fault("write", errno.ENOSPC, times=1)]
     with pytest.raises(ApiError):
         await process.transact(Update(cls="network", ref=network.ref, fields={"name_label": "lost"}))
     process.disk.faults = []
@@ -116,7 +117,7 @@ async def test_after_a_kill_the_redo_log_tells_what_was_not_written_down(tmp_pat
     await process.kill()
     shutil.copytree(tmp_path / "history", tmp_path / "kept")
     await process.start()
-    await process.transact(two, task="OpaqueRef:task", session="OpaqueRef:session")
+    await process.transact(two, task="OpaqueRef:task", session="OpaqueRef:session", call="network.create")
     await process.transact(Delete(cls="network", ref=one.ref))
     await process.history()
     await process.kill()
@@ -126,6 +127,7 @@ async def test_after_a_kill_the_redo_log_tells_what_was_not_written_down(tmp_pat
     await process.start()
     [made] = await process.history(ref=two.ref)
     assert (made.task, made.session) == ("OpaqueRef:task", track_id("OpaqueRef:session"))
+    assert made.call == "network.create"
     assert "redo log" in made.note
     first, last = await process.history(ref=one.ref)
     assert (first.note, last.changes[0].kind, last.changes[0].name) == ("", "del", "one")

@@ -89,6 +89,7 @@ def decode(found: Iterator[Delta], term: int) -> Iterator[Commit]:
             request=note.request,
             task=note.task,
             session=note.session,
+            call=note.call,
         )
         yield Commit(note, record, own, delta.at, own[-1].end if own else delta.end)
 

@@ -51,6 +51,7 @@ class CommitNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     request: str = ""
     task: str = ""
     session: str = ""
+    call: str = ""
     begins: bool = False
 
 
@@ -66,6 +67,7 @@ def commit_note(record: LogRecord, batch: int, count: int) -> CommitNote:
         request=record.request,
         task=record.task,
         session=record.session,
+        call=record.call,
     )
 
 
