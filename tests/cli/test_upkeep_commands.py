@@ -75,3 +75,25 @@ async def test_an_edition_is_applied_with_its_licence_server(api: FakeXenApi, xe
     assert (await xe(*words, "license-server-address=licences.test")).status == 0
     assert api.calls("host.add_to_license_server") == [(host, "address", "licences.test")]
     assert api.calls("host.apply_edition") == [(host, "free/libre", False)]
+
+
+async def test_a_member_takes_over_and_a_coordinator_only_when_it_is_forced(api: FakeXenApi, xe: ThinClient) -> None:
+    slave = {"value": True}
+    api.on["pool.is_slave"] = lambda host: slave["value"]
+    api.on["pool.emergency_transition_to_master"] = lambda: ""
+    command = "pool-emergency-transition-to-master"
+    assert "will restart and transition to master" in (await xe(command)).stdout
+    slave["value"] = False
+    assert (await xe(command)).stdout == (
+        "Host agent is already master. Use '--force' to execute the operation anyway.\n"
+    )
+    assert len(api.calls("pool.emergency_transition_to_master")) == 1
+    assert (await xe(command, "--force")).status == 0
+    assert len(api.calls("pool.emergency_transition_to_master")) == 2
+
+
+async def test_a_member_is_told_where_its_coordinator_is(api: FakeXenApi, xe: ThinClient) -> None:
+    api.on["pool.emergency_reset_master"] = lambda address: ""
+    done = await xe("pool-emergency-reset-master", "master-address=192.0.2.7")
+    assert done.stdout == "Host agent will restart and become slave of 192.0.2.7 in 10.000 seconds...\n"
+    assert api.calls("pool.emergency_reset_master") == [("192.0.2.7",)]

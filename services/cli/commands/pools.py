@@ -14,6 +14,7 @@ from services.cli.server.query import rows, text
 from services.cli.server.record import RecordClass
 from services.cli.server.selectors import one
 from services.cli.server.simple import create, message
+from shared.datamodel.types import NULL_REF
 
 # ---- messages
 
@@ -119,6 +120,25 @@ async def _pool_join(call: Call) -> None:
     await call.printer.items(["Host agent will restart and attempt to join pool in 10.000 seconds..."])
 
 
+_SOON = "in 10.000 seconds..."
+"""What scripts read; it takes less."""
+
+
+async def _emergency_transition_to_master(call: Call) -> None:
+    if not call.params.flag("force") and not await call.api.call("pool.is_slave", NULL_REF):
+        already = "Host agent is already master. Use '--force' to execute the operation anyway."
+        await call.printer.items([already])
+        return
+    await call.api.call("pool.emergency_transition_to_master")
+    await call.printer.items([f"Host agent will restart and transition to master {_SOON}"])
+
+
+async def _emergency_reset_master(call: Call) -> None:
+    address = call.params["master-address"]
+    await call.api.call("pool.emergency_reset_master", address)
+    await call.printer.items([f"Host agent will restart and become slave of {address} {_SOON}"])
+
+
 async def _user_password_change(call: Call) -> None:
     await call.api.call("session.change_password", call.params.get("old"), call.params["new"])
 
@@ -197,10 +217,18 @@ COMMANDS = (
     message("pool-ha-disable", "pool.disable_ha"),
     message("pool-ha-prevent-restarts-for", "pool.ha_prevent_restarts_for", "seconds", flags="Hidden"),
     message("pool-ha-compute-max-host-failures-to-tolerate", "pool.ha_compute_max_host_failures_to_tolerate"),
-    message(
+    command(
         "pool-emergency-reset-master",
-        "pool.emergency_reset_master",
-        "master-address",
+        _emergency_reset_master,
+        "Tells this member where its coordinator is now.",
+        required="master-address",
+        flags="local_session Neverforward",
+    ),
+    command(
+        "pool-emergency-transition-to-master",
+        _emergency_transition_to_master,
+        "Makes this member the coordinator, when the old one is lost.",
+        optional="force",
         flags="local_session Neverforward",
     ),
     message(

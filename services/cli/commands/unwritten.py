@@ -11,7 +11,6 @@ COMMANDS = (
     pending("host-logs-download", optional="file-name", flags="With_fd", selector=HOST),
     pending("host-restore", required="file-name", flags="With_fd", selector=HOST),
     pending("patch-upload", required="file-name", flags="With_fd"),
-    pending("pool-emergency-transition-to-master", optional="force", flags="local_session Neverforward"),
     pending("pool-retrieve-wlb-diagnostics", optional="filename", flags="With_fd Neverforward"),
     pending("pool-retrieve-wlb-report", required="report", optional="filename", flags="With_fd Neverforward"),
     pending("pool-sync-bundle", required="filename", flags="With_fd"),
