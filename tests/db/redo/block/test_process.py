@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.db import service as db_service
+from services.db.redo.block.layout import UPSTREAM
 from services.db.redo.block.log import BlockRedoLog
 from shared.bus.contract import Empty
 from shared.bus.memory import MemoryBroker
@@ -83,6 +84,9 @@ class Machine:
 
 @pytest.fixture
 def device(tmp_path: Path) -> Path:
+    """A blank one, with holes: quicker than what the log would make."""
+    with (tmp_path / "device").open("wb") as file:
+        file.truncate(UPSTREAM.size)
     return tmp_path / "device"
 
 
