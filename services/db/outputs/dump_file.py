@@ -34,6 +34,9 @@ _GZIP: Final = 31
 """zlib's window bits for a gzip header and trailer."""
 _LEVEL: Final = 6
 _PIECE: Final = 1 << 20
+"""Bytes that are synced together. Whoever syncs anything else on that disk may have to wait for as many: were it the
+whole file, commits would.
+"""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,8 +88,8 @@ def _write(disk: Disk, path: Path, pieces: Iterable[bytes]) -> None:
         end = 0
         for piece in _together(pieces):
             disk.write_all(descriptor, piece, end)
+            disk.sync(descriptor)
             end += len(piece)
-        disk.sync(descriptor)
     finally:
         disk.close(descriptor)
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 from services.db.child import Child
 from services.db.committer import Committer
@@ -23,6 +25,10 @@ from shared.errors import ApiError
 from shared.store import Store
 
 log = logging.getLogger("db.outputs")
+
+
+NICE: Final = 10
+"""What a writer leaves of the processor to commits."""
 
 
 class FlushError(Exception):
@@ -119,6 +125,7 @@ class Flusher:
 
 
 def _prepare(disk: Disk, block: Block, store: Store, origin: Origin) -> None:
+    os.nice(NICE)
     dump_file.prepare(
         disk,
         block.path,
