@@ -23,11 +23,14 @@ class NotRepaired(Exception):
 
 
 def mended(examined: Examined) -> tuple[Store, list[Finding]]:
-    """The rows as they should be, one generation later, and what was put right. Raises `NotRepaired`.
+    """The rows as they should be, one generation later in a term of their own, and what was put right.
 
-    Rows that were changed count as changed now. Damage that loading covers up and nobody can repair is left as it is:
-    the rows written would be other ones.
+    In a new term they are another history: whoever follows fetches all of them. Rows that were changed count as
+    changed now. Raises `NotRepaired`: damage that loading covers up and nobody can repair is left as it is, since the
+    rows written would be other ones.
     """
+    if examined.journal:
+        raise NotRepaired("what was committed is in another redo log, and this is only the local journal beside it")
     for finding in examined.findings:
         if finding.kind in (Kind.SHARED_REFERENCE, Kind.NO_REFERENCE, Kind.MISSING_FIELD) and finding.repair is None:
             raise NotRepaired(f"{finding.cls} {finding.ref} {finding.field}: {finding.what}; somebody has to decide")
@@ -36,7 +39,7 @@ def mended(examined: Examined) -> tuple[Store, list[Finding]]:
     now = examined.generation + 1
     store = Store()
     try:
-        store.load(_stamped(rows, before, now), now, examined.term)
+        store.load(_stamped(rows, before, now), now, examined.term + 1)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise NotRepaired(f"the rows cannot be loaded: {type(error).__name__}: {error}") from error
     covered = [finding for finding in examined.findings if finding not in done and _is_covered(finding)]

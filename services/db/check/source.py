@@ -48,7 +48,8 @@ class Unreadable(Exception):
 class Examined:
     """`rows`: as they would be after a start; as they are kept when they cannot be loaded. `requests`: as in the log.
 
-    `loadable`: false when a start would fail. `notes`: what else is to be told, such as a torn end.
+    `loadable`: false when a start would fail. `notes`: what else is to be told, such as a torn end. `journal`: another
+    redo log says what was committed.
     """
 
     rows: list[SnapshotRow]
@@ -58,6 +59,7 @@ class Examined:
     loadable: bool = True
     requests: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    journal: bool = False
 
 
 class _ReadOnly(Disk):
@@ -96,7 +98,11 @@ def folder(path: Path) -> Examined:
 def recovered(found: Recovered) -> Examined:
     """What a redo log holds."""
     kept = check_rows(found.rows, found.generation)
-    examined = Examined(found.rows, found.generation, found.term, kept, requests=dict(found.requests))
+    examined = Examined(
+        found.rows, found.generation, found.term, kept, requests=dict(found.requests), journal=found.journal
+    )
+    if found.journal:
+        examined.notes.append("this is the local journal beside another redo log, which says what was committed")
     if found.torn:
         examined.notes.append(f"{found.torn} bytes at the end of the redo log are of a commit that never was one")
     try:

@@ -168,7 +168,7 @@ class FileRedoLog:
             raise RedoLogError(f"the commits before {segment.path.name}, after {found.generation}, are missing")
         if missing and found.boot not in ("", header.boot):
             found.restarts.append(header.follows)
-        found.boot = header.boot
+        found.boot, found.journal = header.boot, header.journal
         found.generation, found.term = max(found.generation, header.follows), max(found.term, header.term)
         for body in segment.records():
             record = _record_decoder.decode(body)
@@ -213,6 +213,7 @@ class FileRedoLog:
                 after=self._number,
                 counts=self._end,
                 durable=self._durable,
+                journal=not self._synced,
             )
         )
         try:

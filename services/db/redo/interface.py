@@ -84,7 +84,7 @@ class Recovered:
 
     `generation`, `term`: of the last commit, also one that is not in `records` because it no longer counts.
     `restarts`: generations at which a new boot of the machine began, among the records: what is volatile ends there.
-    `torn`: bytes of a commit that never was one.
+    `torn`: bytes of a commit that never was one. `journal`: of a local log beside another (`segments.SegmentHeader`).
     """
 
     generation: int = 0
@@ -95,6 +95,7 @@ class Recovered:
     restarts: list[int] = field(default_factory=list)
     requests: dict[str, int] = field(default_factory=dict)
     torn: int = 0
+    journal: bool = False
 
 
 class Checkpoint(Protocol):

@@ -40,6 +40,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True):
 
     `after`: number of the segment before (-1: there is none). Its first `counts` bytes are all that counts of it; the
     first `durable` of those were on stable storage, behind them lies only what need not outlive the machine.
+    `journal`: the log is the local one beside another, which says what was committed.
     """
 
     boot: str
@@ -48,6 +49,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True):
     after: int = -1
     counts: int = 0
     durable: int = 0
+    journal: bool = False
     version: int = 2
 
 

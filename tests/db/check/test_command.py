@@ -35,10 +35,10 @@ def checkpoint(log: FileRedoLog, rows: Iterable[SnapshotRow], count: int, genera
     made.finish()
 
 
-def state(path: Path, kept: Kept, *records: LogRecord) -> Path:
+def state(path: Path, kept: Kept, *records: LogRecord, synced: bool = True) -> Path:
     """A state folder with these rows in its checkpoint and these commits after it."""
     (path / "redo").mkdir(parents=True)
-    log = FileRedoLog(path / "redo", boot_id())
+    log = FileRedoLog(path / "redo", boot_id(), synced=synced)
     checkpoint(log, kept.rows, len(kept.rows), kept.generation)
     log.begin(kept.generation, 3)
     if records:
@@ -128,7 +128,7 @@ def test_repair_writes_what_the_next_start_takes_and_keeps_the_old_log(tmp_path:
     assert content(Path(found["kept"])) == before
     store = loaded(tmp_path)
     assert (store.get("network", NETWORK, "MTU"), store.get("pool", POOL, "master")) == (9000, HOST)
-    assert store.generation == kept.generation + 1
+    assert (store.generation, store.term) == (kept.generation + 1, 4)
     assert store.tables["network"].rows[NETWORK].modified == store.generation
     assert store.tables["VM"].rows[VM].modified == kept.generation
     assert run(tmp_path)[0] == CLEAN
@@ -151,6 +151,17 @@ def test_what_nobody_can_decide_is_left_and_said(tmp_path: Path) -> None:
     status, found = report("--repair", tmp_path)
     assert status == DAMAGED
     assert "somebody has to decide" in found["failed"]
+    assert content(tmp_path / "redo") == before
+
+
+def test_a_journal_beside_another_log_is_looked_at_and_not_repaired(tmp_path: Path) -> None:
+    """After a restart of the machine the other log counts; what is written here must not take its place."""
+    kept = Kept()
+    kept.set(NETWORK, MTU="9000")
+    before = content(state(tmp_path, kept, synced=False) / "redo")
+    status, found = report("--repair", tmp_path)
+    assert (status, len(found["findings"])) == (DAMAGED, 1)
+    assert "local journal" in found["failed"]
     assert content(tmp_path / "redo") == before
 
 
