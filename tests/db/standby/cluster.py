@@ -50,16 +50,7 @@ class Cluster:
         """Starts, or starts again, the process of that host."""
         folder = self.folder / f"host{number}"
         folder.mkdir(exist_ok=True)
-        described = seed.Seed(
-            pool=seed.PoolSeed(uuid=str(uuid.uuid4()), name_label="pool"),
-            hosts=[
-                seed.HostSeed(uuid=host, name=f"host{index}", address=f"127.0.0.{index + 11}", coordinator=index == 0)
-                for index, host in enumerate(self.uuids)
-            ],
-            network=seed.NetworkSeed(uuid=str(uuid.uuid4()), name_label="network", bridge="xenbr0"),
-            sr=seed.SrSeed(uuid=str(uuid.uuid4()), name_label="storage", type="fake"),
-        )
-        (folder / "seed.json").write_bytes(msgspec.json.encode(described))
+        (folder / "seed.json").write_bytes(described(self.uuids))
         config = Config(
             service="db",
             state_dir=str(folder),
@@ -152,19 +143,38 @@ class Cluster:
 
     async def caught_up(self, *numbers: int) -> None:
         """Those hosts have durably what the primary has."""
-        status = await self.status()
+        await caught_up(self.bus, [self.uuids[number] for number in numbers])
 
-        async def there() -> bool:
-            roles = [await self.role(number) for number in numbers]
-            return all(
-                role.role == "standby"
-                and role.caught_up
-                and role.term == status.term
-                and role.durable >= status.durable
-                for role in roles
-            )
 
-        await until(there)
+def described(hosts: list[str]) -> bytes:
+    """The seed of a pool with these hosts, the first of which is coordinator."""
+    seeded = seed.Seed(
+        pool=seed.PoolSeed(uuid=str(uuid.uuid4()), name_label="pool"),
+        hosts=[
+            seed.HostSeed(uuid=host, name=f"host{index}", address=f"127.0.0.{index + 11}", coordinator=index == 0)
+            for index, host in enumerate(hosts)
+        ],
+        network=seed.NetworkSeed(uuid=str(uuid.uuid4()), name_label="network", bridge="xenbr0"),
+        sr=seed.SrSeed(uuid=str(uuid.uuid4()), name_label="storage", type="fake"),
+    )
+    return msgspec.json.encode(seeded)
+
+
+async def caught_up(bus: Endpoint, hosts: list[str]) -> None:
+    """They have durably what the primary has now."""
+    status = await bus.call(contract.DB_STATUS, Empty())
+
+    async def there() -> bool:
+        try:
+            roles = [await bus.call(contract.DB_ROLE, Empty(), host=host) for host in hosts]
+        except HostOffline:
+            return False
+        return all(
+            role.role == "standby" and role.caught_up and role.term == status.term and role.durable >= status.durable
+            for role in roles
+        )
+
+    await until(there)
 
 
 async def fetch(bus: Endpoint, host: str) -> Store:
