@@ -12,10 +12,27 @@ from typing import Any
 import pytest
 
 from services.db import service as db_service
+from services.db.committer import Committer
+from services.db.history.history import History
+from services.db.recovery import restore
+from services.db.redo.file import FileRedoLog
 from shared.bus.context import CallContext, current
 from shared.bus.memory import MemoryBroker
 from shared.config import BusConfig, Config
-from shared.contracts.db import RESTORE, RESTORE_PART, TRANSACT, Change, Delete, Restore, RestorePart, Transact, Update
+from shared.contracts.db import (
+    RESTORE,
+    RESTORE_PART,
+    TRANSACT,
+    Change,
+    Delete,
+    Delta,
+    Restore,
+    RestorePart,
+    RowCreated,
+    RowModified,
+    Transact,
+    Update,
+)
 from shared.contracts.db_history import HISTORY, HistoryEntry, HistoryRequest
 from shared.errors import ApiError
 from shared.logs import track_id
@@ -155,3 +172,30 @@ async def test_the_options_switch_it_off_or_have_volatile_rows_told(tmp_path: Pa
     await process.transact(task)
     assert [entry.changes[0].name for entry in await process.history(ref=task.ref)] == ["t"]
     await process.stop()
+
+
+async def test_what_a_standby_follows_is_its_history_too(tmp_path: Path) -> None:
+    log = FileRedoLog(tmp_path / "redo", "boot")
+    store = restore(log.recover(), "boot")
+    log.begin(store.generation, store.term)
+    published: list[Delta] = []
+
+    async def publish(delta: Delta) -> None:
+        published.append(delta)
+
+    committer, history = Committer(store, log, publish), History(tmp_path / "history", 1 << 20, 30)
+    committer.observer = history
+    work = [asyncio.create_task(committer.run()), asyncio.create_task(history.run(0, 1))]
+    session = RowCreated(cls="session", ref="OpaqueRef:s", fields={"auth_user_name": "mary", "originator": "xe"})
+    network = RowCreated(cls="network", ref="OpaqueRef:n", fields={"uuid": "u", "name_label": "before"})
+    renamed = RowModified(cls="network", ref="OpaqueRef:n", fields={"name_label": "after"})
+    await committer.follow(Delta(term=1, generation=1, previous=0, changes=[session, network]))
+    by: dict[str, Any] = {"session": "OpaqueRef:s", "call": "network.set_name_label", "task": "OpaqueRef:t"}
+    await committer.follow(Delta(term=1, generation=2, previous=1, changes=[renamed], **by))
+    [entry] = (await history.page(HistoryRequest(field="name_label", limit=1))).entries
+    assert (entry.call, entry.task, entry.user, entry.originator) == (by["call"], by["task"], "mary", "xe")
+    assert values(entry.changes[0]) == {"name_label": ("before", "after")}
+    await history.close(2, 1)
+    work[0].cancel()
+    await asyncio.gather(*work, return_exceptions=True)
+    log.close()
