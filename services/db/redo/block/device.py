@@ -164,15 +164,20 @@ class Device:
     def read_half(self, half: Half) -> bytes:
         return self.read(self.geometry.start(half), self.geometry.half)
 
-    def append(self, at: int, records: bytes) -> None:
-        """Durable when it returns, and for every reader after a crash all there or none of it.
+    def prepare_append(self, at: int, records: bytes) -> None:
+        """The first of two steps, after which every reader finds all of the records, or none of them.
 
         Behind what is there stand NULs: no length, so the log ends. Everything but the first record's length is written
-        behind them and synced; nobody reads it. Then the length: from there on all of it counts. A length that a crash
-        has cut is no number, so the log still ends before it.
+        behind them and synced; nobody reads it.
         """
         self.disk.write_all(self.descriptor, records[layout.NUMBER :] + layout.END, at + layout.NUMBER)
         self.disk.sync(self.descriptor)
+
+    def append(self, at: int, records: bytes) -> None:
+        """The second: the length. From there on all of it counts, durably when this returns.
+
+        A length that a crash has cut is no number, so the log still ends before it.
+        """
         self.disk.write_all(self.descriptor, records[: layout.NUMBER], at)
         self.disk.sync(self.descriptor)
 

@@ -1,8 +1,8 @@
 """The `block` redo log: commits in the original's layout, on a device that another host can take over.
 
 The layout has no transactions and no checksums, and the original writes each delta by itself. Here a batch of commits
-counts as a whole or not at all, for every reader (`Device.append`), which takes two syncs; and notes that readers pass
-over (`notes`) keep terms, ids of requests and checksums.
+counts as a whole or not at all, for every reader, which takes two syncs (`Device.prepare_append`); and notes that
+readers pass over (`notes`) keep terms, ids of requests and checksums.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from services.db.redo.block.device import LOCK_WAIT, Device, Unusable
 from services.db.redo.block.layout import UPSTREAM, Damaged, Geometry, Half
 from services.db.redo.block.patience import Hung, Patience
 from services.db.redo.block.reading import Reading, read, recovered
-from services.db.redo.interface import Entry, LogFull, LogLost, Recovered, RedoLogError
+from services.db.redo.interface import Entry, LogFull, LogLost, Recovered, RedoLogError, Uncertain
 from shared.contracts.db import RowChange
 
 log = logging.getLogger("db.redo_log")
@@ -167,7 +167,10 @@ class BlockRedoLog:
             self._try("cannot be written", lambda: self.device.end_at(self._at(self._end)))
             record = commits.term_begins(generation, term, self._marker, self._end)
             if self._fits(record):  # else the next commit does not fit either, and a checkpoint has the term
-                self._append(record)
+                try:
+                    self._append(record)
+                except Uncertain as error:
+                    raise RedoLogError(str(error)) from error  # nothing changes if it counts
         self._ready = True
 
     def _as_left(self) -> bool:
@@ -218,22 +221,20 @@ class BlockRedoLog:
             self._checkpoint.meanwhile += durable
 
     def _append(self, records: bytes) -> None:
+        """Raises `RedoLogError`: it does not count; `Uncertain`."""
         at = self._at(self._end)
-        self._try("cannot be written", lambda: self._device_append(at, records))
+        self._try("cannot be written", lambda: self.device.prepare_append(at, records))
+        try:
+            self._try("cannot be written", lambda: self.device.append(at, records))
+        except RedoLogError as error:
+            try:
+                self._try("cannot take off what may count", lambda: self.device.end_at(at))
+            except RedoLogError as again:
+                raise Uncertain(f"{error}; {again}") from error
+            raise
         self._end += len(records)
         self.bytes += len(records)
         self.syncs += 2
-
-    def _device_append(self, at: int, records: bytes) -> None:
-        try:
-            self.device.append(at, records)
-        except OSError as error:
-            try:
-                self.device.end_at(at)
-            except OSError as again:
-                why = (error.strerror, self.device.path, again.strerror)
-                log.critical("after %s what was refused could not be taken off %s: %s", *why)
-            raise
 
     def _fits(self, records: bytes) -> bool:
         return self._end + len(records) + len(layout.END) <= self.device.geometry.half

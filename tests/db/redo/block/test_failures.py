@@ -14,7 +14,7 @@ from services.db.disk import Disk
 from services.db.redo.block import layout
 from services.db.redo.block.layout import Geometry, Half
 from services.db.redo.block.log import BlockRedoLog
-from services.db.redo.interface import CheckpointHeader, LogFull, LogLost, LogRecord, RedoLogError, entry
+from services.db.redo.interface import CheckpointHeader, LogFull, LogLost, LogRecord, RedoLogError, Uncertain, entry
 from shared.contracts.db import RowCreated
 from tests.db.redo.block import original
 from tests.db.redo.block.harness import SMALL, Primary, Rows, drop, network, recovered_rows, rows_of, write
@@ -72,7 +72,7 @@ def test_a_batch_that_could_not_be_taken_back_is_before_anything_follows(path: P
     primary = Primary(path, disk)
     before = primary.commit(network("n"))
     disk.faults = [Fault("sync", skip=1)]  # the length may be there, and nothing that follows helps
-    with pytest.raises(RedoLogError):
+    with pytest.raises(Uncertain, match=r"cannot be written: .*; .*cannot take off what may count"):
         primary.commit(write("n", name_label="refused"))
     with pytest.raises(RedoLogError):
         primary.log.begin(primary.store.generation, primary.store.term)
@@ -280,27 +280,37 @@ def test_a_device_that_somebody_else_has_written_to_is_left_alone(path: Path, di
 
 
 class HangingDisk(Disk):
-    """`held`: while it is not set, syncs do not return."""
+    """`held`: while it is not set, syncs do not return; `passing`: so many do, all the same."""
 
     def __init__(self) -> None:
         self.held = threading.Event()
         self.held.set()
         self.synced = threading.Event()
+        self.passing = 0
 
     def sync(self, descriptor: int) -> None:
-        self.held.wait(20)
+        if self.passing:
+            self.passing -= 1
+        else:
+            self.held.wait(20)
         super().sync(descriptor)
         self.synced.set()
 
 
-def test_a_device_that_hangs_refuses_after_a_while_and_what_it_writes_later_does_not_count(path: Path) -> None:
+@pytest.mark.parametrize("passing", [0, 1])
+def test_a_device_that_hangs_is_given_up_after_a_while_and_what_it_writes_later_does_not_count(
+    path: Path, passing: int
+) -> None:
+    """`passing`: once the length is being written, nobody can say."""
     disk = HangingDisk()
     primary = Primary(path, disk, patience=0.2)
     before = primary.commit(network("n"))
     disk.held.clear()
+    disk.passing = passing
     try:
-        with pytest.raises(RedoLogError, match=r"no answer for 0\.2 s"):
+        with pytest.raises(RedoLogError, match=r"no answer for 0\.2 s") as raised:
             primary.commit(write("n", name_label="late"))
+        assert isinstance(raised.value, Uncertain) == bool(passing)
         with pytest.raises(RedoLogError, match="still has not answered"):
             primary.log.begin(primary.store.generation, primary.store.term)
     finally:
@@ -498,14 +508,14 @@ def test_a_stale_half_is_not_looked_at(path: Path) -> None:
 def test_terms_and_requests_come_back(path: Path) -> None:
     primary = Primary(path)
     assert primary.store.term == 1
-    primary.commit(network("n"), request="a", task="t", session="s")
+    primary.commit(network("n"), request="a", task="t", session="s", call="c")
     primary.commit(request="of nothing durable")
     primary.log.append([primary.entry(write("n", name_label="x"), request="b")], True)
     again = primary.again()
     assert again.store.term == 2
     assert again.found.term == 1
     first = again.found.records[0]
-    assert (first.request, first.task, first.session, first.term) == ("a", "t", "s", 1)
+    assert (first.request, first.task, first.session, first.call, first.term) == ("a", "t", "s", "c", 1)
     assert set(again.found.requests) == {"a", "of nothing durable", "b"}
     again.checkpoint(requests=again.found.requests)
     last = again.again()
