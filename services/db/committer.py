@@ -118,6 +118,8 @@ class Committer:
         self._alone: asyncio.Future[None] | None = None
         """While somebody has the rows to himself; transactions wait for its end."""
         self._last_durable = store.generation
+        self._refused = 0
+        """Generations that the log was offered, and that nobody ever sees: the next commit's is above them."""
 
     def remember(self, requests: Iterable[tuple[str, int]]) -> None:
         """Request ids that were committed before (from the log)."""
@@ -168,7 +170,7 @@ class Committer:
         store = self.store
         delta = Delta(
             term=store.term,
-            generation=store.generation + self._log.generations(changes),
+            generation=store.generation + self._refused + self._log.generations(changes),
             previous=store.generation,
             changes=changes,
             task=task,
@@ -176,6 +178,7 @@ class Committer:
             request=request_id,
             call=current.get().call,
         )
+        self._refused = 0
         return self._put(delta)
 
     def follow(self, delta: Delta) -> asyncio.Future[Committed]:
@@ -342,7 +345,7 @@ class Committer:
                 os._exit(1)
             else:
                 later, self._waiting = self._waiting, []
-                await self._take_back(batch + later, error)
+                self._take_back(batch + later, error)
         else:
             self._well()
             await self._answer(batch)
@@ -426,7 +429,7 @@ class Committer:
             if pending.then is not None:
                 pending.then()
 
-    async def _take_back(self, batch: list[_Pending], error: RedoLogError) -> None:
+    def _take_back(self, batch: list[_Pending], error: RedoLogError) -> None:
         """A commit that is not durable never happened: rows go back, callers are told. Generations are not reused."""
         self.taken_back += 1
         store = self.store
@@ -440,13 +443,9 @@ class Committer:
                 pending.done.set_exception(internal_error(f"not saved, nothing changed: {error}"))
                 pending.done.exception()  # its caller may have gone
         before = batch[0].delta.previous
-        if batch[0].followed:
-            store.generation = before
-            return
-        # Numbers that a log was offered are not used again: followers get a commit with nothing in it instead of them.
-        store.generation += 1
-        self.durable = store.generation
-        await self._publish(Delta(term=store.term, generation=store.generation, previous=before, changes=[]))
+        if not batch[0].followed:
+            self._refused = store.generation - before
+        store.generation = before
 
 
 def _as_before(store: Store, touched: list[Touched]) -> None:
