@@ -65,7 +65,7 @@ def prepare(request: HistoryRequest, end: int) -> Query:
     keys: list[tuple[bytes, ...]] = []
     words: list[tuple[bytes, ...]] = []
     asked = request
-    session = track_id(asked.session) if asked.session.startswith("OpaqueRef:") else asked.session
+    session = asked.session if asked.session.startswith("trackid=") else track_id(asked.session)
     if asked.session:
         request = msgspec.structs.replace(request, session=session)
     for kind, value in (("r", asked.ref), ("u", asked.uuid), ("s", session), ("o", asked.user)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import random
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from services.db.history import search, segments
 from services.db.history.segments import Segments
 from shared.contracts.db_history import HistoryEntry, HistoryRequest
 from tests.db.history.commits import entry
-from tests.support.faulty_disk import Fault, FaultyDisk
+from tests.support.faulty_disk import Crash, CrashingDisk, Fault, FaultyDisk
+from tests.support.lossy_disk import LossyDisk, lose
 
 NOW = 2000.0
 
@@ -188,4 +190,33 @@ def test_a_segment_that_cannot_be_rewritten_is_kept_as_it_is(tmp_path: Path, ste
     assert files(tmp_path, ".new") == []
     again = opened(tmp_path)
     assert sorted(set(generations(again))) == list(range(1, number + 2))
+    again.close()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_power_cut_takes_what_was_not_synced_and_no_more(tmp_path: Path, seed: int) -> None:
+    """Also in the middle of a segment's being rewritten."""
+    folder, image, chance = tmp_path / "history", tmp_path / "image", random.Random(seed)
+    folder.mkdir()
+    crashing = CrashingDisk(LossyDisk(folder, image), 60 + chance.randrange(400))
+    written = synced = 0
+    try:
+        found = opened(folder, limit=16 * segments.SMALLEST_SEGMENT, disk=crashing)
+        while True:
+            found.append([entry(written + 1, note=os.urandom(60).hex())])
+            written += 1
+            if chance.random() < 0.1:
+                found.sync()
+                synced = written
+            found.keep_limits(NOW)
+    except Crash:
+        pass
+    crashing.release()
+    lose(image, chance, torn=True)
+    again = opened(folder, limit=16 * segments.SMALLEST_SEGMENT)
+    left = generations(again)
+    assert left == list(range(1, len(left) + 1))
+    assert synced <= len(left) <= written + 1
+    again.append([entry(len(left) + 1)])
+    assert generations(again) == list(range(1, len(left) + 2))
     again.close()
