@@ -22,6 +22,7 @@ from services.db.redo.interface import (
     Recovered,
     RedoLog,
     RedoLogError,
+    Uncertain,
     entry,
 )
 from services.db.redo.off import NoRedoLog
@@ -139,6 +140,8 @@ class LayeredRedoLog:
             return
         try:
             self._durable.append([item for item in entries if item.record.durable], sync=True)
+        except Uncertain:
+            raise  # the journal has it: the next start brings the back end what it lacks
         except RedoLogError:
             self._journal.retract()
             raise
