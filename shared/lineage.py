@@ -74,9 +74,11 @@ class Lineage:
 
         None: the term is not in it; -1: it is the present one, which has no end yet.
         """
-        for index, start in enumerate(self.starts):
+        end = -1
+        for start in reversed(self.starts):
             if start.term == position.term and position.host in ("", start.host):
-                return self.starts[index + 1].base if index + 1 < len(self.starts) else -1
+                return end
+            end = start.base
         return None
 
     def includes(self, position: Position, generation: int) -> bool:

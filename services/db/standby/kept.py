@@ -36,6 +36,7 @@ class KeptFile:
         self._path = folder / "standing.json"
         self._disk = disk or Disk()
         self.kept = self._load()
+        self.lineage = Lineage(self.kept.lineage)
 
     def _load(self) -> Kept:
         """One that cannot be read says nothing: the process asks the others, and followers fetch snapshots."""
@@ -51,10 +52,6 @@ class KeptFile:
         """False: this host was in another pool when it was written. "" is any pool."""
         return not self.kept.pool or not pool or self.kept.pool == pool
 
-    @property
-    def lineage(self) -> Lineage:
-        return Lineage(self.kept.lineage)
-
     def save(self, **fields: object) -> None:
         """Raises `OSError`: then it is as before."""
         kept = msgspec.structs.replace(self.kept, **fields)
@@ -67,4 +64,4 @@ class KeptFile:
             self._disk.close(descriptor)
         self._disk.rename(new, self._path)
         self._disk.sync_folder(self._folder)
-        self.kept = kept
+        self.kept, self.lineage = kept, Lineage(kept.lineage)

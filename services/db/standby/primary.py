@@ -112,7 +112,7 @@ class Primary:
                 task=context.task or context.origin,
                 session=context.session,
             )
-            if committed.generation in self._replicated:
+            if committed.generation in self._replicated and self._open:
                 await self.semi_sync.wait(committed.generation)
             await self._held()
             return committed
@@ -280,6 +280,7 @@ class Primary:
     def _step_down(self) -> None:
         self._open = False
         self.lease.end()
+        self.semi_sync.end()
         self.replaced.set()
 
     async def resign(self, patience: float) -> contract.Position:

@@ -72,6 +72,13 @@ class SemiSync:
         if self.degraded and reached >= self._newest:
             self._change("")
 
+    def end(self) -> None:
+        """This process is primary no more: nobody is waited for. What that means for a commit, others decide."""
+        for waiting in self._waiting:
+            if not waiting.done.done():
+                waiting.done.set_result(None)
+        self._waiting.clear()
+
     def gone(self, host: str) -> None:
         """A standby that does not report any more. What it has it has: it counts for older commits."""
         self.have.pop(host, None)
