@@ -90,11 +90,13 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     history_volatile: bool = False
 
 
-def open_log(service: Service, options: Options, boot: str, disk: Disk) -> RedoLog:
-    """The log that the options choose. Raises `ConfigError`."""
+def open_log(
+    service: Service, options: Options, boot: str, disk: Disk, primary: Callable[[], bool] = lambda: True
+) -> RedoLog:
+    """The log that the options choose. `primary`: whether this process is, or is about to be. Raises `ConfigError`."""
     folder = service.state_dir / "redo"
     journal = FileRedoLog(
-        folder, boot, disk, synced=options.redo_log == "file", checkpoint_bytes=options.checkpoint_bytes
+        folder, boot, disk, synced=options.redo_log in ("file", "quorum"), checkpoint_bytes=options.checkpoint_bytes
     )
     match options.redo_log:
         case "file":
@@ -114,11 +116,19 @@ def open_log(service: Service, options: Options, boot: str, disk: Disk) -> RedoL
                 queue=options.redo_log_queue,
                 patience=options.redo_log_confirm,
                 checkpoint_bytes=options.checkpoint_bytes,
+                primary=primary,
+                on_behind=_start_anew,
             )
-            return LayeredRedoLog(journal, queue)
+            return LayeredRedoLog(journal, queue, lambda: queue.idle)
         case "off":
             return LayeredRedoLog(journal, NoRedoLog())
     raise ConfigError(f"option redo_log must be file, block, quorum or off, not {options.redo_log!r}")
+
+
+def _start_anew(why: str) -> None:
+    """The pool's log has commits that are not here: a process that starts has them."""
+    log.critical("%s", why)
+    os._exit(host_role.RESTART)
 
 
 class Database:
@@ -135,7 +145,7 @@ class Database:
             put_aside(service.state_dir, self.kept)
         self.may_be_primary = may_be_primary(self.kept.kept, options.role, options.role_file)
         blocks = conf.load(service.state_dir / (options.db_conf or conf.NAME), service.state_dir)
-        self.log = open_log(service, options, self._boot, disk or Disk())
+        self.log = open_log(service, options, self._boot, disk or Disk(), lambda: self.kept.kept.role == "primary")
         began = time.monotonic()
         found = self.log.recover()
         self.history = History(

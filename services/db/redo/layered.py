@@ -32,10 +32,15 @@ log = logging.getLogger("db.redo_log")
 
 
 class LayeredRedoLog:
-    """`journal` was made with `synced=False`."""
+    """`journal` was made with `synced=False`, unless there is an `idle`.
 
-    def __init__(self, journal: FileRedoLog, durable: RedoLog) -> None:
+    `idle`: whether the back end is not for this process to write to: it belongs to the primary, wherever that is. What
+    is committed then, by others, is durable in the journal.
+    """
+
+    def __init__(self, journal: FileRedoLog, durable: RedoLog, idle: Callable[[], bool] = lambda: False) -> None:
         self.kind = durable.kind
+        self._idle = idle
         self._journal = journal
         self._durable = durable
         self._follows = 0
@@ -57,6 +62,8 @@ class LayeredRedoLog:
 
     @property
     def roomy(self) -> bool:
+        if self._idle():
+            return self._journal.roomy
         return not self._missing and self._durable.roomy and self._journal.roomy
 
     def generations(self, changes: Sequence[RowChange]) -> int:
@@ -112,6 +119,8 @@ class LayeredRedoLog:
         self._journal.begin(generation, term)
         if self._missing:
             self._durable.begin(self._follows, term)  # until it has them, that is where it ends
+            if self._idle():
+                return
             try:
                 self._complete()
             except LogFull:
@@ -127,12 +136,16 @@ class LayeredRedoLog:
 
     def counts(self) -> None:
         """A checkpoint does: the back end lacks nothing."""
-        self._missing = []
+        if not self._idle():
+            self._missing = []
 
     def append(self, entries: Sequence[Entry], sync: bool) -> None:
         """Local first: what the back end has then counts for whoever starts here again, and for whoever starts
         elsewhere.
         """
+        if self._idle():
+            self._journal.append(entries, sync)
+            return
         if sync and self._missing:
             raise LogFull(f"the {self.kind} log lacks commits that the local journal has")
         self._journal.append(entries, sync=False)

@@ -28,9 +28,13 @@ class Owner(Protocol):
 
     def checkpoint_counts(self, checkpoint: QuorumCheckpoint) -> Finish: ...
 
-    def decide(self) -> None: ...
+    def forget_unconfirmed(self) -> None: ...
 
     def trim(self, unneeded: Callable[[Message], bool]) -> None: ...
+
+
+class Idle(Protocol):
+    def replaced(self) -> None: ...
 
 
 class QuorumCheckpoint:
@@ -79,9 +83,8 @@ class QuorumCheckpoint:
         self._finish = self._owner.checkpoint_counts(self)
 
     def abandon(self) -> None:
-        """The next `begin` of the log decides that it does not count; where other rows would count, now."""
-        if self.unknown and not self._begun:
-            self._owner.decide()
+        if self.unknown:
+            self._owner.forget_unconfirmed()
         try:
             self._owner.trim(lambda head: isinstance(head, Rows) and head.checkpoint == self.name)
         except RedoLogError as error:
@@ -95,3 +98,30 @@ class QuorumCheckpoint:
             self._owner.trim(lambda head: replaced(head, finish.by, finish))
         except RedoLogError as error:
             log.warning("what a checkpoint replaces is not removed: %s", error)
+
+
+class Postponed:
+    """Of a process that does not write the log. Where other rows take the place of all, the log hears of it."""
+
+    def __init__(self, owner: Idle) -> None:
+        self._owner = owner
+        self._begun = False
+
+    def begin(self) -> None:
+        self._begun = True
+
+    def hold(self, header: CheckpointHeader) -> None:
+        """Nothing to note."""
+
+    def write(self, rows: Iterable[SnapshotRow]) -> None:
+        """Nothing to keep."""
+
+    def finish(self) -> None:
+        if not self._begun:
+            self._owner.replaced()
+
+    def abandon(self) -> None:
+        """Nothing to remove."""
+
+    def tidy(self) -> None:
+        """Nothing to replace."""

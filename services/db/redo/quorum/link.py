@@ -51,6 +51,10 @@ class LinkError(Exception):
         self.code = code
 
 
+class Unsent(LinkError):
+    """Nothing was sent."""
+
+
 class Returned(LinkError):
     """The broker had no queue for the message."""
 
@@ -180,9 +184,9 @@ class Link:
         return await self._control.do(getattr(self._control.pika, operation), *arguments, **options)
 
     def publish(self, messages: Sequence[Outgoing]) -> None:
-        """Returns when the broker has confirmed all. Raises `LinkError`: it may have some, now or later."""
+        """Returns when the broker has confirmed all. Raises `LinkError`: it may have some, now or later; `Unsent`."""
         if self.blocked:
-            raise LinkError(ALARM)
+            raise Unsent(ALARM)
         self.call(self.send(messages))
 
     async def send(self, messages: Sequence[Outgoing]) -> None:

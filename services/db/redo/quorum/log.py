@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, NoReturn
 
-from services.db.redo.interface import Entry, LogFull, LogLost, Recovered, RedoLogError
+from services.db.redo.interface import Checkpoint, Entry, LogFull, LogLost, Recovered, RedoLogError, Uncertain
 from services.db.redo.quorum import messages
-from services.db.redo.quorum.checkpoint import QuorumCheckpoint
-from services.db.redo.quorum.link import Link, LinkError, Outgoing, Reader
+from services.db.redo.quorum.checkpoint import Postponed, QuorumCheckpoint
+from services.db.redo.quorum.link import Link, LinkError, Outgoing, Returned, Unsent
 from services.db.redo.quorum.messages import Begin, Claim, Damaged, Finish, Message, Turn
 from services.db.redo.quorum.replay import Lost, Position, Replay
 from shared.contracts.db import RowChange
@@ -21,16 +22,29 @@ log = logging.getLogger("db.redo_log")
 
 QUEUE: Final = "redo-log"
 PATIENCE: Final = 5.0
+DECISION: Final = 30.0
 SETTLE: Final = 1.5
 """Seconds before a queue that is new counts on its files: a broker that is killed earlier may come back without its
 leader (RabbitMQ 3.10 writes down within a second which members it has)."""
+RETRY: Final = 0.5
+"""Seconds between attempts to hear what became of a message."""
 ROOMY: Final = 20_000
 FULL: Final = 60_000
 """Messages that the queue holds when a checkpoint should, and must, be made: a reader can hold 65,535."""
 
 
+class Behind(RedoLogError):
+    """The log has commits that this process has not: started anew, it has them."""
+
+
 class QuorumRedoLog:
-    """`url`: of the broker, with the pool's vhost. `patience`: seconds that the broker may take for one step."""
+    """`url`: of the broker, with the pool's vhost. `patience`: seconds that the broker may take for one step;
+    `decision`: for which it is asked what became of a message that was not confirmed.
+
+    The log is the pool's, not the host's. `primary` says whether this process is to write it: it takes over with the
+    first term that it begins as primary. Until then it is `idle`: it has read the log, and leaves it alone.
+    `on_behind` hears of a takeover that failed because the log has commits that this process has not.
+    """
 
     kind = "quorum"
 
@@ -40,7 +54,10 @@ class QuorumRedoLog:
         *,
         queue: str = QUEUE,
         patience: float = PATIENCE,
+        decision: float = DECISION,
         settle: float = SETTLE,
+        primary: Callable[[], bool] = lambda: True,
+        on_behind: Callable[[str], None] = lambda why: None,
         checkpoint_bytes: int = 64 * 1024 * 1024,
         full: int = FULL,
     ) -> None:
@@ -49,13 +66,15 @@ class QuorumRedoLog:
         self._url = url
         self._queue = queue
         self._patience = patience
+        self._decision = decision
         self._settle = settle
+        self._primary = primary
+        self._on_behind = on_behind
         self._checkpoint_bytes = checkpoint_bytes
         self._full = full
         self._writer = uuid.uuid4().hex[:12]
         self._turns = 0
         self._link: Link | None = None
-        self._reading: tuple[Reader, Replay] | None = None
         self._turn: Turn | None = None
         """While this process is the writer and knows what the log holds."""
         self._end: Position | None = None
@@ -65,6 +84,10 @@ class QuorumRedoLog:
         self._begun = (0, 0)
         self._shut_out = 0
         """The term that shuts out this one and all before."""
+        self._writes = False
+        """Since it took over."""
+        self._replaced = False
+        """Whether other rows have taken the place of those that it holds, and it was not told of them."""
         self._based = False
         """Whether the log has the rows that the next commit belongs to."""
         self._messages = _Count()
@@ -77,8 +100,14 @@ class QuorumRedoLog:
 
     @property
     def roomy(self) -> bool:
+        if self.idle:
+            return True
         room = self._backlog < self._checkpoint_bytes and self._messages.value < min(ROOMY, self._full)
         return room and (self._based or self._turn is None)
+
+    @property
+    def idle(self) -> bool:
+        return not self._writes
 
     def generations(self, changes: Sequence[RowChange]) -> int:
         return 1
@@ -86,17 +115,15 @@ class QuorumRedoLog:
     # ---- reading
 
     def recover(self) -> Recovered:
-        """Nobody else can read until `begin` or `close`. Raises `LogLost` when commits are not there any more; `begin`
-        has all rows written anew then.
-        """
+        """Raises `LogLost` when commits are not there any more; `begin` has all rows written anew then."""
         began = time.monotonic()
-        self._stop_reading()
         try:
             link = self._linked()
             if not self._exists(link):
                 self._end, self._found = Position(), Recovered()
                 return Recovered()
-            _, replay = self._read(link)
+            with self._reading(link) as (read, replay):
+                read()
             found = replay.recovered()
             self._end = replay.end()
         except LinkError as error:
@@ -134,36 +161,34 @@ class QuorumRedoLog:
             raise
         return True
 
-    def _read(self, link: Link) -> tuple[Reader, Replay]:
-        """All that is there. Who reads already, reads on."""
-        if self._reading is None:
-            replay = Replay()
-            self._reading = link.read(self._queue, lambda _, body: replay.take(body)), replay
-        self._reading[0].to_end()
-        self._messages.value = self._reading[1].count
-        return self._reading
+    @contextmanager
+    def _reading(self, link: Link) -> Iterator[tuple[Callable[[], None], Replay]]:
+        """Nobody else can read meanwhile. What is called takes in all that is there by then. Raises `LinkError`."""
+        replay = Replay()
+        reader = link.read(self._queue, lambda _, body: replay.take(body))
 
-    def _stop_reading(self) -> None:
-        reading, self._reading = self._reading, None
-        if reading is not None and self._link is not None and not self._link.lost:
-            try:
-                reading[0].close()
-            except LinkError as error:
-                log.warning("the queue's messages come free with the connection: %s", error)
-                self._drop()
+        def read() -> None:
+            reader.to_end()
+            self._messages.value = replay.count
+
+        yield read, replay
+        reader.close()
 
     # ---- who writes
 
     def begin(self, generation: int, term: int) -> None:
-        """Takes the log over from whoever wrote it before, also from an earlier turn of this process.
+        """Takes the log over from whoever wrote it before, also from an earlier turn of this process; or lets go of it,
+        where this process is not primary or goes on with a term that it has not begun.
 
-        Raises `RedoLogError`: "fenced" when a later writer has it, and when commits have come in that `recover` has not
-        read. Where the log has lost what it held, or was passed over for a while, nothing is appended before a
-        checkpoint.
+        Raises `RedoLogError`: "fenced" when a later writer has it; `Behind`. Where the log has lost what it held, or
+        was passed over for a while, nothing is appended before a checkpoint.
         """
         if self._end is None:
             self.recover()
         self._lay_down()
+        if not self._primary() or (not self._writes and term <= self._found.term):
+            self._writes = False
+            return
         if term <= self._shut_out:
             raise self._fenced(self._shut_out)
         try:
@@ -171,10 +196,12 @@ class QuorumRedoLog:
         except LinkError as error:
             self._give_up()
             raise self._failed("cannot be begun", error) from error
-        except RedoLogError:
+        except RedoLogError as error:
             self._give_up()
+            if isinstance(error, Behind):
+                self._on_behind(str(error))
             raise
-        self._begun = generation, term
+        self._begun, self._writes = (generation, term), True
 
     def _take_over(self, generation: int, term: int) -> None:
         link = self._linked()
@@ -185,12 +212,12 @@ class QuorumRedoLog:
         link.do("exchange_declare", exchange, exchange_type="direct", durable=True)
         link.do("queue_bind", self._queue, exchange, "")
         link.publish([self._addressed(turn, messages.encoded(Claim(by=turn)))])
-        replay = self._alone(link, turn)
-        begin = self._begin_after(replay, turn, generation)
-        self._send(turn, [messages.encoded(begin)])
+        with self._reading(link) as (read, replay):
+            self._shut_others_out(link, turn, read, replay)
+            begin = self._begin_after(replay, turn, generation)
+            self._send(turn, [messages.encoded(begin)])
         if created:
             time.sleep(self._settle)
-        self._stop_reading()
         self._turn, self._end = turn, Position(turn, begin.number)
         self._messages.add(1)
 
@@ -211,14 +238,15 @@ class QuorumRedoLog:
             raise LinkError(f"{link.broker} has no quorum queues: RabbitMQ 3.8 and later have")
         return not exists
 
-    def _alone(self, link: Link, turn: Turn) -> Replay:
+    def _shut_others_out(self, link: Link, turn: Turn, read: Callable[[], None], replay: Replay) -> None:
         """Nobody of an earlier term can write any more, and what they have written has been read.
 
         An exchange that is gone takes nothing, and what it took before the mark that ends a reading has been read.
+        Raises `RedoLogError` where somebody of this term or a later one is there.
         """
         shut_out: set[str] = set()
         while True:
-            _, replay = self._read(link)
+            read()
             rivals = {rival for rival in replay.turns if rival.writer != self._writer}
             if any(rival.term >= turn.term for rival in rivals):
                 self._shut_out = max(rival.term for rival in rivals)
@@ -226,7 +254,7 @@ class QuorumRedoLog:
                 raise self._fenced(self._shut_out)
             new = {self._exchange(rival) for rival in rivals} - shut_out
             if not new:
-                return replay
+                return
             for exchange in sorted(new):
                 link.do("exchange_delete", exchange)
             shut_out |= new
@@ -242,14 +270,14 @@ class QuorumRedoLog:
         ours = known.turn is not None and known.turn.writer == self._writer
         if end is not None and end != known and not self._undecided(end, known):
             if not ours and end.number >= known.number:
-                raise RedoLogError(self._says("went on while it was read: start again"))
+                raise Behind(self._says(f"went on to number {end.number} since it was read: start again"))
             log.error("%s", self._says(f"ends at number {end.number} of {known.number}: all rows are written anew"))
             end = None
         if end is None:
             self._based = False
             return Begin(by=turn, number=known.number, generation=generation)
         if not ours:
-            self._continue_from(known, generation, turn.term)
+            self._based = self._continues(known, generation, turn.term)
         empty = known.turn is None and generation == 0
         return Begin(by=turn, number=known.number, generation=generation, follows=known.turn, empty=empty)
 
@@ -257,12 +285,14 @@ class QuorumRedoLog:
         """Whether what is beyond `known` is of this process, and never was confirmed."""
         return end.turn is not None and end.turn.writer == self._writer and end.number >= known.number
 
-    def _continue_from(self, known: Position, generation: int, term: int) -> None:
-        """Whether rows that were not in this process before are those that the log ends with. Raises `RedoLogError`."""
+    def _continues(self, known: Position, generation: int, term: int) -> bool:
+        """Whether rows that this process brings are those that the log ends with. Raises `RedoLogError`."""
         if generation < self._found.generation:
             what = f"has commits up to generation {self._found.generation}, and the database ends at {generation}"
             raise RedoLogError(self._says(what))
-        self._based = term == self._found.term + 1 if known.turn is not None else generation == 0
+        if self._replaced:
+            return False
+        return term == self._found.term + 1 if known.turn is not None else generation == 0
 
     def _lay_down(self) -> None:
         self._turn = None
@@ -286,6 +316,8 @@ class QuorumRedoLog:
         if self._turn is not None and (self._link is None or self._link.lost):
             log.warning("%s", self._says("has lost its connection: beginning anew"))
             self.begin(*self._begun)
+        if self.idle:
+            raise LogFull(self._says("is not written by this process yet"))
         if self._turn is None or self._end is None:
             raise self._unready()
         if not self._based:
@@ -299,7 +331,9 @@ class QuorumRedoLog:
         self._backlog += size
 
     def _write(self, bodies: Sequence[bytes]) -> None:
-        """The next number. Raises `RedoLogError`: whether it counts is decided by the next `begin`."""
+        """The next number. Raises `RedoLogError`; `Uncertain`: the next `begin`, whoever's it is, decides whether it
+        counts.
+        """
         turn, end = self._turn, self._end
         if turn is None or end is None:
             raise self._unready()
@@ -307,7 +341,9 @@ class QuorumRedoLog:
             self._send(turn, bodies)
         except LinkError as error:
             self._lay_down()
-            self._raise_failed(turn, error)
+            if isinstance(error, Unsent | Returned) or _no_exchange(error):
+                self._why_not(turn, error)
+            self._decide(error)
         self._end = Position(turn, end.number + 1)
         self._messages.add(len(bodies))
 
@@ -315,20 +351,40 @@ class QuorumRedoLog:
         """They are in the queue, and were before anybody who took over has read it. Raises `LinkError`."""
         link = self._linked()
         link.publish([self._addressed(turn, body) for body in bodies])
-        link.do("exchange_declare", self._exchange(turn), passive=True)
+        try:
+            link.do("exchange_declare", self._exchange(turn), passive=True)
+        except LinkError as error:
+            raise LinkError(str(error)) from error  # whatever it says, the message was confirmed
         self.syncs += 1
 
-    def _raise_failed(self, turn: Turn, error: LinkError) -> NoReturn:
-        """An exchange that has gone was deleted by who took over: says by whom, if he lets us read."""
-        if error.code == 404 and "no exchange" in str(error):
+    def _why_not(self, turn: Turn, error: LinkError) -> NoReturn:
+        """Nothing is in the queue. An exchange that has gone was deleted by who took over: says by whom, if he lets us
+        read.
+        """
+        if _no_exchange(error):
             try:
-                replay = self._read(self._linked())[1]
-                self._shut_out = max((term for term in [replay.term] if term > turn.term), default=0)
+                with self._reading(self._linked()) as (read, replay):
+                    read()
+                self._shut_out = replay.term if replay.term > turn.term else 0
             except LinkError as why:
                 log.warning("%s", self._says(f"does not say who writes it now: {why}"))
         self._give_up()
         if self._shut_out:
             raise self._fenced(self._shut_out) from error
+        raise self._failed("cannot be written", error) from error
+
+    def _decide(self, error: LinkError) -> NoReturn:
+        """By beginning anew: then what was sent does not count, whether it has come, or comes later, or never."""
+        self._give_up()
+        deadline = time.monotonic() + self._decision
+        while True:
+            try:
+                self.begin(*self._begun)
+                break
+            except RedoLogError as why:
+                if self._shut_out or time.monotonic() > deadline:
+                    raise Uncertain(self._says(f"does not tell whether it has a commit ({error}): {why}")) from error
+            time.sleep(RETRY)
         raise self._failed("cannot be written", error) from error
 
     def _addressed(self, turn: Turn, body: bytes) -> Outgoing:
@@ -339,8 +395,12 @@ class QuorumRedoLog:
 
     # ---- checkpoints
 
-    def checkpoint(self) -> QuorumCheckpoint:
-        return QuorumCheckpoint(self, self._queue)
+    def checkpoint(self) -> Checkpoint:
+        """Before it has taken over it notes that there was one, and the first commit asks for another."""
+        return Postponed(self) if self.idle else QuorumCheckpoint(self, self._queue)
+
+    def replaced(self) -> None:
+        self._replaced = True
 
     def checkpoint_begins(self, checkpoint: QuorumCheckpoint) -> None:
         """From here on, commits are behind it. Raises `RedoLogError`."""
@@ -364,13 +424,15 @@ class QuorumRedoLog:
             cut=checkpoint.cut,
             header=checkpoint.header,
         )
-        checkpoint.unknown = True
-        self._write([messages.encoded(finish)])
-        checkpoint.unknown = False
-        self._based, self._checkpoint, self._backlog = True, None, 0
+        try:
+            self._write([messages.encoded(finish)])
+        except Uncertain:
+            checkpoint.unknown = True
+            raise
+        self._based, self._replaced, self._checkpoint, self._backlog = True, False, None, 0
         return finish
 
-    def decide(self) -> None:
+    def forget_unconfirmed(self) -> None:
         """What was sent and not confirmed does not count from here on. Raises `RedoLogError`."""
         self.begin(*self._begun)
 
@@ -404,8 +466,6 @@ class QuorumRedoLog:
     def close(self) -> None:
         self._turn = None
         if self._link is not None:
-            self._stop_reading()
-        if self._link is not None:
             self._link.close()
             self._link = None
 
@@ -415,7 +475,6 @@ class QuorumRedoLog:
         self._drop()
 
     def _drop(self) -> None:
-        self._reading = None
         if self._link is not None:
             self._link.drop()
             self._link = None
@@ -425,6 +484,10 @@ class QuorumRedoLog:
 
     def _says(self, what: str) -> str:
         return f"the redo log in the queue {self._queue} {what}"
+
+
+def _no_exchange(error: LinkError) -> bool:
+    return error.code == 404 and "no exchange" in str(error)
 
 
 class _Count:

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator
 import pika
 import pytest
 
-from services.db.redo.interface import CheckpointHeader, Entry, LogRecord, entry
-from services.db.redo.quorum.checkpoint import QuorumCheckpoint
+from services.db.redo.interface import Checkpoint, CheckpointHeader, Entry, LogRecord, entry
 from services.db.redo.quorum.log import QuorumRedoLog
 from shared.contracts.db import RowCreated, SnapshotRow
 from tests.db.redo.quorum.proxy import Proxy
@@ -26,9 +25,13 @@ class Queue:
         self._logs: list[QuorumRedoLog] = []
         self._proxies: list[Proxy] = []
 
-    def log(self, *, url: str = "", patience: float = PATIENCE, full: int = 60_000) -> QuorumRedoLog:
+    def log(
+        self, *, url: str = "", patience: float = PATIENCE, decision: float = 10.0, full: int = 60_000
+    ) -> QuorumRedoLog:
         """Of a process of its own."""
-        made = QuorumRedoLog(url or self.url, queue=self.name, patience=patience, settle=0, full=full)
+        made = QuorumRedoLog(
+            url or self.url, queue=self.name, patience=patience, decision=decision, settle=0, full=full
+        )
         self._logs.append(made)
         return made
 
@@ -82,7 +85,7 @@ def rows(*refs: str) -> list[SnapshotRow]:
     return [SnapshotRow(cls="network", ref=ref, created=1, modified=1, fields={"name_label": ref}) for ref in refs]
 
 
-def checkpoint(log: QuorumRedoLog, generation: int, refs: Iterable[str]) -> QuorumCheckpoint:
+def checkpoint(log: QuorumRedoLog, generation: int, refs: Iterable[str]) -> Checkpoint:
     """One that has all rows and does not count yet."""
     made = log.checkpoint()
     made.begin()

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit, urlunsplit
 class Proxy:
     """`url` reaches the broker through it. Used from any thread.
 
-    `requests`, `answers`: whether what the client, the broker, says is let through; what is not is kept for later. A
-    client that ends its connection ends the broker's with it only where nothing of it is kept.
+    What is held is kept for later. A client that ends its connection ends the broker's with it only where nothing that
+    it said is kept.
     """
 
     def __init__(self, url: str) -> None:
@@ -21,7 +21,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._pairs: set[_Pair] = set()
-        self.requests = self.answers = True
+        self.holding = (False, False)
         self.connections = 0
         self.heard = threading.Semaphore(0)
         """Released for each piece that a client has said."""
@@ -35,15 +35,17 @@ class Proxy:
         account = self._target.netloc.rpartition("@")[0]
         return urlunsplit(self._target._replace(netloc=f"{account}@127.0.0.1:{port}"))
 
-    def hold(self, *, requests: bool = False, answers: bool = False) -> None:
-        """From here on."""
+    def hold(self, *, requests: bool = False, answers: bool = False, new: bool = False) -> None:
+        """What clients, what the broker says on the connections that there are; `new`: on later ones too."""
         self.held.clear()
-        self.requests, self.answers = not requests, not answers
+        if new:
+            self.holding = (requests, answers)
+        self._each(lambda pair: pair.hold(requests, answers))
 
     def release(self) -> None:
         """What was kept goes on, also when the client that said it has gone."""
-        self.requests = self.answers = True
-        self._each(lambda pair: pair.flush())
+        self.holding = (False, False)
+        self._each(lambda pair: pair.hold(False, False))
 
     def cut(self) -> None:
         """Resets the clients' connections. What they said and was kept is kept on."""
@@ -94,17 +96,22 @@ class _Pair:
         self.broker: asyncio.Transport | None = None
         self.said = bytearray()
         self.answered = bytearray()
+        self._requests, self._answers = proxy.holding
+
+    def hold(self, requests: bool, answers: bool) -> None:
+        self._requests, self._answers = requests, answers
+        self.flush()
 
     def flush(self) -> None:
-        if self.broker is not None and self.said and self.proxy.requests:
+        if self.broker is not None and self.said and not self._requests:
             self.broker.write(bytes(self.said))
             self.said.clear()
             if self.client is None:
                 self.broker.write_eof()
-        if self.client is not None and self.answered and self.proxy.answers:
+        if self.client is not None and self.answered and not self._answers:
             self.client.write(bytes(self.answered))
             self.answered.clear()
-        if (self.said and not self.proxy.requests) or (self.answered and not self.proxy.answers):
+        if (self.said and self._requests) or (self.answered and self._answers):
             self.proxy.held.set()
 
     def end(self) -> None:

@@ -28,6 +28,7 @@ class Machine:
     """One that runs the database process. Its bus is in memory, its log on the broker. `folder`: its local disk."""
 
     def __init__(self, folder: Path, url: str, queue: str) -> None:
+        folder.mkdir(exist_ok=True)
         self._config = Config(
             service="db",
             state_dir=str(folder),
