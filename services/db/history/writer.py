@@ -23,7 +23,7 @@ SYNC: Final = 1.0
 UPKEEP: Final = 60.0
 """Seconds between looks at the limits while nothing happens."""
 BATCH: Final = 256
-SLICE: Final = 4
+SLICE: Final = 8
 """Commits described before the event loop gets its turn."""
 MOST_WAITING: Final = 20_000
 """Commits that wait to be written; more are dropped, so that a slow disk does not fill the memory."""
