@@ -219,12 +219,11 @@ class Campaign:
         for told, count in recorder.refusals.items():
             if not told.startswith(EXPECTED) and not (self._plan.faulty and any(each in told for each in NOT_SAVED)):
                 summary.violations.append(f"{count} transactions were refused: {told}")
-        if recorder.unanswered:
-            summary.violations.append(f"{recorder.unanswered} transactions got no answer, and their clients waited")
+        summary.violations += [f"no answer, and nothing was interrupted: {told}" for told in recorder.unanswered]
         if summary.ended and not self._plan.faulty:
             summary.violations.append(f"the process ended by itself: {self._database.ended}")
         recorder.refusals.clear()
-        recorder.unanswered = 0
+        recorder.unanswered.clear()
         last = next(state for state in reversed(history.states) if state.at_once)
         recorder.begin_anew(dict(last.values))
 

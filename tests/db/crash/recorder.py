@@ -30,6 +30,10 @@ EVERY = 16
 """Generations between two states that a follower writes down as text."""
 
 
+RECOVERY = 10.0
+"""Seconds after an interruption in which a call may meet its deadline: it may have been begun anew several times."""
+
+
 class Recorder:
     """One history. `numbers` go on over several of them."""
 
@@ -41,8 +45,8 @@ class Recorder:
         self.transactions = 0
         self.refusals: dict[str, int] = {}
         """By error code and text: what clients were refused."""
-        self.unanswered = 0
-        """Calls that the bus gave up, not their clients."""
+        self.unanswered: list[str] = []
+        """Calls that the bus gave up, not their clients, although nothing had been interrupted for a while."""
 
     @property
     def now(self) -> float:
@@ -79,8 +83,9 @@ class Recorder:
             told = error.code if error.code != "INTERNAL_ERROR" else _without_numbers(str(error.params[0]))
             self.refusals[told] = self.refusals.get(told, 0) + 1
         else:
-            self.unanswered += isinstance(error, BusError)
             operation = dataclasses.replace(operation, why=repr(error))
+            if isinstance(error, BusError) and not any(item.at > now - RECOVERY for item in self.history.interruptions):
+                self.unanswered.append(f"{operation}: {error}")
         self.history.operations.append(operation)
 
     async def read_all(self, bus: Bus, observer: str) -> tuple[State, Store]:

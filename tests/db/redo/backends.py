@@ -20,7 +20,7 @@ from services.db.redo.interface import RedoLog
 from services.db.redo.layered import LayeredRedoLog
 from services.db.redo.off import NoRedoLog
 
-SMALL: Final = Geometry(half=90_000)
+SMALL: Final = Geometry(half=64_000)
 
 Open = Callable[[Path, Disk, str], RedoLog]
 

@@ -34,11 +34,12 @@ TASK = "OpaqueRef:task"
 class Known:
     """What a start has to find. `acknowledged`: numbers of the commits that were; `doubtful`: of the batch in flight.
 
-    `volatile`: the last one that was acknowledged of a row that the machine may lose. `generation`, `term`: as far as
-    they were used.
+    `last`: what the field holds that each of them writes. `volatile`: the last acknowledged state of a row that may be
+    lost with the machine's power. `generation`, `term`: as far as they were used.
     """
 
     acknowledged: list[int] = field(default_factory=list)
+    last: int = 0
     doubtful: list[int] = field(default_factory=list)
     volatile: int = 0
     volatile_doubtful: int = 0
@@ -120,9 +121,16 @@ class Primary:
         self.known.requests.update(
             {f"request {number}": item.record.generation for number, item in zip(numbers, entries, strict=True)}
         )
-        self.known.doubtful = []
+        self.known.doubtful, self.known.last = [], numbers[-1]
         self._used()
         return True
+
+    def overwrite(self, number: int) -> None:
+        """A commit that adds nothing to the rows. Raises `RedoLogError`."""
+        fields = {"name_label": str(number), "name_description": "y" * 1000}
+        self._keep([self._applied([RowModified(cls="network", ref=LAST, fields=fields)], durable=True)], sync=True)
+        self.known.last = number
+        self._used()
 
     def commit_volatile(self, number: int) -> bool:
         """A row that may be lost with the machine's power; nothing is synced."""
@@ -153,7 +161,7 @@ class Primary:
             made.begin()
         except RedoLogError:
             return False
-        made.hold(self._header())
+        made.hold(self.header())
         rows = list(self.store.snapshot())
         refused = not all([self.commit(number) for number in meanwhile])
         try:
@@ -190,7 +198,7 @@ class Primary:
             raise Ended(str(error)) from error
         return False
 
-    def _header(self) -> CheckpointHeader:
+    def header(self) -> CheckpointHeader:
         store = self.store
         return CheckpointHeader(
             generation=store.generation,
@@ -257,9 +265,9 @@ def _with_uuid(number: int, fields: dict[str, str]) -> dict[str, str]:
 
 
 def _as_acknowledged(known: Known) -> list[RowChange]:
-    if not known.acknowledged:
+    if not known.last:
         return [RowDeleted(cls="network", ref=LAST)]
-    return [RowModified(cls="network", ref=LAST, fields={"name_label": str(known.acknowledged[-1])})]
+    return [RowModified(cls="network", ref=LAST, fields={"name_label": str(known.last)})]
 
 
 def _task_as_acknowledged(known: Known) -> list[RowChange]:
@@ -278,10 +286,12 @@ def judge(primary: Primary, *, volatile: bool) -> None:
     expected = sorted(known.acknowledged)
     begun = [sorted([*known.acknowledged, *known.doubtful[:count]]) for count in range(len(known.doubtful) + 1)]
     assert there in begun, f"commits {there} are there, {expected} were acknowledged, {known.doubtful} under way"
-    known.acknowledged += known.doubtful[: begun.index(there)]
+    if appeared := known.doubtful[: begun.index(there)]:
+        known.acknowledged += appeared
+        known.last = appeared[-1]
     known.doubtful = []
     last = store.row("network", LAST)
-    assert (last["name_label"] if last else None) == (str(known.acknowledged[-1]) if known.acknowledged else None)
+    assert (last["name_label"] if last else None) == (str(known.last) if known.last else None)
     assert store.generation >= known.generation, f"generation {store.generation} after {known.generation}"
     task = store.row("task", TASK)
     if volatile:

@@ -78,6 +78,7 @@ class Primary:
 
     def checkpoint_of(self, header: CheckpointHeader) -> BlockCheckpoint:
         made = self.log.checkpoint()
+        assert isinstance(made, BlockCheckpoint)
         made.hold(header)
         return made
 
