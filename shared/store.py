@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
+from types import MappingProxyType
 from typing import Any, Final
 
 from shared import garbage
@@ -36,20 +37,30 @@ HISTORY: Final = 65536
 """Recent row changes kept for `changes_since`."""
 
 
+NOTHING_WRITTEN: Final[Mapping[str, int]] = MappingProxyType({})
+
+
 class Row:
     """`fields`: every field of the class, derived ones included, in the model's order. Replaced on change, as a whole.
 
-    `created`, `modified`: generations. `fragments`: encodings of this very state, for whoever reads it; dropped on
-    change.
+    `created`, `modified`: generations. `written`: the generation of each field's last change, of those that have
+    changed since the row was made. `fragments`: encodings of this very state, for whoever reads it; dropped on change.
     """
 
-    __slots__ = ("created", "fields", "fragments", "modified")
+    __slots__ = ("created", "fields", "fragments", "modified", "written")
 
-    def __init__(self, fields: dict[str, Any], created: int, modified: int) -> None:
+    def __init__(
+        self, fields: dict[str, Any], created: int, modified: int, written: Mapping[str, int] = NOTHING_WRITTEN
+    ) -> None:
         self.fields = fields
         self.created = created
         self.modified = modified
+        self.written = written
         self.fragments: dict[str, Any] = {}
+
+    def field_modified(self, name: str) -> int:
+        """The generation of the field's last change; the row's first one is one of every field."""
+        return self.written.get(name, self.created)
 
 
 @dataclass(slots=True)
@@ -70,7 +81,8 @@ class Table:
 class Touched:
     """What a delta did to one row, on either side of a relation. `kind`: add | mod | del.
 
-    `row`: its state afterwards; for `del` the last one. `before`: generation of its last change before this one.
+    `row`: its state afterwards; for `del` the last one. `before`: generation of its last change before this one, as
+    `written` is of its fields'.
     """
 
     cls: str
@@ -78,6 +90,7 @@ class Touched:
     kind: str
     row: Row
     before: int = 0
+    written: Mapping[str, int] = field(default_factory=lambda: NOTHING_WRITTEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +196,14 @@ class Store:
             derived = LINKS[cls].derived
             for ref, row in table.rows.items():
                 fields = {k: v for k, v in row.fields.items() if k not in derived} if derived else row.fields
-                yield SnapshotRow(cls=cls, ref=ref, created=row.created, modified=row.modified, fields=fields)
+                yield SnapshotRow(
+                    cls=cls,
+                    ref=ref,
+                    created=row.created,
+                    modified=row.modified,
+                    fields=fields,
+                    written=dict(row.written),
+                )
 
     # ---- changing
 
@@ -202,6 +222,8 @@ class Store:
             ref = intern(item.ref)
             row = self._insert(item.cls, ref, item.fields, item.created)
             row.modified = item.modified
+            if item.written:
+                row.written = {intern(name): at for name, at in item.written.items()}
             links = LINKS[item.cls]
             for name, target in links.one_many.items():
                 self._arrive(target, row.fields[name], ref)
@@ -262,7 +284,7 @@ class Store:
                 self._settle((cls, name), ref, row)
             for name, target in links.one_many.items():
                 self._link(target, row.fields[name], ref)
-                self._touch(target[0], row.fields[name], generation, touched)
+                self._touch(target[0], row.fields[name], generation, touched, (target[1],))
             for name, target in links.many_many.items():
                 self._relink(target, EMPTY_LIST, row.fields[name], ref, generation, touched)
         elif isinstance(change, RowDeleted):
@@ -298,9 +320,9 @@ class Store:
             if name in links.one_many:
                 target = links.one_many[name]
                 self._unlink(target, old, ref)
-                self._touch(target[0], old, generation, touched)
+                self._touch(target[0], old, generation, touched, (target[1],))
                 self._link(target, value, ref)
-                self._touch(target[0], value, generation, touched)
+                self._touch(target[0], value, generation, touched, (target[1],))
             elif name in links.many_many:
                 self._relink(links.many_many[name], old, value, ref, generation, touched)
             elif name in links.right_ends:
@@ -311,7 +333,7 @@ class Store:
                 self._forget_uuid(cls, ref, old)
                 self.by_uuid[value] = (cls, ref)
             row.fields = {**row.fields, name: value}
-        self._touch(cls, ref, generation, touched)
+        self._touch(cls, ref, generation, touched, change.fields)
 
     def _delete(self, cls: str, ref: str, generation: int, touched: dict[tuple[str, str], Touched]) -> None:
         table = self.tables[cls]
@@ -325,7 +347,7 @@ class Store:
             self._rename(table, ref, row.fields["name_label"], None)
         for name, target in links.one_many.items():
             self._unlink(target, row.fields[name], ref)
-            self._touch(target[0], row.fields[name], generation, touched)
+            self._touch(target[0], row.fields[name], generation, touched, (target[1],))
         for name, target in links.many_many.items():
             self._relink(target, row.fields[name], EMPTY_LIST, ref, generation, touched)
         table.tombstones.append((row.created, generation, ref))
@@ -333,17 +355,22 @@ class Store:
             for _ in range(table.remembered // 2):
                 table.tombstones.popleft()
         table.touched = generation
-        before = touched[cls, ref].before if (cls, ref) in touched else row.modified
-        touched[cls, ref] = Touched(cls, ref, "del", row, before)
+        before = touched.get((cls, ref)) or Touched(cls, ref, "mod", row, row.modified, row.written)
+        touched[cls, ref] = Touched(cls, ref, "del", row, before.before, before.written)
 
-    def _touch(self, cls: str, ref: Any, generation: int, touched: dict[tuple[str, str], Touched]) -> None:
+    def _touch(
+        self, cls: str, ref: Any, generation: int, touched: dict[tuple[str, str], Touched], names: Iterable[str]
+    ) -> None:
+        """A row has changed, in those fields; in none when it was only touched."""
         table = self.tables.get(cls)
         row = table.rows.get(ref) if table is not None else None
         if table is None or row is None:
             return
         if (cls, ref) not in touched:
-            touched[cls, ref] = Touched(cls, ref, "mod", row, row.modified)
+            touched[cls, ref] = Touched(cls, ref, "mod", row, row.modified, row.written)
         row.modified = table.touched = generation
+        if row.created != generation and (written := dict.fromkeys(names, generation)):
+            row.written = {**row.written, **written}
         if row.fragments:
             row.fragments = {}
 
@@ -394,11 +421,11 @@ class Store:
         for other in dict.fromkeys(old):
             if other not in new:
                 self._unlink(target, other, ref)
-                self._touch(target[0], other, generation, touched)
+                self._touch(target[0], other, generation, touched, (target[1],))
         for other in dict.fromkeys(new):
             if other not in old:
                 self._link(target, other, ref)
-                self._touch(target[0], other, generation, touched)
+                self._touch(target[0], other, generation, touched, (target[1],))
 
     def _settle(self, target: tuple[str, str], ref: str, row: Row) -> None:
         """The right end of a row that has come: what the left ends say, in the order that it was kept in."""

@@ -453,4 +453,4 @@ def _as_before(store: Store, touched: list[Touched]) -> None:
     for item in touched:
         row = store.find(item.cls, item.ref)
         if row is not None and item.kind != "add":
-            row.created, row.modified = item.row.created, item.before
+            row.created, row.modified, row.written = item.row.created, item.before, item.written

@@ -21,7 +21,7 @@ from shared.bus.contract import Empty
 from shared.contracts.db import Committed, Delta, Restore, RestorePart, SnapshotRow
 from shared.datamodel.types import RefType
 from shared.errors import internal_error
-from shared.store import Store
+from shared.store import NOTHING_WRITTEN, Store
 
 log = logging.getLogger("db.restores")
 
@@ -128,4 +128,5 @@ def _stamp(new: Store, generation: int, term: int) -> None:
     for table in new.tables.values():
         for row in table.rows.values():
             row.created = row.modified = generation
+            row.written = NOTHING_WRITTEN
     new.complete(generation, term)

@@ -54,7 +54,14 @@ class Snapshots:
             name = str(uuid.uuid4())
             store = self._store
             frozen = [
-                SnapshotRow(cls=r.cls, ref=r.ref, created=r.created, modified=r.modified, fields=dict(r.fields))
+                SnapshotRow(
+                    cls=r.cls,
+                    ref=r.ref,
+                    created=r.created,
+                    modified=r.modified,
+                    fields=dict(r.fields),
+                    written=r.written,
+                )
                 for r in store.snapshot()
             ]
             self._open[name] = _Open(store.term, store.generation, frozen, now, self._lineage())

@@ -33,7 +33,7 @@ from shared.datamodel import values
 from shared.datamodel.schema import MISSING, Class, Field
 from shared.datamodel.text import storable
 from shared.errors import ApiError, DatabaseConflict, internal_error
-from shared.store import LINKS, NULL, Store
+from shared.store import LINKS, NULL, Row, Store
 
 
 def check(store: Store, preconditions: Sequence[Precondition]) -> None:
@@ -46,13 +46,21 @@ def check(store: Store, preconditions: Sequence[Precondition]) -> None:
             case RowPresent():
                 holds = row is not None
             case Unchanged():
-                holds = row is not None and row.modified <= fact.generation
+                holds = row is not None and _changed(row, fact.field) <= fact.generation
             case Equals():
                 holds = row is not None and row.fields.get(fact.field) == fact.value
             case KeyAbsent():
                 holds = row is not None and fact.key not in row.fields.get(fact.field, {})
         if not holds:
             raise DatabaseConflict(index, fact.cls, fact.ref, getattr(fact, "field", ""))
+
+
+def _changed(row: Row, field: str) -> int:
+    if not field:
+        return row.modified
+    if field not in row.fields:
+        raise internal_error(f"there is no field {field!r} in that row")
+    return row.field_modified(field)
 
 
 def _table(store: Store, cls: str) -> Any:

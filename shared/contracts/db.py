@@ -51,11 +51,12 @@ class Equals(Record, frozen=True, tag="equals"):
 
 
 class Unchanged(Record, frozen=True, tag="unchanged"):
-    """The row's last modification is not later than `generation`."""
+    """The row's last modification is not later than `generation`; that of one `field` where it is given."""
 
     cls: str
     ref: str
     generation: int
+    field: str = ""
 
 
 class RowAbsent(Record, frozen=True, tag="absent"):
@@ -200,8 +201,9 @@ class Delta(Record, frozen=True):
     """One commit. `previous`: the generation it follows; a follower whose own generation differs has missed something.
 
     `task`, `session`: for whom it was made, `call`: by which XenAPI message. `request`: id of the bus request that
-    asked for it, so that whoever takes over does not apply it twice. `begins`: it is the first of its term. One without
-    changes bridges generations that were never committed, or begins a term.
+    asked for it, so that whoever takes over does not apply it twice. `begins`: it is the first of its term; one that is no
+    commit says only that, at the generation that it follows. Numbers after `previous` that were left out were never
+    committed.
     """
 
     term: int
@@ -227,11 +229,14 @@ class SnapshotRequest(Record, frozen=True):
 
 
 class SnapshotRow(Record, frozen=True):
+    """`written`: generations of the fields that have changed since the row was made."""
+
     cls: str
     ref: str
     created: int
     modified: int
     fields: Row
+    written: dict[str, int] = {}
 
 
 class SnapshotPage(Record, frozen=True):
@@ -344,7 +349,8 @@ class Follow(Record, frozen=True):
 
 class Following(Record, frozen=True):
     """`keep`: it is one of those that shall persist what they follow. `host`: the primary's; `hosts`: of all processes
-    that are there, the primary's as well. `prompt`: commits wait for what standbys report.
+    that are there, the primary's as well. `prompt`: commits wait for what standbys report. `durable`:
+    how far the primary is.
     """
 
     keep: bool
@@ -352,6 +358,7 @@ class Following(Record, frozen=True):
     term: int
     hosts: list[str] = []
     prompt: bool = False
+    durable: int = 0
 
 
 class DurableAt(Record, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.db.transaction import inverse, persistent_part, resolve
+from services.db.transaction import check, inverse, persistent_part, resolve
 from shared.contracts.db import (
     Change,
     Create,
@@ -26,7 +26,7 @@ from shared.contracts.db import (
     Unchanged,
     Update,
 )
-from shared.errors import ApiError
+from shared.errors import ApiError, DatabaseConflict
 from shared.store import Store
 from tests.db import rows
 
@@ -281,3 +281,16 @@ def test_a_created_row_can_refer_to_one_made_in_the_same_transaction(store: Stor
     )
     commit(store, vbd, vm)
     assert store.get("VM", vm.ref, "VBDs") == [vbd.ref]
+
+
+def test_a_fact_may_be_about_one_field_while_others_change(store: Store) -> None:
+    made = rows.network("before")
+    commit(store, made)
+    at = store.generation
+    commit(store, Update(cls="network", ref=made.ref, fields={"name_description": "another writer's"}))
+    check(store, [Unchanged(cls="network", ref=made.ref, generation=at, field="name_label")])
+    for field in ("name_description", ""):
+        with pytest.raises(DatabaseConflict):
+            check(store, [Unchanged(cls="network", ref=made.ref, generation=at, field=field)])
+    with pytest.raises(ApiError, match="no field 'nonsense'"):
+        check(store, [Unchanged(cls="network", ref=made.ref, generation=at, field="nonsense")])

@@ -208,3 +208,22 @@ def test_the_fields_of_a_row_are_in_the_models_order_whatever_was_given() -> Non
     apply(store, RowCreated(cls="VM", ref="a", fields={"tags": [], "uuid": "u", "nothing": 1, "VBDs": ["x"]}))
     apply(store, RowModified(cls="VM", ref="a", fields={"name_label": "w"}), vbd("x", "a"))
     assert list(store.rows("VM")["a"]) == list(model.classes["VM"].fields)
+
+
+def written(store: Store, cls: str, ref: str, *names: str) -> list[int]:
+    row = store.find(cls, ref)
+    assert row is not None
+    return [row.field_modified(name) for name in names]
+
+
+def test_every_field_has_a_generation_of_its_own() -> None:
+    store = Store()
+    apply(store, vm("a"))
+    made = store.generation
+    apply(store, RowModified(cls="VM", ref="a", fields={"name_label": "w"}))
+    renamed = store.generation
+    apply(store, vbd("x", "a"))
+    assert written(store, "VM", "a", "tags", "name_label", "VBDs") == [made, renamed, store.generation]
+    again = Store()
+    again.load(store.snapshot(), store.generation, store.term)
+    assert written(again, "VM", "a", "tags", "name_label", "VBDs") == [made, renamed, store.generation]

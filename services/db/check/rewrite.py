@@ -60,7 +60,10 @@ def _stamped(
     for row in rows:
         changed = before.get((row.cls, row.ref)) != row.fields
         modified = now if changed else row.modified
-        yield SnapshotRow(cls=row.cls, ref=row.ref, created=row.created, modified=modified, fields=row.fields)
+        written = {name: min(at, modified) for name, at in row.written.items()}
+        yield SnapshotRow(
+            cls=row.cls, ref=row.ref, created=row.created, modified=modified, fields=row.fields, written=written
+        )
 
 
 def folder(path: Path, examined: Examined, store: Store, disk: Disk | None = None) -> Path:

@@ -12,7 +12,7 @@ from services.db.redo.interface import CheckpointHeader, RedoLog
 from services.db.upgrade import run
 from services.db.upgrade.rule import Surroundings
 from shared.contracts.db import SnapshotRow
-from shared.store import Store
+from shared.store import NOTHING_WRITTEN, Store
 
 log = logging.getLogger("db.outputs")
 
@@ -45,6 +45,7 @@ def adopted(loaded: Loaded, held: Store, folder: Path) -> Store:
     for table in new.tables.values():
         for row in table.rows.values():
             row.created = row.modified = changed
+            row.written = NOTHING_WRITTEN
         table.touched = changed
     log.warning(
         "the database of %s is used",

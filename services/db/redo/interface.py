@@ -184,9 +184,10 @@ def bodies(rows: Iterable[SnapshotRow], count: int = 500) -> Iterator[bytes]:
     """The rows as JSON, some hundred in each part."""
     batch: list[dict[str, object]] = []
     for row in rows:
-        batch.append(
-            {"cls": row.cls, "ref": row.ref, "created": row.created, "modified": row.modified, "fields": row.fields}
-        )
+        item = {"cls": row.cls, "ref": row.ref, "created": row.created, "modified": row.modified, "fields": row.fields}
+        if row.written:
+            item["written"] = row.written
+        batch.append(item)
         if len(batch) == count:
             yield orjson.dumps(batch)
             batch.clear()
