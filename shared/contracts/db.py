@@ -201,8 +201,8 @@ class Delta(Record, frozen=True):
     """One commit. `previous`: the generation it follows; a follower whose own generation differs has missed something.
 
     `task`, `session`: for whom it was made, `call`: by which XenAPI message. `request`: id of the bus request that
-    asked for it, so that whoever takes over does not apply it twice. `begins`: it is the first of its term; one that is no
-    commit says only that, at the generation that it follows. Numbers after `previous` that were left out were never
+    asked for it, so that whoever takes over does not apply it twice. `begins`: it is the first of its term; one that is
+    no commit says only that, at the generation that it follows. Numbers after `previous` that were left out were never
     committed.
     """
 
