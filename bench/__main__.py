@@ -1,6 +1,7 @@
 """`python -m bench [NAME...]`: runs the modules of this package that have a `main()`, and prints one table.
 
-`main()` takes nothing, prints what it likes while it works, and returns its `bench.result.Result`s.
+`main()` takes nothing, prints what it likes while it works, and returns its `bench.result.Result`s. A module that has a
+`command(arguments)` instead is run alone and by its name: `python -m bench crash --rounds 2000`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from bench.result import Result
 HEADER = ("measured", "value", "compared with", "value", "ratio", "aim", "")
 
 
+def _names() -> list[str]:
+    return [found.name for found in pkgutil.iter_modules(bench.__path__) if not found.name.startswith("_")]
+
+
 def modules(wanted: Iterable[str]) -> list[ModuleType]:
     """All that measure something, or those named. Raises `SystemExit` for a name that is none."""
-    names = [found.name for found in pkgutil.iter_modules(bench.__path__) if not found.name.startswith("_")]
+    names = _names()
     wanted = list(wanted)
     if unknown := set(wanted) - set(names):
         sys.exit(f"bench: no {', '.join(sorted(unknown))}; there are: {', '.join(names)}")
@@ -65,6 +70,11 @@ def _summary(module: ModuleType) -> str:
 
 
 def main() -> int:
+    if sys.argv[1:2] and sys.argv[1] in _names():
+        module = importlib.import_module(f"bench.{sys.argv[1]}")
+        if hasattr(module, "command"):
+            status: int = module.command(sys.argv[2:])
+            return status
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measures, and prints a table of ratios.",
