@@ -46,6 +46,7 @@ class Plan:
     """`actions`: what is done, with how often relative to each other. `disk`: as in `process.py`; "": the real thing.
 
     `options`: of the database process. `work`: longest time in seconds that clients work before something is done.
+    `refuses`: the log may say that it cannot be written.
     """
 
     rounds: int
@@ -57,10 +58,7 @@ class Plan:
     pace: float = 0.004
     work: float = 0.15
     chapter: int = 25
-
-    @property
-    def faulty(self) -> bool:
-        return "faulty" in self.disk
+    refuses: bool = False
 
 
 @dataclass
@@ -156,7 +154,7 @@ class Campaign:
             rng = random.Random(self._rng.getrandbits(64))
             self._clients.append(Client(f"c{number}", rng, follower.bus, follower.replica, self._recorder))
         while not shared.networks:
-            with suppress(*((ApiError,) if self._plan.faulty else ())):
+            with suppress(*((ApiError,) if self._plan.refuses else ())):
                 await self._clients[0].prepare(shared)
         for client in self._clients:
             work = client.run(shared, self._plan.pace)
@@ -217,10 +215,10 @@ class Campaign:
         summary.refusals.update(recorder.refusals)
         summary.ended = len(self._database.ended)
         for told, count in recorder.refusals.items():
-            if not told.startswith(EXPECTED) and not (self._plan.faulty and any(each in told for each in NOT_SAVED)):
+            if not told.startswith(EXPECTED) and not (self._plan.refuses and any(each in told for each in NOT_SAVED)):
                 summary.violations.append(f"{count} transactions were refused: {told}")
         summary.violations += [f"no answer, and nothing was interrupted: {told}" for told in recorder.unanswered]
-        if summary.ended and not self._plan.faulty:
+        if summary.ended and not self._plan.refuses:
             summary.violations.append(f"the process ended by itself: {self._database.ended}")
         recorder.refusals.clear()
         recorder.unanswered.clear()

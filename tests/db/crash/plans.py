@@ -70,7 +70,14 @@ def plan(kind: str, rounds: int, seed: int, log: str, folder: Path) -> Plan:
         options["redo_log_device"] = str(_device(folder / "db"))
     if log == "quorum":
         options["redo_log_queue"] = f"redo-log-{uuid.uuid4()}"
-    return Plan(rounds=rounds, seed=seed, actions=chosen.actions, disk=chosen.disk, options=options)
+    return Plan(
+        rounds=rounds,
+        seed=seed,
+        actions=chosen.actions,
+        disk=chosen.disk,
+        options=options,
+        refuses="faulty" in chosen.disk or (chosen.broker and log == "quorum"),
+    )
 
 
 def _device(folder: Path) -> Path:
