@@ -110,13 +110,21 @@ class LayeredRedoLog:
             return True  # a back end that is new: what was committed before is in the journal, if anywhere
         if journal.boot != self._journal.boot:
             return False
-        if _age(journal) < _age(durable):
+        if _age(journal) < _newest(durable):
             log.error("the local journal ends at %d, before the %s log", journal.generation, self.kind)
             return False
         return True
 
     def begin(self, generation: int, term: int) -> None:
-        self._journal.begin(generation, term)
+        """A back end that is taken over comes first: if it has what is not here, nothing was begun."""
+        takes_over = self._idle()
+        if not takes_over:
+            self._journal.begin(generation, term)
+        self._begin_durable(generation, term)
+        if takes_over:
+            self._journal.begin(generation, term)
+
+    def _begin_durable(self, generation: int, term: int) -> None:
         if self._missing:
             self._durable.begin(self._follows, term)  # until it has them, that is where it ends
             if self._idle():
@@ -169,6 +177,11 @@ class LayeredRedoLog:
 
 def _age(found: Recovered) -> tuple[int, int]:
     return found.term, found.generation
+
+
+def _newest(found: Recovered) -> tuple[int, int]:
+    """Of the last commit: a term that was begun, and nothing in it, is nothing that somebody could lack."""
+    return (found.records[-1].term, found.records[-1].generation) if found.records else _age(found)
 
 
 class LayeredCheckpoint:

@@ -27,9 +27,9 @@ class BackEnd(FileRedoLog):
         super().append(entries, sync)
 
 
-def commit(generation: int, *, durable: bool = True) -> Entry:
+def commit(generation: int, *, durable: bool = True, term: int = 1) -> Entry:
     change = RowCreated(cls="network", ref=f"r{generation}", fields={})
-    return entry(LogRecord(generation=generation, term=1, changes=[change], durable=durable), generation - 1)
+    return entry(LogRecord(generation=generation, term=term, changes=[change], durable=durable), generation - 1)
 
 
 class Machine:
@@ -95,7 +95,7 @@ def test_a_journal_of_an_older_term_is_passed_over(machine: Machine) -> None:
     _, elsewhere = machine.log()
     elsewhere.recover()
     elsewhere.begin(1, 2)
-    elsewhere.append([commit(2)], sync=True)
+    elsewhere.append([commit(2, term=2)], sync=True)
     assert machine.found() == [1, 2]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from services.db.redo.block import layout, notes
@@ -63,6 +63,33 @@ class BlockCheckpoint:
 
     def tidy(self) -> None:
         """The other half is what it is; the next checkpoint goes there."""
+
+
+class Postponed:
+    """Of a process that does not write to the device. Where other rows take the place of all, the log hears of it."""
+
+    def __init__(self, replaced: Callable[[], None]) -> None:
+        self._replaced = replaced
+        self._begun = False
+
+    def begin(self) -> None:
+        self._begun = True
+
+    def hold(self, header: CheckpointHeader) -> None:
+        """Nothing to note."""
+
+    def write(self, rows: Iterable[SnapshotRow]) -> None:
+        """Nothing to keep."""
+
+    def finish(self) -> None:
+        if not self._begun:
+            self._replaced()
+
+    def abandon(self) -> None:
+        """Nothing to remove."""
+
+    def tidy(self) -> None:
+        """Nothing to replace."""
 
 
 def write_database(redo_log: BlockRedoLog, checkpoint: BlockCheckpoint, document: Iterable[bytes]) -> None:

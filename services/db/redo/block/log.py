@@ -16,7 +16,14 @@ from typing import Final, TypeVar
 
 from services.db.disk import Disk
 from services.db.redo.block import commits, deltas, layout
-from services.db.redo.block.checkpoint import BlockCheckpoint, empty_database, ends_of, too_large, write_database
+from services.db.redo.block.checkpoint import (
+    BlockCheckpoint,
+    Postponed,
+    empty_database,
+    ends_of,
+    too_large,
+    write_database,
+)
 from services.db.redo.block.device import LOCK_WAIT, Device, Unusable
 from services.db.redo.block.layout import UPSTREAM, Damaged, Geometry, Half
 from services.db.redo.block.patience import Hung, Patience
@@ -40,6 +47,10 @@ class BlockRedoLog:
 
     What the device does happens in a thread of its own, which may be left behind; what is known of it changes when
     that has answered.
+
+    The device may be one that several hosts reach. `primary` says whether this process is to write to it: it takes it
+    over with the first term that it begins as primary. Until then it is `idle`: it has looked at it, and leaves it
+    alone. `on_behind` hears of a takeover that failed because somebody has written to it since.
     """
 
     kind = "block"
@@ -52,6 +63,8 @@ class BlockRedoLog:
         geometry: Geometry = UPSTREAM,
         format: bool = False,
         patience: float = PATIENCE,
+        primary: Callable[[], bool] = lambda: True,
+        on_behind: Callable[[str], None] = lambda why: None,
     ) -> None:
         self.device = Device(path, disk or Disk(), geometry, format)
         self.half = Half.NONE
@@ -61,6 +74,12 @@ class BlockRedoLog:
         self._marker = b""
         self._base = 0
         self._end = 0
+        self._primary = primary
+        self._on_behind = on_behind
+        self._found_term = 0
+        self._writes = False
+        self._replaced = False
+        """Whether other rows have taken the place of those that it holds, while it was idle."""
         self._looked = False
         self._follows = False
         """Whether there is a database in the valid half that commits can follow."""
@@ -75,8 +94,12 @@ class BlockRedoLog:
         return self._end - self._base
 
     @property
+    def idle(self) -> bool:
+        return not self._writes
+
+    @property
     def roomy(self) -> bool:
-        return self._follows and self.backlog <= ROOMY * (self.device.geometry.half - self._base)
+        return self.idle or (self._follows and self.backlog <= ROOMY * (self.device.geometry.half - self._base))
 
     @property
     def device_is_stuck(self) -> bool:
@@ -94,6 +117,8 @@ class BlockRedoLog:
         Damage that may be what a crash of another writer has left ends it, loudly. Raises `LogLost` for damage that has
         taken more; then it can be begun all the same, when another log has it all, and gets a checkpoint first.
         """
+        if not self._primary():
+            return self._look()
         try:
             return self._recover()
         except LogLost:
@@ -103,8 +128,21 @@ class BlockRedoLog:
                 self.device.close()  # another process may have it
             raise
 
-    def _recover(self) -> Recovered:
-        half, data = self._try("cannot be opened", self._open_and_read)
+    def _look(self) -> Recovered:
+        """Without a lock, and nothing where it cannot be read: whoever takes it over looks again."""
+        try:
+            return self._recover(write=False)
+        except RedoLogError as error:
+            log.warning("%s; it is not this process's to write to, so that it starts all the same", error)
+            self._nothing()
+            self._looked = True
+            return Recovered()
+        finally:
+            if not self._patience.stuck:
+                self.device.close()
+
+    def _recover(self, *, write: bool = True) -> Recovered:
+        half, data = self._try("cannot be opened", lambda: self._open_and_read(write))
         self._nothing(half)
         self._looked = True
         if half is Half.NONE:
@@ -118,12 +156,15 @@ class BlockRedoLog:
         self._is_at(half, reading.marker, reading.base, reading.end)
         for name, count in reading.dump.unknown.items():
             log.warning("%s: %s is not known here, %d rows", self.device.path, name, count)
-        return recovered(reading)
+        found = recovered(reading)
+        self._found_term = found.term
+        return found
 
-    def _open_and_read(self) -> tuple[Half, bytes]:
+    def _open_and_read(self, write: bool) -> tuple[Half, bytes]:
         device = self.device
-        device.open(create=True, wait=LOCK_WAIT)
-        device.prepare()
+        device.open(create=write, wait=LOCK_WAIT if write else 0.0, write=write)
+        if write:
+            device.prepare()
         half = device.valid()
         return half, b"" if half is Half.NONE else device.read_half(half)
 
@@ -155,12 +196,18 @@ class BlockRedoLog:
         checkpoint; one that somebody else has written to is left alone.
         """
         self._ready = False
-        if not self._looked:
-            self.recover()
+        if not self._primary():
+            self._lay_down()
+            return
+        if not self._looked or (not self._writes and self.device.descriptor < 0):
+            self._take_over(generation, term)
         elif (self.device.descriptor < 0 or self._failed) and not self._try("cannot be used again", self._as_left):
             log.error("%s came back empty: all rows are written to it anew", self.device.path)
             self._nothing()
-        self._failed = self._unsure = False
+        if self._replaced:
+            self._nothing(self.half)  # the rows are not those that it ends with: all of them are written to it first
+        self._failed = self._unsure = self._replaced = False
+        self._writes = True
         if self.half is Half.NONE and generation == 0:
             self._found()
         if self._follows:
@@ -172,6 +219,29 @@ class BlockRedoLog:
                 except Uncertain as error:
                     raise RedoLogError(str(error)) from error  # nothing changes if it counts
         self._ready = True
+
+    def _lay_down(self) -> None:
+        """It is another process's to write to; what it will hold when it is taken over again is not known."""
+        self._miss()
+        if self._writes and not self._patience.stuck:
+            self.device.close()
+            self._writes = False
+            self._replaced = True
+
+    def _take_over(self, generation: int, term: int) -> None:
+        """Raises `RedoLogError`: also where somebody has written to it what this process has not."""
+        seen, before = (self.half, self._marker, self._end), self._found_term
+        looked = self._looked
+        found = self._recover()
+        changed = looked and not self._replaced and seen != (self.half, self._marker, self._end)
+        if changed or found.generation > generation or found.term >= term:
+            why = self._says(f"goes up to generation {found.generation} of term {found.term}: start again")
+            self._nothing(self.half)
+            self._looked = False
+            self._on_behind(why)
+            raise RedoLogError(why)
+        if looked and term != before + 1:
+            self._replaced = True
 
     def _as_left(self) -> bool:
         """Opens the device again; False: it is empty. Raises `Unusable` when somebody has been there."""
@@ -196,7 +266,7 @@ class BlockRedoLog:
 
     def _found(self) -> None:
         """An empty database: nothing was ever committed."""
-        checkpoint = self.checkpoint()
+        checkpoint = self._next_database()
         self._try("cannot be written", lambda: write_database(self, checkpoint, empty_database()))
         self._switch(checkpoint)
 
@@ -252,8 +322,15 @@ class BlockRedoLog:
 
     # ---- checkpoints
 
-    def checkpoint(self) -> BlockCheckpoint:
+    def checkpoint(self) -> BlockCheckpoint | Postponed:
+        """While it is idle it notes that there was one."""
+        return Postponed(self.replaced) if self.idle else self._next_database()
+
+    def _next_database(self) -> BlockCheckpoint:
         return BlockCheckpoint(self, str(uuid.uuid4()).encode())
+
+    def replaced(self) -> None:
+        self._replaced = True
 
     def checkpoint_begins(self, checkpoint: BlockCheckpoint) -> None:
         self._checkpoint = checkpoint
