@@ -96,7 +96,7 @@ def open_log(
     """The log that the options choose. `primary`: whether this process is, or is about to be. Raises `ConfigError`."""
     folder = service.state_dir / "redo"
     journal = FileRedoLog(
-        folder, boot, disk, synced=options.redo_log in ("file", "quorum"), checkpoint_bytes=options.checkpoint_bytes
+        folder, boot, disk, synced=options.redo_log != "off", checkpoint_bytes=options.checkpoint_bytes
     )
     match options.redo_log:
         case "file":
@@ -105,9 +105,14 @@ def open_log(
             if not options.redo_log_device:
                 raise ConfigError("option redo_log_device must name the device when redo_log is block")
             device = BlockRedoLog(
-                Path(options.redo_log_device), disk, format=options.redo_log_format, patience=options.redo_log_patience
+                Path(options.redo_log_device),
+                disk,
+                format=options.redo_log_format,
+                patience=options.redo_log_patience,
+                primary=primary,
+                on_behind=_start_anew,
             )
-            return LayeredRedoLog(journal, device)
+            return LayeredRedoLog(journal, device, lambda: device.idle)
         case "quorum":
             if not service.config.bus.url.startswith("amqp"):
                 raise ConfigError("option redo_log can be quorum only on a bus over RabbitMQ")
