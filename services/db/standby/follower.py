@@ -26,7 +26,7 @@ REPORT: Final = 2.0
 UNHEARD: Final = 0.2
 """The same while it does not answer."""
 
-LAZY: Final = 0.1
+LAZY: Final = 0.02
 """Seconds between two events that say how far we are, when no commit waits for them."""
 
 EARLY: Final = 20_000
@@ -51,6 +51,8 @@ class Follower:
         self._peers = peers
         self._unmerged = unmerged
         self._prompt = False
+        self._announced = 0
+        """How far the primary was when it was last asked."""
         self._behind = True
         self._early: list[contract.Delta] = []
         self._wanted = asyncio.Event()
@@ -113,6 +115,9 @@ class Follower:
         if answer.term < rows.store.term:
             return False  # it does not know yet that it was replaced
         self.keep, self.primary, self._prompt = answer.keep, answer.host, answer.prompt
+        if self.caught_up and rows.store.generation < self._announced:
+            self._want(f"generation {self._announced} has not arrived")
+        self._announced = answer.durable
         if answer.hosts != rows.kept.kept.hosts:
             await rows.note_hosts(answer.hosts)
         return True

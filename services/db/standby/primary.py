@@ -94,8 +94,8 @@ class Primary:
     # ---- requests
 
     async def transact(self, request: contract.Transact, context: CallContext) -> contract.Committed:
-        """Commits, and answers when nobody can have taken this process's place before. Raises `NotHere` where nothing
-        was done and another process is to be asked, INTERNAL_ERROR for a result that is unknown.
+        """Commits, and answers when nobody can have taken this process's place before. Raises `NotHere` where another
+        process has: what was committed here and not answered, it has or it has not, but it knows.
         """
         if not self._open:
             raise NotHere
@@ -117,9 +117,8 @@ class Primary:
             await self._held()
             return committed
         except Lost:
-            raise internal_error(
-                "saved on a host that was cut off, and is not coordinator any more: the result is unknown"
-            ) from None
+            # The new primary knows by the request's id whether it has it, and else carries it out.
+            raise NotHere from None
         finally:
             self._running -= 1
             if not self._running:
@@ -163,6 +162,7 @@ class Primary:
             term=self._rows.store.term,
             hosts=sorted({*there, self._rows.host}),
             prompt=self.semi_sync.wanted > 0,
+            durable=self._rows.committer.durable,
         )
 
     def _there(self) -> list[str]:

@@ -162,10 +162,12 @@ def described(hosts: list[str]) -> bytes:
 
 async def caught_up(bus: Endpoint, hosts: list[str]) -> None:
     """They have durably what the primary has now."""
-    status = await bus.call(contract.DB_STATUS, Empty())
+    status: contract.DbStatus | None = None
 
     async def there() -> bool:
+        nonlocal status
         try:
+            status = status or await bus.call(contract.DB_STATUS, Empty())
             roles = [await bus.call(contract.DB_ROLE, Empty(), host=host) for host in hosts]
         except HostOffline:
             return False
