@@ -37,6 +37,8 @@ FIRST_DELAY, LONGEST_DELAY = 0.1, 5.0
 """Seconds before a process that died is started again: doubled each time it dies young."""
 GROWN_UP = 10.0
 """Seconds after which a process counts as started well, and its next death as a new story."""
+AT_ONCE = 5
+"""How often in a row a process that died young is started again without a delay, when it asked for that."""
 STOP_TIMEOUT = 15.0
 """Seconds a stage of services gets to finish (each allows itself 10)."""
 OUTAGE_CHECK = 0.2
@@ -165,6 +167,7 @@ class Supervisor:
 
     async def _keep(self, program: Program, child: ChildState) -> None:
         """Starts the program, or takes over the one that runs, and again each time it has died."""
+        asked = 0
         while True:
             await self._while_down(program, child)
             process = self._adopt(program) or self._start(program)
@@ -175,7 +178,8 @@ class Supervisor:
                 young = time.time() - child.since < GROWN_UP
                 status, child.last_exit = self._reap(program)
                 self._running.pop(program.name).close()
-                if status == RESTART:
+                asked = 0 if status != RESTART else asked + 1 if young else 1
+                if 0 < asked <= AT_ONCE:
                     child.restarts += 1
                     log.info("%s: its host has another role in the pool, starting it again", program.name)
                     self._name_coordinator()

@@ -119,6 +119,13 @@ def test_a_process_whose_host_has_another_role_is_started_again_at_once(fleet: F
     assert "starting it again in" not in fleet.log()
 
 
+def test_a_process_that_asks_for_it_for_ever_is_started_ever_more_slowly(fleet: Fleet) -> None:
+    program = fleet.add("api", str(RESTART))
+    fleet.start()
+    eventually("it counts as failing", lambda: fleet.child(program).failures >= 2)
+    assert "starting it again in 0.1 s" in fleet.log()
+
+
 def test_later_stages_are_stopped_before_earlier_ones(fleet: Fleet) -> None:
     first, last = fleet.add("db"), fleet.add("api", "--deaf", stage=1)
     fleet.start()
