@@ -1,4 +1,4 @@
-"""The watch over the clocks of all hosts: one alert when one is far off, another once it was right again.
+"""The watch over the clocks of all hosts: one alert when one is far off; another only after it was right again.
 
 Heartbeats say what time it is where they come from. How long one was on its way counts as a difference too, which is
 nothing beside minutes.
@@ -25,7 +25,7 @@ NEAR: Final = 150.0
 """Seconds (`database-pool-ha` 1.11)."""
 
 NAME: Final = "HOST_CLOCK_SKEW_DETECTED"
-PRIORITY: Final = 4
+PRIORITY: Final = 3
 
 
 def judged(far: frozenset[str], host: str, difference: float) -> frozenset[str]:

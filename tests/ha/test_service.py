@@ -190,7 +190,7 @@ async def test_a_clock_that_is_far_off_is_told_of_once_until_it_was_right_again(
         await client.publish(HEARTBEAT, beat, uuid=B)
     async with asyncio.timeout(5):
         told = [await alerts.get() for _ in range(2)]
-    assert [(alert.name, alert.priority, alert.obj_uuid) for alert in told] == [("HOST_CLOCK_SKEW_DETECTED", 4, B)] * 2
+    assert [(alert.name, alert.priority, alert.obj_uuid) for alert in told] == [("HOST_CLOCK_SKEW_DETECTED", 3, B)] * 2
     assert "host b is 310 seconds ahead of" in told[0].body
     assert "behind" in told[1].body
     assert alerts.empty()
