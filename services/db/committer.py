@@ -147,13 +147,14 @@ class Committer:
         """Applies and waits until durable. Raises what `resolve` raises, or INTERNAL_ERROR when the log cannot be
         written.
         """
-        if self._alone is not None:
-            await self._others_turn()
+        replaced = self._alone is not None and await self._others_turn()
         if request_id:
             if request_id in self._requests:
                 return Committed(generation=self._requests[request_id], term=self.store.term)
             if request_id in self._running:
                 return await asyncio.shield(self._running[request_id])
+        if replaced:
+            raise DatabaseConflict(-1, "pool", "", "")
         changes = resolve(self.store, request)
         if not changes:
             await self.wait_durable(self.store.generation)
@@ -240,13 +241,12 @@ class Committer:
             self._alone = None
             over.set_result(None)
 
-    async def _others_turn(self) -> None:
-        """Raises DB_CONFLICT when other rows have taken the place of those that the caller has decided on."""
+    async def _others_turn(self) -> bool:
+        """Whether other rows may have taken the place of those that the caller has decided on."""
         term = self.store.term
         while self._alone is not None:
             await asyncio.shield(self._alone)
-        if self.store.term != term:
-            raise DatabaseConflict(-1, "pool", "", "")
+        return self.store.term != term
 
     async def take_over(self, rows: Store, request_id: str) -> None:
         """Goes on with other rows, whose checkpoint is durable. Only for who is `alone`."""
