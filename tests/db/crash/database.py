@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from tests.db.crash.nursery import Born, Nursery
 from tests.support import lossy_disk
 
 HOST: Final = "7d0a3b52-6c1e-4b0e-9d7f-0c5d1f6a2e11"
@@ -21,7 +22,8 @@ PAUSE: Final = 0.1
 
 
 class DatabaseProcess:
-    """`disk`: as in `process.py`; "" is `python -m services.db` itself. `told` hears of every interruption.
+    """`disk`: as in `process.py`; "" is `python -m services.db` itself, started anew each time. `told` hears of every
+    interruption.
 
     `boots`: how often the machine's power was cut. `ended`: exit statuses of processes that nobody had killed.
     """
@@ -45,7 +47,8 @@ class DatabaseProcess:
         self._told = told
         self._image = folder / "image"
         self._config = folder / "db.toml"
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: asyncio.subprocess.Process | Born | None = None
+        self._nursery = Nursery()
         self._watch: asyncio.Task[None] | None = None
         (folder / "db").mkdir(parents=True, exist_ok=True)
         values = "\n".join(f"{name} = {json.dumps(value)}" for name, value in options.items())
@@ -65,18 +68,19 @@ class DatabaseProcess:
 
     async def start(self) -> None:
         self.starts += 1
-        program = ["-m", "services.db", "--config", str(self._config)]
+        arguments = ["--config", str(self._config)]
         if self._disk:
-            program[1] = "tests.db.crash.process"
-            program += ["--disk", self._disk, "--image", str(self._image)]
-            program += ["--seed", str(self._seed + self.starts), "--boot", f"boot-{self.boots}"]
-        with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *program, stderr=log, stdout=log, start_new_session=True
-            )
+            arguments += ["--disk", self._disk, "--image", str(self._image)]
+            arguments += ["--seed", str(self._seed + self.starts), "--boot", f"boot-{self.boots}"]
+            self._process = await self._nursery.start(arguments, str(self.log))
+        else:
+            with self.log.open("ab") as log:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "services.db", *arguments, stderr=log, stdout=log, start_new_session=True
+                )
         self._watch = asyncio.create_task(self._restart(self._process), name="database process")
 
-    async def _restart(self, process: asyncio.subprocess.Process) -> None:
+    async def _restart(self, process: asyncio.subprocess.Process | Born) -> None:
         status = await process.wait()
         self.ended.append(status)
         self._told(f"the database process ended by itself with status {status}")
@@ -136,8 +140,8 @@ class DatabaseProcess:
     async def stop(self) -> None:
         """Ends it and whatever it has left."""
         await self._unwatched()
-        if self._process is None:
-            return
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            await self._process.wait()
+        await self._nursery.close()

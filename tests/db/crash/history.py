@@ -8,7 +8,8 @@ What is recorded:
 - `State`: rows that somebody saw at one generation: all that the primary gave away (`at_once`: as they were at some
   moment between question and answer), or what a replica showed (as they were at its generation, whenever that was).
 - `Published`: a delta as one follower received it. It names the operation that it came from.
-- `PowerLoss`: what was not durable is gone; all volatile registers are absent afterwards.
+- `PowerLoss`: what was not durable is gone; all volatile registers are absent afterwards. A transaction of nothing else
+  that was under way may be refused later, although it had happened: its outcome is taken for UNKNOWN.
 - `Interruption`: something was killed or cut off at that time, so followers may have missed deltas.
 
 `check` decides, and says what is wrong in words:
@@ -60,7 +61,8 @@ def complete(history: History) -> History:
         for register in values:
             paths.setdefault(register[:2], set()).add(register)
     operations = [
-        dataclasses.replace(operation, writes=_with_rows(operation.writes, paths)) for operation in history.operations
+        dataclasses.replace(operation, writes=_with_rows(operation.writes, paths), outcome=_outcome(operation, history))
+        for operation in history.operations
     ]
     lost = {register: None for registers in paths.values() for register in registers if history.volatile(register)}
     operations += [
@@ -84,6 +86,13 @@ def complete(history: History) -> History:
         interruptions=sorted(history.interruptions, key=lambda item: item.at),
         volatile=history.volatile,
     )
+
+
+def _outcome(operation: Operation, history: History) -> Outcome:
+    if operation.outcome is not Outcome.FAILED or not all(map(history.volatile, operation.writes)):
+        return operation.outcome
+    during = (loss.invoked <= operation.returned and operation.invoked <= loss.returned for loss in history.losses)
+    return Outcome.UNKNOWN if any(during) else operation.outcome
 
 
 def _all_values(history: History) -> Iterable[Mapping[Register, Value]]:

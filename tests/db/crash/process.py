@@ -31,14 +31,14 @@ def disk(kind: str, root: Path, image: Path, seed: int) -> Disk:
     return RandomFaults(random.Random(seed), inner) if "faulty" in kind else inner
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.db.crash.process")
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--disk", choices=DISKS, default="real")
     parser.add_argument("--image", type=Path, default=Path("image"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--boot", default="boot")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     root = load(given.config).state
     root.mkdir(parents=True, exist_ok=True)
     made = disk(given.disk, root, given.image, given.seed)

@@ -309,6 +309,16 @@ def test_the_loss_of_power_takes_what_is_volatile_and_nothing_else() -> None:
     assert story.wrong != ""
 
 
+def test_a_volatile_transaction_may_be_refused_when_the_power_was_lost_before_its_answer() -> None:
+    for lost in (True, False):
+        story = Story()
+        story.op(1, 6, FAILED, task=1)
+        story.delta(2, 0, 1, operation=1, task=1)
+        if lost:
+            story.history.losses.append(PowerLoss(3, 5, 100))
+        assert bool(story.wrong) is not lost
+
+
 def test_what_is_volatile_stays_when_only_the_process_is_killed() -> None:
     story = Story()
     story.op(1, 2, OK, 1, task=1)
