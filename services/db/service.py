@@ -321,6 +321,11 @@ class Database:
                 continue
             await alerts.tell(*news)
 
+    async def flush(self) -> None:
+        """After the last transaction: the preferred file of `db.conf`."""
+        if not self.stand.abandoned:
+            await self.flusher.close()
+
     async def close(self) -> None:
         """After the last transaction: all rows in a checkpoint, so that the next start has nothing to replay."""
         if not self.stand.abandoned:
@@ -359,7 +364,7 @@ async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], s
     await database.stand.settled.wait()
     service.details.update(term=str(database.store.term), pool=_pool_name(database.store), pid=str(os.getpid()))
 
-    service.on_stop(database.flusher.close)
+    service.on_stop(database.flush)
     service.on_stop(database.close)
     service.on_stop(database.stand.close)
 

@@ -75,9 +75,9 @@ class Flusher:
         await self._flush_if(preferred(self.blocks), exiting=True)
 
     async def _flush_if(self, block: Block, *, exiting: bool) -> None:
-        """A failure is logged, and tried again later."""
+        """A failure is logged, and tried again later. Where there are no rows there is no database to keep."""
         record, generation = self.records[block.path], self._committer.store.generation
-        if not schedule.due(block, record, self._clock(), generation, exiting):
+        if not self._committer.store.count() or not schedule.due(block, record, self._clock(), generation, exiting):
             return
         try:
             await self.flush(block)

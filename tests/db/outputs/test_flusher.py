@@ -205,6 +205,13 @@ async def test_at_the_end_the_preferred_file_is_written(tmp_path: Path) -> None:
     await primary.stop()
 
 
+async def test_a_database_without_rows_is_not_written(tmp_path: Path) -> None:
+    primary = Primary(tmp_path)
+    await primary.flusher.close()
+    assert not primary.path.exists()
+    await primary.stop()
+
+
 async def test_a_folder_that_is_not_there_does_not_end_the_process(tmp_path: Path) -> None:
     primary = Primary(tmp_path, [Block(tmp_path / "missing" / "state.db")])
     await primary.write(rows.network("n"))
