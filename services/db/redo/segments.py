@@ -56,7 +56,7 @@ class SegmentHeader(msgspec.Struct, frozen=True, kw_only=True):
 _header_decoder: Final = msgspec.json.Decoder(SegmentHeader)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Segment:
     """`data`: as much of it as counts, as far as is known. `first`, `last`: nothing is before it, nothing follows."""
 
@@ -67,6 +67,7 @@ class Segment:
     durable: int
     first: bool
     last: bool
+    _end: int | None = None
 
     def records(self) -> Iterator[bytes]:
         """The bodies of its commits. Raises `RedoLogError` at damage that is no torn end."""
@@ -74,6 +75,7 @@ class Segment:
         for end, body in decode(self.data):  # noqa: B007 (its last value is where the damage begins)
             if not body.startswith((_HEADER_BEGINS, _SYNCED_BEGINS)):
                 yield body
+        self._end = end
         if end < self.durable:
             raise RedoLogError(f"{self.path.name} is damaged at byte {end}, and what follows counts")
         if self.last and (proof := _synced_beyond(self.data, end)):
@@ -82,7 +84,9 @@ class Segment:
     @property
     def end(self) -> int:
         """Where what can be read ends."""
-        return max((end for end, _ in decode(self.data)), default=0)
+        if self._end is None:
+            self._end = max((end for end, _ in decode(self.data)), default=0)
+        return self._end
 
 
 def numbers(folder: Path) -> dict[int, Path]:
