@@ -98,10 +98,13 @@ class Flusher:
     async def _write(self, block: Block) -> int:
         committer, disk, path = self._committer, self._disk, block.path
         generation, taken_back = committer.store.generation, committer.taken_back
-        origin = Origin(pool=self._pool, term=committer.store.term, persistent=committer.last_persistent)
+        # Commits that were taken back are not among the rows.
+        persistent = min(committer.last_persistent, generation)
+        origin = Origin(pool=self._pool, term=committer.store.term, persistent=persistent)
         try:
             await self._in_child(block, origin)
-            await committer.wait_durable(generation)
+            if committer.taken_back == taken_back:
+                await committer.wait_durable(generation)
             if committer.taken_back != taken_back:
                 raise FlushError("some of its rows were taken back")
             await asyncio.to_thread(dump_file.install, disk, path)

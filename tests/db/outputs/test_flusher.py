@@ -15,6 +15,7 @@ import pytest
 from services.db.disk import Disk
 from services.db.outputs.candidates import Found, Kind, Place
 from services.db.outputs.conf import Block
+from services.db.outputs.dump_file import origin_of
 from services.db.outputs.flusher import FlushError
 from services.db.outputs.schedule import FIRST_RETRY, PAUSE
 from services.db.outputs.startup import manifest, read
@@ -178,6 +179,11 @@ async def test_what_is_taken_back_meanwhile_does_not_get_into_the_file(
         await flushing
     assert not primary.path.exists()
     assert names(primary.store) == {"old"}
+    disk.go_on()
+    generation = await primary.flusher.flush(primary.blocks[0])
+    origin = origin_of(primary.path)
+    assert origin is not None
+    assert origin.persistent <= generation, "else the file would seem to have more than the redo log"
     for descriptor in failing:
         os.close(descriptor)
 
