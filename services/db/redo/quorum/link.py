@@ -172,7 +172,11 @@ class Link:
             raise LinkError(f"the connection to the broker: {error!r}") from error
 
     def _silence(self) -> str:
-        return ALARM if self.blocked else f"the broker has not answered for {self.patience:g} s"
+        if self.blocked:
+            return ALARM
+        return (
+            f"the broker has not answered for {self.patience:g} s (if it answers others, no member of the queue leads)"
+        )
 
     def do(self, operation: str, *arguments: Any, **options: Any) -> Any:
         """An operation of pika's channel, and the broker's answer. Raises `LinkError`, with the broker's code."""
