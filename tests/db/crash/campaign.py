@@ -263,8 +263,8 @@ class Campaign:
         await self._start()
 
     async def _child(self) -> bool:
-        """Waits for a checkpoint being written, for at most three seconds."""
-        deadline = time.monotonic() + 3.0
+        """Waits for a checkpoint being written, for at most two seconds."""
+        deadline = time.monotonic() + 2.0
         while not self._database.children():
             if time.monotonic() > deadline:
                 return False

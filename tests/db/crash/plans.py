@@ -57,7 +57,7 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 """`python -m tests.db.crash.process` is what is killed where a disk is named; else it is the real process."""
 
-CHECKPOINT_BYTES: Final = 30_000
+CHECKPOINT_BYTES: Final = 8_000
 
 
 def plan(kind: str, rounds: int, seed: int, log: str, folder: Path) -> Plan:
