@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import XenAPI
 
-from pool import configuration, folder, plan, programs, rabbitmq
+from pool import configuration, folder, plan, programs, rabbitmq, roles
 from pool.configuration import Guest
 from pool.plan import Wanted
 from pool.programs import STAGES, Program
@@ -39,6 +39,7 @@ class Host:
         self.plan = plan.make(directory, wanted, plan.defaults(root=os.geteuid() == 0, qemu=False))
         self.password = folder.password(directory)
         configuration.write_seed(directory, self.plan, Guest())
+        roles.write_missing(directory, self.plan)
         self._programs = {program.service: program for program in programs.programs(directory, self.plan)}
         configuration.write(directory, self.plan, list(self._programs.values()), broker_url)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -111,7 +112,7 @@ def host(tmp_path: Path, broker: rabbitmq.Node, worker_id: str) -> Iterator[Host
 
 def _answers(host: Host) -> None:
     """The pool does what a client asks: it runs a VM."""
-    session = XenAPI.Session(host.url)
+    session = XenAPI.Session(host.plan.url(host.plan.first_coordinator))
     session.login_with_password("root", host.password, "1.0", "tests")
     api = session.xenapi
     (record,) = api.host.get_all_records().values()
