@@ -149,6 +149,8 @@ class Database:
         if not self.kept.is_of(service.config.pool):
             put_aside(service.state_dir, self.kept)
         self.may_be_primary = may_be_primary(self.kept.kept, options.role, options.role_file)
+        if not self.may_be_primary and not service.hosts:
+            raise ConfigError("a standby has a host: [[hosts]] must name it")
         blocks = conf.load(service.state_dir / (options.db_conf or conf.NAME), service.state_dir)
         self.log = open_log(service, options, self._boot, disk or Disk(), lambda: self.kept.kept.role == "primary")
         began = time.monotonic()
@@ -282,12 +284,10 @@ class Database:
         )
 
     async def restore_part(self, request: contract.RestorePart) -> Empty:
-        self.stand.require_primary()
-        return await self.restores.part(request)
+        return await self.stand.perform(lambda: self.restores.part(request))
 
     async def restore(self, request: contract.Restore) -> contract.Committed:
-        self.stand.require_primary()
-        return await self.restores.restore(request)
+        return await self.stand.perform(lambda: self.restores.restore(request))
 
     async def seed(self) -> None:
         """Creates the pool described by the seed file, once, in one transaction."""

@@ -7,9 +7,9 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from services.db.standby import choice
 from services.db.standby.choice import Standing
@@ -43,6 +43,9 @@ REMEMBERED: Final = 20_000
 
 CHOSEN: Final = "db_standbys"
 """Key of `pool.other_config`: uuids of the hosts that keep the database, separated by commas."""
+
+
+Done = TypeVar("Done")
 
 
 @dataclass(slots=True)
@@ -94,30 +97,41 @@ class Primary:
     # ---- requests
 
     async def transact(self, request: contract.Transact, context: CallContext) -> contract.Committed:
-        """Commits, and answers when nobody can have taken this process's place before. Raises `NotHere` where another
-        process has: what was committed here and not answered, it has or it has not, but it knows.
+        """Raises what `perform` and the committer do, and INTERNAL_ERROR where standbys are missing."""
+        return await self.perform(lambda: self._commit(request, context))
+
+    async def _commit(self, request: contract.Transact, context: CallContext) -> contract.Committed:
+        committer = self._rows.committer
+        if not committer.knows(context.request):
+            self._admit(request)
+            self._check_seen(request.seen)
+        committed = await committer.transact(
+            request,
+            request_id=context.request,
+            task=context.task or context.origin,
+            session=context.session,
+        )
+        if committed.generation in self._replicated and self._open:
+            await self.semi_sync.wait(committed.generation)
+        return committed
+
+    async def perform(self, work: Callable[[], Awaitable[Done]]) -> Done:
+        """Answers, or refuses, when nobody can have taken this process's place before. Raises `NotHere` where another
+        process has: what was done here and not answered, it has or it has not, but it knows.
         """
         if not self._open:
             raise NotHere
-        committer = self._rows.committer
         self._running += 1
         self._idle.clear()
         try:
-            if not committer.knows(context.request):
-                self._admit(request)
-                self._check_seen(request.seen)
-            committed = await committer.transact(
-                request,
-                request_id=context.request,
-                task=context.task or context.origin,
-                session=context.session,
-            )
-            if committed.generation in self._replicated and self._open:
-                await self.semi_sync.wait(committed.generation)
+            try:
+                done = await work()
+            except ApiError:
+                await self._held()
+                raise
             await self._held()
-            return committed
+            return done
         except Lost:
-            # The new primary knows by the request's id whether it has it, and else carries it out.
             raise NotHere from None
         finally:
             self._running -= 1

@@ -145,7 +145,7 @@ class Promotion:
         await self._follower.halt()
         try:
             await self._rows.begin_term(term, forced)
-        except (OSError, RedoLogError) as error:
+        except (OSError, RedoLogError, ApiError) as error:
             self._follower.go_on()
             raise internal_error(f"term {term} cannot be written down: {error}") from error
         log.warning(

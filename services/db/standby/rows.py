@@ -18,7 +18,7 @@ from services.db.standby.kept import KeptFile
 from services.db.standby.peers import Snapshot
 from services.db.standby.recent import RecentDeltas
 from shared.contracts.db import Changes, Delta, Position, TermStart
-from shared.errors import internal_error
+from shared.errors import ApiError, internal_error
 from shared.lineage import Lineage
 from shared.store import Store
 
@@ -123,7 +123,7 @@ class Rows:
     async def begin_term(self, term: int, forced: bool) -> None:
         """From here on this process is primary. It is decided, durably, when this returns.
 
-        Raises `OSError`, `RedoLogError`: nothing was decided.
+        Raises `OSError`, `RedoLogError`, INTERNAL_ERROR: nothing was decided.
         """
         lineage = self.lineage
         known = lineage.term != 0 and lineage.host != NOBODY
@@ -137,8 +137,13 @@ class Rows:
             host=self.host,
             forced=forced,
         )
+        before = self.kept.kept
         await self._keep(role="primary", promised=0, lineage=list(lineage.began(start).starts))
-        await self.committer.enter_term(term, skip)
+        try:
+            await self.committer.enter_term(term, skip)
+        except (RedoLogError, ApiError):
+            await self._keep(role=before.role, promised=before.promised, lineage=before.lineage)
+            raise
         self._cut_off = self._volatile_left = False
         self._beginning = start
 

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 from services.db.disk import Disk
 from services.db.snapshots import Snapshots
@@ -41,6 +41,8 @@ from shared.service import Service
 log = logging.getLogger("db.standby")
 
 Role = Literal["starting", "primary", "standby", "idle", "promoting", "fenced"]
+
+Done = TypeVar("Done")
 
 RESIGN: Final = 5.0
 """Seconds that requests in progress get when another process takes over."""
@@ -185,9 +187,9 @@ class Stand:
             raise NotHere
         return self.primary
 
-    def require_primary(self) -> None:
-        """Raises `NotHere`."""
-        self._present()
+    async def perform(self, work: Callable[[], Awaitable[Done]]) -> Done:
+        """What only the primary does. Raises `NotHere`: the caller asks whoever is primary."""
+        return await self._present().perform(work)
 
     def standbys(self) -> dict[str, int]:
         return self.primary.standbys() if self.primary is not None else {}
