@@ -87,7 +87,7 @@ class QuorumRedoLog:
         self._writes = False
         """Since it took over."""
         self._replaced = False
-        """Whether other rows have taken the place of those that it holds, and it was not told of them."""
+        """Whether rows have changed that it holds, and it was not told."""
         self._based = False
         """Whether the log has the rows that the next commit belongs to."""
         self._messages = _Count()
@@ -187,6 +187,7 @@ class QuorumRedoLog:
             self.recover()
         self._lay_down()
         if not self._primary() or (not self._writes and term <= self._found.term):
+            self._replaced |= self._writes  # rows go on without it
             self._writes = False
             return
         if term <= self._shut_out:
@@ -269,7 +270,7 @@ class QuorumRedoLog:
             end = None
         ours = known.turn is not None and known.turn.writer == self._writer
         if end is not None and end != known and not self._undecided(end, known):
-            if not ours and end.number >= known.number:
+            if end.turn is not None and (end.turn != known.turn or end.number > known.number):
                 raise Behind(self._says(f"went on to number {end.number} since it was read: start again"))
             log.error("%s", self._says(f"ends at number {end.number} of {known.number}: all rows are written anew"))
             end = None
@@ -278,6 +279,8 @@ class QuorumRedoLog:
             return Begin(by=turn, number=known.number, generation=generation)
         if not ours:
             self._based = self._continues(known, generation, turn.term)
+        if self._replaced:
+            self._based = False
         empty = known.turn is None and generation == 0
         return Begin(by=turn, number=known.number, generation=generation, follows=known.turn, empty=empty)
 
@@ -290,8 +293,6 @@ class QuorumRedoLog:
         if generation < self._found.generation:
             what = f"has commits up to generation {self._found.generation}, and the database ends at {generation}"
             raise RedoLogError(self._says(what))
-        if self._replaced:
-            return False
         return term == self._found.term + 1 if known.turn is not None else generation == 0
 
     def _lay_down(self) -> None:
