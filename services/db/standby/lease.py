@@ -31,8 +31,8 @@ class Lost(Exception):
 class Lease:
     """`valid` is asked before each answer; who finds it expired waits in `held`."""
 
-    def __init__(self, clock: Callable[[], float] = boot_clock) -> None:
-        self.clock = clock
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self.clock = clock or boot_clock
         self._until = float("-inf")
         self._over = False
         self._changed = asyncio.Event()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from services.db.standby import lease, stand
+from services.db.standby.rows import Rows
 from shared.contracts import db as contract
 from shared.errors import ApiError
 from tests.db import rows
@@ -232,8 +234,6 @@ async def test_of_two_that_are_promoted_at_once_at_most_one_takes_over(cluster: 
 async def test_a_promotion_that_fails_leaves_the_primary_at_work(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from services.db.standby.rows import Rows
-
     await cluster.start(0, 1)
     await cluster.network("kept")
     await cluster.caught_up(1)
@@ -252,8 +252,6 @@ async def test_a_promotion_that_fails_leaves_the_primary_at_work(
 async def test_a_primary_that_hands_over_to_somebody_who_dies_takes_its_place_again(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from services.db.standby import stand
-
     monkeypatch.setattr(stand, "SUCCESSOR", 0.5)
     await cluster.start(0, 1)
     await cluster.network("kept")
@@ -275,6 +273,70 @@ async def test_what_was_decided_on_rows_that_were_left_out_is_refused(cluster: C
     with pytest.raises(ApiError, match="DB_CONFLICT"):
         await cluster.write(rows.network("n"), seen=ahead)
     await cluster.write(rows.network("n"), seen=contract.Position(term=before.term, generation=before.generation))
+
+
+async def test_a_primary_that_stood_still_answers_nothing_before_it_knows_that_it_still_is_one(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stood_still = False
+    clock = lease.boot_clock
+    monkeypatch.setattr(lease, "boot_clock", lambda: clock() + (1000.0 if stood_still else 0.0))
+    await cluster.start(0)
+    await cluster.network("before")
+    bus = cluster.bus_of(0)
+    send = bus.transport.request
+    bus.transport.request = lambda *_: None  # type: ignore[method-assign]
+    stood_still = True
+    writing = asyncio.create_task(cluster.network("held"))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(writing), 0.5)
+    bus.transport.request = send  # type: ignore[method-assign]
+    await writing
+
+
+async def test_a_promotion_that_was_interrupted_is_finished_when_the_process_is_started_anew(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cluster.start(0, 1)
+    await cluster.network("kept")
+    await cluster.caught_up(1)
+    promised = asyncio.Event()
+
+    async def dies(*_: object) -> None:
+        promised.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Rows, "begin_term", dies)
+        asking = asyncio.create_task(cluster.promote(1))
+        await asyncio.wait_for(promised.wait(), 10)
+        await cluster.kill_at_once(1)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await cluster.run(1)
+
+    async def promoted() -> bool:
+        return (await cluster.role(1)).role == "primary"
+
+    await until(promoted)
+    await cluster.caught_up(0)
+    await cluster.network("after")
+
+
+async def test_a_restored_database_takes_the_place_of_the_standbys_rows_too(cluster: Cluster) -> None:
+    await cluster.start(0, 1)
+    await cluster.network("gone")
+    await cluster.caught_up(1)
+    new = await cluster.bus.call(contract.SNAPSHOT, contract.SnapshotRequest())
+    kept = [row for row in new.rows if row.cls in ("pool", "host")]
+    await cluster.bus.call(contract.RESTORE_PART, contract.RestorePart(restore="r", number=0, rows=kept))
+    await cluster.bus.call(contract.RESTORE, contract.Restore(restore="r", parts=1, generation=5000))
+    await cluster.network("new")
+    await cluster.caught_up(1)
+    assert contents(await cluster.rows(1)) == contents(await cluster.rows(0))
+    seen = contract.Position(term=1, generation=1)
+    with pytest.raises(ApiError, match="DB_CONFLICT"):
+        await cluster.write(rows.network("decided before"), seen=seen)
 
 
 # ---- semi-synchronous commits
