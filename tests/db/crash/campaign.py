@@ -23,7 +23,7 @@ from services.db.recovery import RESERVE
 from shared.bus import amqp
 from shared.bus.contract import Empty
 from shared.bus.interface import Bus
-from shared.contracts.db import DB_STATUS, DbStatus
+from shared.contracts.db import DB_ROLE, DB_STATUS, DbStatus
 from shared.errors import ApiError
 from tests.db.crash.canonical import spelled_out
 from tests.db.crash.database import DatabaseProcess
@@ -37,6 +37,9 @@ Result = TypeVar("Result")
 PATIENCE: Final = 60.0
 """Seconds until the database has to answer after whatever was done to it."""
 
+STANDBY: Final = "90d1f3c4-55a0-4a57-8d0e-7a1b2c3d4e5f"
+"""The host whose process is standby."""
+
 EXPECTED: Final = ("DB_CONFLICT", "HANDLE_INVALID", "MAP_DUPLICATE_KEY")
 NOT_SAVED: Final = ("not saved, nothing changed", "the redo log failed")
 
@@ -46,7 +49,7 @@ class Plan:
     """`actions`: what is done, with how often relative to each other. `disk`: as in `process.py`; "": the real thing.
 
     `options`: of the database process. `work`: longest time in seconds that clients work before something is done.
-    `refuses`: the log may say that it cannot be written.
+    `refuses`: the log may say that it cannot be written. `standby`: another process follows and keeps what it follows.
     """
 
     rounds: int
@@ -59,6 +62,7 @@ class Plan:
     work: float = 0.15
     chapter: int = 25
     refuses: bool = False
+    standby: bool = False
 
 
 @dataclass
@@ -110,6 +114,16 @@ class Campaign:
         self._database = DatabaseProcess(
             folder, url, plan.options, disk=plan.disk, seed=plan.seed, told=self._recorder.interrupted
         )
+        self._standby = DatabaseProcess(
+            folder / "standby",
+            url,
+            {**plan.options, "role": "standby"},
+            disk=plan.disk,
+            seed=plan.seed,
+            told=lambda _: None,
+            host=STANDBY,
+            name="standby",
+        )
         self._followers: list[Follower] = []
         self._clients: list[Client] = []
         self._work: list[asyncio.Task[None]] = []
@@ -125,6 +139,7 @@ class Campaign:
             "pause": self._pause,
             "kill broker": self._kill_broker,
             "pause broker": self._pause_broker,
+            "kill standby": self._kill_standby,
             "wait": self._wait,
         }
 
@@ -144,6 +159,8 @@ class Campaign:
         await self._database.start()
         self._control = await amqp.connect(self._url, name="crash control")
         await self._status()
+        if self._plan.standby:
+            await self._standby.start()
         for number in range(2):
             bus = await amqp.connect(self._url, name=f"crash follower {number}")
             self._followers.append(Follower(self._recorder, bus, f"follower {number}"))
@@ -165,6 +182,7 @@ class Campaign:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
         await self._database.stop()
+        await self._standby.stop()
         for follower in self._followers:
             await follower.stop()
         if self._control is not None:
@@ -204,6 +222,19 @@ class Campaign:
                 self.summary.violations.append(f"{follower.name} does not follow: {error}")
             follower.write_down()
             self._recorder.read(follower.name, follower.replica.store)
+        if self._plan.standby:
+            await self._compare_standby(state.generation)
+
+    async def _compare_standby(self, generation: int) -> None:
+        """It has the same rows, durably, after its own log brought it back as often as it was killed."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            role = await self._patiently(lambda: self._bus.call(DB_ROLE, Empty(), host=STANDBY))
+            if role.caught_up and role.generation >= generation and role.durable >= generation:
+                await self._patiently(lambda: self._recorder.read_host(self._bus, "the standby", STANDBY))
+                return
+            await asyncio.sleep(0.05)
+        self.summary.violations.append(f"the standby does not follow to {generation}: {role}")
 
     def _judge(self) -> None:
         recorder, summary = self._recorder, self.summary
@@ -261,6 +292,10 @@ class Campaign:
     async def _kill(self) -> None:
         await self._database.kill()
         await self._start()
+
+    async def _kill_standby(self) -> None:
+        await self._standby.kill()
+        await self._standby.start()
 
     async def _child(self) -> bool:
         """Waits for a checkpoint being written, for at most two seconds."""

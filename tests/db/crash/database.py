@@ -23,7 +23,7 @@ PAUSE: Final = 0.1
 
 class DatabaseProcess:
     """`disk`: as in `process.py`; "" is `python -m services.db` itself, started anew each time. `told` hears of every
-    interruption.
+    interruption. `host`: uuid of the host that it runs on.
 
     `boots`: how often the machine's power was cut. `ended`: exit statuses of processes that nobody had killed.
     """
@@ -37,6 +37,8 @@ class DatabaseProcess:
         disk: str,
         seed: int,
         told: Callable[[str], None],
+        host: str = HOST,
+        name: str = "database",
     ) -> None:
         self.folder = folder
         self.boots = 0
@@ -44,7 +46,9 @@ class DatabaseProcess:
         self.ended: list[int] = []
         self._disk = disk
         self._seed = seed
+        self.host = host
         self._told = told
+        self._name = name
         self._image = folder / "image"
         self._config = folder / "db.toml"
         self._process: asyncio.subprocess.Process | Born | None = None
@@ -54,7 +58,7 @@ class DatabaseProcess:
         values = "\n".join(f"{name} = {json.dumps(value)}" for name, value in options.items())
         self._config.write_text(
             f'service = "db"\nstate_dir = {json.dumps(str(folder / "db"))}\n[bus]\nurl = {json.dumps(url)}\n'
-            f'[[hosts]]\nuuid = "{HOST}"\nname = "host1"\naddress = "127.0.0.1"\n[options]\n{values}\n'
+            f'[[hosts]]\nuuid = "{host}"\nname = "{name}"\naddress = "127.0.0.1"\n[options]\n{values}\n'
         )
 
     @property
@@ -83,7 +87,7 @@ class DatabaseProcess:
     async def _restart(self, process: asyncio.subprocess.Process | Born) -> None:
         status = await process.wait()
         self.ended.append(status)
-        self._told(f"the database process ended by itself with status {status}")
+        self._told(f"the {self._name} process ended by itself with status {status}")
         await asyncio.sleep(PAUSE)
         self._watch = None
         await self.start()
@@ -95,7 +99,7 @@ class DatabaseProcess:
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
         await self._process.wait()
-        self._told("the database process was killed")
+        self._told(f"the {self._name} process was killed")
 
     async def terminate(self, patience: float) -> None:
         """SIGTERM, and kill -9 after that many seconds if it still runs."""

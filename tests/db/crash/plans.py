@@ -19,13 +19,14 @@ LOGS: Final = ("file", "block", "quorum", "off")
 class Kind:
     """`actions`: as in `Plan`. `disk`: as in `process.py`. `power`: what is not synced may be lost.
 
-    `broker`: it is killed too, so it must be the campaign's own.
+    `broker`: it is killed too, so it must be the campaign's own. `standby`: there is one.
     """
 
     disk: str
     actions: Mapping[str, int]
     power: bool = False
     broker: bool = False
+    standby: bool = False
 
 
 KINDS: Final[Mapping[str, Kind]] = {
@@ -53,6 +54,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "errors": Kind("faulty", {"wait": 4, "kill": 1, "kill checkpoint": 1}),
     "errors and power": Kind("lossy+faulty", {"wait": 4, "cut power": 1, "tear": 1, "kill": 1}, power=True),
+    "standby": Kind(
+        "real", {"kill": 3, "kill standby": 4, "kill in checkpoint": 1, "pause": 1, "wait": 1}, standby=True
+    ),
     "broker": Kind("", {"kill broker": 3, "pause broker": 1, "kill": 1, "pause": 1}, broker=True),
 }
 """`python -m tests.db.crash.process` is what is killed where a disk is named; else it is the real process."""
@@ -76,6 +80,8 @@ def plan(kind: str, rounds: int, seed: int, log: str, folder: Path) -> Plan:
         actions=chosen.actions,
         disk=chosen.disk,
         options=options,
+        standby=chosen.standby,
+        chapter=6 if chosen.standby else 25,
         refuses="faulty" in chosen.disk or (chosen.broker and log == "quorum"),
     )
 

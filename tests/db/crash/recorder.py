@@ -15,7 +15,17 @@ import msgspec
 from shared.bus.context import CallContext, current
 from shared.bus.contract import Method, Reply, Request
 from shared.bus.interface import Bus, BusError
-from shared.contracts.db import DELTA, SNAPSHOT, TRANSACT, Committed, Delta, SnapshotPage, SnapshotRequest, Transact
+from shared.contracts.db import (
+    DELTA,
+    HOST_SNAPSHOT,
+    SNAPSHOT,
+    TRANSACT,
+    Committed,
+    Delta,
+    SnapshotPage,
+    SnapshotRequest,
+    Transact,
+)
 from shared.errors import ApiError
 from shared.replica import Replica
 from shared.store import Store, Touched
@@ -106,6 +116,12 @@ class Recorder:
         self.history.states += [state, text]
         return state, store
 
+    async def read_host(self, bus: Bus, observer: str, host: str) -> None:
+        """Every row that the process of that host holds. Raises `ApiError`."""
+        store, _, _ = await fetch(bus, lambda: self.now, host)
+        self.saw(observer, store, Lines(self.bodies))
+        self.read(observer, store)
+
     def saw(self, observer: str, store: Store, lines: Lines) -> None:
         """All rows of a replica as they are now: their text."""
         now = self.now
@@ -132,14 +148,19 @@ def _without_numbers(text: str) -> str:
     return re.sub(r"\d+", "*", text)
 
 
-async def fetch(bus: Bus, clock: Callable[[], float]) -> tuple[Store, SnapshotPage, float]:
-    """A snapshot, its first page, and when that came: all rows are as they were then. Raises `ApiError`."""
-    page = first = await bus.call(SNAPSHOT, SnapshotRequest(), timeout=60)
+async def fetch(bus: Bus, clock: Callable[[], float], host: str | None = None) -> tuple[Store, SnapshotPage, float]:
+    """A snapshot, its first page, and when that came: all rows are as they were then. Raises `ApiError`.
+
+    `host`: of the process that has them; None: the primary.
+    """
+    method = SNAPSHOT if host is None else HOST_SNAPSHOT
+    page = first = await bus.call(method, SnapshotRequest(), host=host, timeout=60)
     returned = clock()
     store = Store()
     store.add(page.rows)
     while page.page + 1 < page.pages:
-        page = await bus.call(SNAPSHOT, SnapshotRequest(snapshot=page.snapshot, page=page.page + 1), timeout=60)
+        request = SnapshotRequest(snapshot=page.snapshot, page=page.page + 1)
+        page = await bus.call(method, request, host=host, timeout=60)
         store.add(page.rows)
     store.complete(first.generation, first.term)
     return store, first, returned

@@ -35,7 +35,7 @@ async def run(kind: str, rounds: int, folder: Path, url: str, log: str = "file")
 
 @pytest.mark.broker
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("kind", "rounds"), [("kill", 12), ("power", 12), ("errors", 15)])
+@pytest.mark.parametrize(("kind", "rounds"), [("kill", 12), ("power", 12), ("errors", 15), ("standby", 6)])
 async def test_nothing_acknowledged_is_lost(kind: str, rounds: int, tmp_path: Path, broker_url: str) -> None:
     await run(kind, rounds, tmp_path, broker_url)
 
