@@ -117,7 +117,7 @@ class Campaign:
         self._standby = DatabaseProcess(
             folder / "standby",
             url,
-            {**plan.options, "role": "standby"},
+            {**plan.options, "redo_log": "file", "role": "standby"},
             disk=plan.disk,
             seed=plan.seed,
             told=lambda _: None,
