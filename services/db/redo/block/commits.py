@@ -47,12 +47,10 @@ def _checked(numbered: Sequence[tuple[bytes, int]]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """`note`: None for a delta of another writer. `at`, `end`: offsets in the half. `deltas`: what makes it up."""
+    """`note`: None for a delta of another writer. `end`: offset in the half."""
 
     note: CommitNote | None
     record: LogRecord
-    deltas: list[Delta]
-    at: int
     end: int
 
 
@@ -91,14 +89,14 @@ def decode(found: Iterator[Delta], term: int) -> Iterator[Commit]:
             session=note.session,
             call=note.call,
         )
-        yield Commit(note, record, own, delta.at, own[-1].end if own else delta.end)
+        yield Commit(note, record, own[-1].end if own else delta.end)
 
 
 def _foreign(delta: Delta, term: int) -> Commit:
     if delta.generation == notes.GENERATION:
         raise Damaged(delta.at, "a delta of no generation that is no note")
     record = LogRecord(generation=delta.generation, term=term, changes=_changes([delta]))
-    return Commit(None, record, [delta], delta.at, delta.end)
+    return Commit(None, record, delta.end)
 
 
 def _changes(found: Sequence[Delta]) -> list[RowChange]:

@@ -36,9 +36,6 @@ AROUND_XML: Final = XML + NUMBER + MARKER
 AROUND_DELTA: Final = NUMBER + NUMBER + MARKER
 """Bytes of a record besides its content."""
 
-SECTOR: Final = 512
-"""Devices write each one whole, or not at all."""
-
 
 class Half(IntEnum):
     """As the validity byte names it."""
