@@ -31,7 +31,7 @@ class Kind:
 
 KINDS: Final[Mapping[str, Kind]] = {
     "kill": Kind(
-        "",
+        "real",
         {
             "kill": 6,
             "kill in checkpoint": 3,
@@ -59,7 +59,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "broker": Kind("", {"kill broker": 3, "pause broker": 1, "kill": 1, "pause": 1}, broker=True),
 }
-"""`python -m tests.db.crash.process` is what is killed where a disk is named; else it is the real process."""
+"""Without a disk it is `python -m services.db` itself; else the same, forked when its imports are done (`nursery.py`)."""
 
 CHECKPOINT_BYTES: Final = 8_000
 
