@@ -7,6 +7,7 @@ that disk (a broker) is not cut off by its power cuts: `elsewhere`.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from services.db.redo.file import FileRedoLog
 from services.db.redo.interface import RedoLog
 from services.db.redo.layered import LayeredRedoLog
 from services.db.redo.off import NoRedoLog
+from services.db.redo.quorum.log import QuorumRedoLog
 
 SMALL: Final = Geometry(half=64_000)
 
@@ -61,8 +63,25 @@ def open_block(folder: Path, disk: Disk, boot: str) -> RedoLog:
     return LayeredRedoLog(journal(folder, disk, boot), BlockRedoLog(folder / "device", disk, geometry=SMALL))
 
 
+def open_quorum(folder: Path, disk: Disk, boot: str) -> RedoLog:
+    """A queue for each folder, on the broker that `on_broker` named."""
+    name = f"redo-log-{zlib.crc32(str(folder).encode()):08x}"
+    queue = QuorumRedoLog(_broker[-1], queue=name, patience=10, settle=0)
+    synced = FileRedoLog(folder / "redo", boot, disk)
+    return LayeredRedoLog(synced, queue, lambda: queue.idle)
+
+
+_broker: list[str] = []
+
+
+def on_broker(url: str) -> None:
+    """Where logs that live on a broker are from here on."""
+    _broker.append(url)
+
+
 BACKENDS: Final = (
     Backend("file", open_file),
     Backend("off", open_off, durable=False),
     Backend("block", open_block, full=True, records="device"),
+    Backend("quorum", open_quorum, elsewhere=True),
 )

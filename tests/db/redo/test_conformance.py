@@ -13,19 +13,26 @@ from pathlib import Path
 import pytest
 
 from services.db.redo.interface import RedoLogError, Uncertain
-from tests.db.redo.backends import BACKENDS, Backend
+from tests.db.redo.backends import BACKENDS, Backend, on_broker
 from tests.db.redo.primary import Ended, Machine, Primary, judge
 from tests.support.faulty_disk import ANY, Crash, CrashingDisk, Fault, FaultyDisk
 
 EVERY = int(os.environ.get("CRASH_EVERY", "5"))
 """Something goes wrong at each fifth operation, at other ones for each way that it does; `CRASH_EVERY=1`: at all."""
 
+FAR = 4
+"""Times as rarely where each start is one on a broker: what goes wrong on the disk is the journal's."""
+
 DURABLE = [backend for backend in BACKENDS if backend.durable]
 
+PARAMS = [pytest.param(each, marks=pytest.mark.broker) if each.elsewhere else each for each in BACKENDS]
 
-@pytest.fixture(params=BACKENDS, ids=str)
+
+@pytest.fixture(params=PARAMS, ids=str)
 def backend(request: pytest.FixtureRequest) -> Backend:
     found: Backend = request.param
+    if found.elsewhere:
+        on_broker(request.getfixturevalue("broker_url"))
     return found
 
 
@@ -124,6 +131,10 @@ def test_a_full_log_says_so_and_a_checkpoint_makes_room(machine: Machine) -> Non
 # ---- crashes
 
 
+def step(backend: Backend) -> int:
+    return EVERY * FAR if backend.elsewhere else EVERY
+
+
 def operations(machine: Machine) -> int:
     """How many the story takes."""
     disk = CrashingDisk(machine.disk())
@@ -152,8 +163,8 @@ def test_a_crash_at_any_operation_loses_nothing_and_leaves_no_half(backend: Back
     if end != "kill" and not backend.durable:
         pytest.skip("nothing outlives the machine")
     (tmp_path / "count").mkdir()
-    shift = ("kill", "power", "torn").index(end)
-    for at in range(shift % EVERY, operations(Machine(backend, tmp_path / "count")), EVERY):
+    shift, every = ("kill", "power", "torn").index(end), step(backend)
+    for at in range(shift % every, operations(Machine(backend, tmp_path / "count")), every):
         folder = tmp_path / str(at)
         folder.mkdir()
         machine = Machine(backend, folder)
@@ -187,8 +198,8 @@ def test_an_error_at_any_operation_refuses_and_loses_nothing(
 ) -> None:
     if end != "kill" and not backend.durable:
         pytest.skip("nothing outlives the machine")
-    fault, more = FAULTS[name], True
-    at = (list(FAULTS).index(name) + (end == "power")) % EVERY
+    fault, more, every = FAULTS[name], True, step(backend)
+    at = (list(FAULTS).index(name) + (end == "power")) % every
     while more:
         folder = tmp_path / str(at)
         folder.mkdir()
@@ -211,7 +222,7 @@ def test_an_error_at_any_operation_refuses_and_loses_nothing(
             begun_anew(machine, volatile=end == "kill")
         except (AssertionError, RedoLogError) as error:
             raise AssertionError(f"{name} at operation {at}: {error}") from error
-        at += EVERY
+        at += every
 
 
 def test_a_log_that_stays_broken_refuses_everything_until_it_is_well(machine: Machine) -> None:
@@ -262,7 +273,9 @@ def test_a_log_that_disappears_and_comes_back_has_everything(machine: Machine) -
     begun_anew(machine, volatile=True)
 
 
-@pytest.mark.parametrize("backend", [backend for backend in DURABLE if backend.checked], ids=str, indirect=True)
+@pytest.mark.parametrize(
+    "backend", [each for each in DURABLE if each.checked and not each.elsewhere], ids=str, indirect=True
+)
 def test_damage_in_the_middle_stops_the_start_and_names_the_place(machine: Machine) -> None:
     primary = machine.start()
     for number in range(1, 9):
