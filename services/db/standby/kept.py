@@ -52,6 +52,10 @@ class KeptFile:
         """False: this host was in another pool when it was written. "" is any pool."""
         return not self.kept.pool or not pool or self.kept.pool == pool
 
+    def forget_promise(self) -> None:
+        """Until the process is started anew."""
+        self.kept = msgspec.structs.replace(self.kept, promised=0)
+
     def save(self, **fields: object) -> None:
         """Raises `OSError`: then it is as before."""
         kept = msgspec.structs.replace(self.kept, **fields)

@@ -103,8 +103,7 @@ class Promotion:
             source = await self._fetch(before) or source
             await self._begin(term, forced=True)
         except BaseException:
-            if rows.kept.kept.promised:
-                await rows.promise(0)
+            await rows.withdraw()
             raise
         return source or rows.host
 

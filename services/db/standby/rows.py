@@ -5,6 +5,7 @@ begin.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -21,6 +22,8 @@ from shared.contracts.db import Changes, Delta, Position, TermStart
 from shared.errors import ApiError, internal_error
 from shared.lineage import Lineage
 from shared.store import Store
+
+log = logging.getLogger("db.standby")
 
 NOBODY: Final = "-"
 """In the place of the host that began a term: rows that came back without what is volatile. Nobody else has them so."""
@@ -176,6 +179,14 @@ class Rows:
     async def promise(self, term: int) -> None:
         """That it will try to begin this term; 0: it does not any more. Raises `OSError`."""
         await self._keep(promised=term)
+
+    async def withdraw(self) -> None:
+        """It does not try to begin that term any more: a primary that waits for it goes on."""
+        try:
+            await self.promise(0)
+        except OSError as error:
+            log.error("a promise cannot be taken back on disk, so the next start tries to keep it: %s", error)
+            self.kept.forget_promise()
 
     async def stand_back(self) -> None:
         """It is not primary any more, also after a restart. Raises `OSError`."""
