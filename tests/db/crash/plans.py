@@ -59,7 +59,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "broker": Kind("", {"kill broker": 3, "pause broker": 1, "kill": 1, "pause": 1}, broker=True),
 }
-"""Without a disk it is `python -m services.db` itself; else the same, forked when its imports are done (`nursery.py`)."""
+"""Without a disk it is `python -m services.db` itself; else the same, forked after its imports (`nursery.py`)."""
 
 CHECKPOINT_BYTES: Final = 8_000
 
