@@ -245,6 +245,7 @@ class Client:
         ref, machine = self._rng.choice(shared.disks), self._rng.choice(shared.machines)
 
         def decision(store: Store) -> Decision:
+            store.get("VBD", ref, "VM")  # one that was lost is HANDLE_INVALID, and for the checker to tell
             given = Unchanged(cls="VBD", ref=ref, generation=store.generation)
             return [Update(cls="VBD", ref=ref, fields={"VM": machine, "userdevice": self._value()})], [given], None
 
