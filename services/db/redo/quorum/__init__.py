@@ -21,8 +21,11 @@ another does (the queue has a single active consumer), so of two that take over 
 
 **Unknown outcomes.** When a confirm does not come, the message may be in the queue or come later. The writer then drops
 the connection, and begins anew with the number that it knows of: messages beyond it do not count, whenever they come.
-When it dies before it can begin anew, whoever recovers the log decides, once and for all, by its own `begin`: what it
-found counts.
+Where it cannot, nobody knows (`Uncertain`): the process starts anew, and whoever recovers the log decides, once and for
+all, by its own `begin`: what it found counts.
+
+**Whose it is.** The primary's, wherever that is. A process that only stands by has read it, and keeps what it follows
+in its own journal. Who takes over, and finds commits that it has not, starts anew and has them.
 
 **What it cannot do.** An operator who deletes the queue, or a policy that drops messages from it (`max-length`,
 `delivery-limit`, TTL), takes commits away. Missing numbers are noticed: the writer that still runs writes all rows

@@ -14,8 +14,9 @@ from services.db.redo.interface import Checkpoint, Entry, LogFull, LogLost, Reco
 from services.db.redo.quorum import messages
 from services.db.redo.quorum.checkpoint import Postponed, QuorumCheckpoint
 from services.db.redo.quorum.link import Link, LinkError, Outgoing, Returned, Unsent
-from services.db.redo.quorum.messages import Begin, Claim, Damaged, Finish, Message, Turn
+from services.db.redo.quorum.messages import Begin, Claim, Finish, Message, Turn
 from services.db.redo.quorum.replay import Lost, Position, Replay
+from services.db.redo.quorum.trimming import trim
 from shared.contracts.db import RowChange
 
 log = logging.getLogger("db.redo_log")
@@ -439,28 +440,15 @@ class QuorumRedoLog:
 
     def trim(self, unneeded: Callable[[Message], bool]) -> None:
         """Removes messages, on a connection of its own. Raises `RedoLogError`."""
-        tags: list[int] = []
-
-        def receive(tag: int, body: bytes) -> None:
-            try:
-                head = messages.decoded(body)[0]
-            except Damaged:
-                return  # no business of ours
-            if unneeded(head):
-                tags.append(tag)
-
         try:
             link = self.open_link()
             try:
-                reader = link.read(self._queue, receive)
-                reader.to_end()
-                reader.acknowledge(tags)
-                reader.close()
+                count = trim(link, self._queue, unneeded)
             finally:
                 link.close()
         except LinkError as error:
             raise self._failed("keeps what is not needed any more", error) from error
-        self._messages.add(-len(tags))
+        self._messages.add(-count)
 
     # ---- failures and the end
 
