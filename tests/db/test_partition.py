@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -35,6 +36,8 @@ OLD, NEW, OTHER = 0, 1, 2
 def links() -> Iterator[Links]:
     if shutil.which("ip") is None:
         pytest.skip("needs iproute2")
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
     links = Links(3)
     try:
         links.make()

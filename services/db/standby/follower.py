@@ -44,6 +44,8 @@ class Follower:
 
     def __init__(self, bus: Bus, rows: Rows, peers: Peers, unmerged: Callable[[], list[str]]) -> None:
         self.keep = False
+        self.needed = False
+        """It follows, whatever the primary says."""
         self.primary = ""
         """The host whose process answered last."""
         self._bus = bus
@@ -76,9 +78,10 @@ class Follower:
                 answered = await self._report()
                 if self._following is not None and self._following.done():
                     self._following.result()
-                if self.keep and self._following is None and not self._halted:
+                follow = self.keep or self.needed
+                if follow and self._following is None and not self._halted:
                     self._following = asyncio.create_task(self._follow(), name="follow")
-                elif not self.keep and self._following is not None:
+                elif not follow and self._following is not None:
                     await self._stop()
                 await asyncio.sleep(REPORT if answered else UNHEARD)
         finally:
@@ -86,7 +89,7 @@ class Follower:
 
     async def follow_now(self) -> None:
         """Whatever the primary said: this process is about to be promoted. Its `run` may be going on."""
-        self.keep, self._halted = True, False
+        self.needed, self._halted = True, False
         if self._following is None:
             self._following = asyncio.create_task(self._follow(), name="follow")
 
@@ -119,7 +122,10 @@ class Follower:
             self._want(f"generation {self._announced} has not arrived")
         self._announced = answer.durable
         if answer.hosts != rows.kept.kept.hosts:
-            await rows.note_hosts(answer.hosts)
+            try:
+                await rows.note_hosts(answer.hosts)
+            except OSError as error:
+                log.error("the other hosts with a database cannot be noted: %s", error)
         return True
 
     # ---- following
@@ -182,7 +188,7 @@ class Follower:
             try:
                 await self.catch_up()
                 return
-            except (BusError, ApiError) as error:
+            except (ApiError, OSError) as error:
                 if str(error) != told:
                     told = str(error)
                     log.warning("waiting for the primary's commits: %s", told)

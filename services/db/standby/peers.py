@@ -38,13 +38,18 @@ class Snapshot:
 
 
 class Peers:
+    """`highest`: term that any of them has had, or promised to begin, as far as this process has heard."""
+
     def __init__(self, bus: Bus) -> None:
+        self.highest = 0
         self._bus = bus
 
     async def roles(self, hosts: Iterable[str], timeout: float = ANSWER) -> list[contract.DbRole]:
         """Of those that answer in time."""
         answers = await asyncio.gather(*(self._role(host, timeout) for host in hosts))
-        return [answer for answer in answers if answer is not None]
+        found = [answer for answer in answers if answer is not None]
+        self.highest = max([self.highest, *(max(role.term, role.promised) for role in found)])
+        return found
 
     async def _role(self, host: str, timeout: float) -> contract.DbRole | None:
         try:

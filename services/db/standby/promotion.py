@@ -91,7 +91,7 @@ class Promotion:
         rows = self._rows
         try:
             before = await self._peers.roles(self.others())
-            term = choice.next_term(rows.store.term, before)
+            term = choice.next_term(max(rows.store.term, self._peers.highest), before)
             await rows.promise(term)
             others = await self._peers.roles([role.host for role in before])
             if (rival := choice.rival(rows.host, term, others)) is not None:

@@ -58,8 +58,11 @@ class Rows:
         self.kept = kept
         self.recent = recent
         self.on_commit: Publish | None = None
+        self.before_replace: Callable[[Snapshot], Awaitable[None]] | None = None
+        """Sees what will take the place of these rows, before it does. May raise `OSError`: then it does not."""
         self._checkpoints = checkpoints
         self._writing = writing
+        self._keeping = asyncio.Lock()
         self._beginning: TermStart | None = None
         """A term whose first commit has not been published."""
         self._cut_off = False
@@ -225,6 +228,8 @@ class Rows:
             # What our log holds after it would be replayed on it.
             raise Ahead(f"generation {store.generation} of term {store.term} is before {self.store.generation}")
         try:
+            if self.before_replace is not None:
+                await self.before_replace(snapshot)
             async with self._writing, committer.alone():
                 await self._checkpoints.replace(store, snapshot.requests)
                 await self._keep(lineage=list(snapshot.lineage.starts))
@@ -232,8 +237,9 @@ class Rows:
                 committer.remember(snapshot.requests.items())
                 self._volatile_left = False
                 self.recent.clear()
-        except RedoLogError as error:
+        except (RedoLogError, OSError) as error:
             raise internal_error(f"the rows cannot be kept: {error}") from error
 
     async def _keep(self, **fields: object) -> None:
-        await asyncio.to_thread(lambda: self.kept.save(**fields))
+        async with self._keeping:
+            await asyncio.to_thread(lambda: self.kept.save(**fields))

@@ -23,7 +23,7 @@ from services.db.snapshots import Snapshots
 from services.db.standby import choice, unmerged
 from services.db.standby.choice import Standing
 from services.db.standby.follower import Follower
-from services.db.standby.peers import Peers
+from services.db.standby.peers import Peers, Snapshot
 from services.db.standby.primary import Primary
 from services.db.standby.promotion import Promotion
 from services.db.standby.rows import Ahead, Rows
@@ -125,10 +125,19 @@ class Stand:
         self._resigned: asyncio.Future[str] | None = None
         self._role: Role = "starting"
         self._abandoned = False
+        self._fenced = False
+        """It was primary, and has not the rows of its successor yet."""
+        self._confirmed = rows.committer.durable
+        """The newest commit of which it is known that it was made as primary."""
+        rows.before_replace = self._write_down
 
     @property
     def role(self) -> Role:
-        return "idle" if self._role == "standby" and not self._follower.keep else self._role
+        if self._role != "standby":
+            return self._role
+        if self._fenced:
+            return "fenced"
+        return "standby" if self._follower.keep else "idle"
 
     @property
     def abandoned(self) -> bool:
@@ -264,7 +273,7 @@ class Stand:
         verdict = await self._verdict()
         if verdict is Standing.REPLACED:
             log.warning("another host's database has begun a later term: this one stands by")
-            await self._give_way(self._rows.committer.durable)
+            self._fenced = True
             return False
         roles = await self._peers.roles(self._promotion.others())
         await self._rows.begin_term(choice.next_term(self._rows.store.term, roles), forced=False)
@@ -319,9 +328,8 @@ class Stand:
         rows.on_commit = None
         self.primary = None
         if self._resigned is None:
-            self._role = "fenced"
+            self._fenced, self._confirmed = True, primary.confirmed
             log.critical("another host's database is primary now: this one is shut out")
-            await self._give_way(primary.confirmed)
 
     async def _already(self) -> None:
         """Promotions of who is primary already."""
@@ -355,6 +363,8 @@ class Stand:
         self.settled.set()
         waiting: set[asyncio.Task[None]] = set()
         following = asyncio.create_task(self._following(), name="follower")
+        if self._fenced:
+            waiting.add(asyncio.create_task(self._settle_down(), name="settle down"))
         if resigned is not None:
             waiting.add(asyncio.create_task(self._await_successor(resigned.result()), name="successor"))
         if self._rows.kept.kept.promised:
@@ -404,6 +414,7 @@ class Stand:
         except (ApiError, OSError) as error:
             log.error("this host's database was not promoted: %s", error)
             self._role = "standby"
+            self._follower.needed = self._fenced
             _fail(wish, internal_error(f"the database of this host cannot be promoted: {error}"))
             return False
         except BaseException:
@@ -437,40 +448,36 @@ class Stand:
 
     # ---- having been replaced
 
-    async def _give_way(self, confirmed: int) -> None:
-        """Takes over the rows of the new primary, and writes down which commits of this one it does not have.
-
-        `confirmed`: the last generation of which it is known that it was made as primary.
-        """
-        rows = self._rows
+    async def _settle_down(self) -> None:
+        """Follows the new primary, whatever that says; then this process is a standby also after a restart."""
+        await self._follower.follow_now()
         told = ""
-        while True:
+        while self._fenced:
+            await asyncio.sleep(RETRY / 10)
+            if not self._follower.caught_up:
+                continue
             try:
-                await rows.committer.wait_durable(rows.store.generation)
-                answer = await self._peers.changes(rows.position)
-                if answer.at.term <= rows.store.term:
-                    raise internal_error(f"nobody serves a term later than {rows.store.term} yet")
-                if answer.deltas is None:
-                    snapshot = await self._peers.snapshot()
-                    await self._write_down(_base(answer.starts, rows.store.term, confirmed), snapshot.requests)
-                    await rows.replace(snapshot)
-                await rows.stand_back()
-                return
-            except Ahead as error:
-                await rows.stand_back()
-                await self._start_without_rows(error)
-            except (ApiError, OSError) as error:
+                await self._rows.stand_back()
+            except OSError as error:
                 if str(error) != told:
                     told = str(error)
-                    log.warning("waiting for the rows of the new primary: %s", told)
-                await asyncio.sleep(RETRY / 5)
+                    log.error("it cannot be written down that this host's database is no primary any more: %s", told)
+                continue
+            self._fenced = self._follower.needed = False
 
-    async def _write_down(self, base: int, merged: dict[str, int]) -> None:
-        """Raises `OSError`."""
+    async def _write_down(self, snapshot: Snapshot) -> None:
+        """Which commits of this process as primary the new primary does not have, before they are given up.
+
+        Raises `OSError`.
+        """
         rows = self._rows
+        if rows.lineage.host != rows.host:
+            return
+        end = snapshot.lineage.end(rows.position)
+        base = self._confirmed if end is None else end
         commits, complete = rows.recent.after(base)
-        lost = unmerged.left_out(commits, rows.store, merged)
-        if not lost:
+        lost = unmerged.left_out(commits, rows.store, snapshot.requests)
+        if not lost or end == -1:
             return
         text = unmerged.report(lost, rows.store, rows.host, base, complete)
         path = await asyncio.to_thread(self._files.write, text, rows.store.term, rows.store.generation)
@@ -505,11 +512,6 @@ class Stand:
             await self._bus.publish(ALERT, alert, cls=alert.cls, priority=str(priority), name=name)
         except BusError as error:
             log.error("nobody can be told of %s: %s", name, error)
-
-
-def _base(starts: list[contract.TermStart], term: int, confirmed: int) -> int:
-    """Where the history that replaced ours left it."""
-    return next((start.base for start in starts if start.after == term), confirmed)
 
 
 def _grant(wish: _Wish, promoted: contract.Promoted) -> None:

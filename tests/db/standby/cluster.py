@@ -182,7 +182,7 @@ async def caught_up(bus: Endpoint, hosts: list[str]) -> None:
         except HostOffline:
             return False
         return all(
-            role.role == "standby" and role.caught_up and role.term == status.term and role.durable >= status.durable
+            role.role == "standby" and role.caught_up and role.term >= status.term and role.durable >= status.durable
             for role in roles
         )
 
