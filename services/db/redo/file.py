@@ -43,7 +43,9 @@ _DOUBTFUL: Final = "doubtful"
 _CHECKPOINT: Final = re.compile(r"checkpoint-(\d{20})\.db")
 
 PIECE: Final = 1024 * 1024
-"""Bytes that a checkpoint's writer gathers before it writes them."""
+"""Bytes that a checkpoint's writer gathers before it writes and syncs them: a commit that is synced meanwhile waits for
+the disk to take so many, not for the whole file.
+"""
 
 
 _record_decoder: Final = msgspec.json.Decoder(LogRecord)
@@ -411,6 +413,7 @@ class FileCheckpoint:
                 gathered += encode(body)
                 if len(gathered) >= PIECE:
                     self._disk.write_all(descriptor, bytes(gathered), at)
+                    self._disk.sync(descriptor)
                     at += len(gathered)
                     gathered.clear()
             self._disk.write_all(descriptor, bytes(gathered), at)
