@@ -5,6 +5,7 @@ PYTHON ?= python3
 POOL_DIR ?= .pool
 VENV_PYTHON := .venv/bin/python
 POOL := $(VENV_PYTHON) -m pool --dir $(POOL_DIR)
+PARALLEL ?= -n 2 --dist loadgroup
 CHECKED := shared services pool bench tests
 
 .PHONY: pool pool-down pool-clean pool-status test lint format bench docs test-compose help
@@ -31,7 +32,7 @@ pool-down pool-clean pool-status:
 
 test:
 	@PYTHON=$(PYTHON) pool/install.sh --for test
-	@$(VENV_PYTHON) -m pytest $(PYTEST_OPTIONS)
+	@$(VENV_PYTHON) -m pytest $(PARALLEL) $(PYTEST_OPTIONS)
 
 lint:
 	@PYTHON=$(PYTHON) pool/install.sh --for lint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -16,3 +17,24 @@ def pytest_asyncio_loop_factories(
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Tests run on the loop that the services run on: its transports are not asyncio's."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+MACHINE = frozenset({"clients", "conformance", "e2e", "ha", "network", "pool", "storage", "vm"})
+"""Folders whose tests look at what the whole machine has (mounts, links, processes), or need much of it: they run one
+after the other, whatever else runs at the same time.
+"""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """For runs on several processes: the machine's tests are one group, and begin first; else each file is one."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    tests = Path(__file__).parent
+
+    def group(item: pytest.Item) -> str:
+        place = item.path.relative_to(tests)
+        return "machine" if place.parts[0] in MACHINE else str(place)
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: group(item) != "machine")

@@ -1,4 +1,4 @@
-"""kill -9 of the database process while clients write: nothing acknowledged is lost, nothing is half there."""
+"""kill -9 of the database as it is installed, while clients write. (`crash` kills it in more ways, and more often.)"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared.errors import ApiError
 from shared.replica import Replica
 from tests.db import rows, soundness
 
-ROUNDS = 20
+ROUNDS = 6
 WRITERS = 4
 
 
@@ -100,7 +100,7 @@ class Writer:
 
 @pytest.mark.broker
 @pytest.mark.timeout(170)
-async def test_no_acknowledged_write_is_lost_in_twenty_kills(
+async def test_no_acknowledged_write_is_lost_in_six_kills(
     database: DatabaseProcess, bus: Bus, tmp_path: Path
 ) -> None:
     writers = [Writer(bus) for _ in range(WRITERS)]
