@@ -100,9 +100,7 @@ class Writer:
 
 @pytest.mark.broker
 @pytest.mark.timeout(170)
-async def test_no_acknowledged_write_is_lost_in_six_kills(
-    database: DatabaseProcess, bus: Bus, tmp_path: Path
-) -> None:
+async def test_no_acknowledged_write_is_lost_in_six_kills(database: DatabaseProcess, bus: Bus, tmp_path: Path) -> None:
     writers = [Writer(bus) for _ in range(WRITERS)]
     for writer in writers:
         await writer.create()
