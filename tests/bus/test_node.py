@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import pika
@@ -13,6 +14,11 @@ import pytest
 from pool import rabbitmq
 
 pytestmark = pytest.mark.broker
+
+SETTLED = 3.0
+"""Seconds until a node has written down that a queue exists: a node killed earlier may forget a new one, however
+durable. What uses a queue declares it whenever it connects.
+"""
 
 
 def listening(pid: int) -> set[str]:
@@ -37,6 +43,7 @@ def test_a_node_listens_on_loopback_keeps_its_data_and_leaves_no_process(tmp_pat
             channel.confirm_delivery()
             channel.queue_declare("kept", durable=True)
             channel.basic_publish("", "kept", b"news", pika.BasicProperties(delivery_mode=2), mandatory=True)
+        time.sleep(SETTLED)
         rabbitmq.kill9(node)
         assert rabbitmq.load(tmp_path) is None
         again = rabbitmq.start(tmp_path)

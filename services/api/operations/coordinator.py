@@ -16,7 +16,7 @@ from services.api.operation import Lock, operation
 from shared.bus.contract import Empty
 from shared.contracts.coordinator import HOLD_DATABASE, RESET, TAKE_OVER, Coordinator, Held
 from shared.contracts.db import Update
-from shared.errors import ApiError, internal_error
+from shared.errors import ApiError
 from shared.host_role import member_of
 
 log = logging.getLogger("api.coordinator")
@@ -70,7 +70,9 @@ async def emergency_transition_to_master(call: Call) -> None:
 
 @operation("pool.emergency_reset_master")
 async def emergency_reset_master(call: Call, master_address: str) -> None:
-    """By name or address. While this host reaches the database, that says who is coordinator all the same."""
+    """By name or address. While this host reaches the database, that says who is coordinator all the same.
+    Raises INVALID_VALUE for a name that nobody knows the address of.
+    """
     _require_no_ha(call)
     call.api.role.hold(call.task)
     await call.api.role.become(member_of(await _address(master_address)))
@@ -80,7 +82,7 @@ async def _address(name: str) -> str:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise internal_error(f"nobody knows the address of {name!r}") from None
+        raise ApiError("INVALID_VALUE", "master_address", name) from None
     return str(found[0][4][0])
 
 

@@ -74,7 +74,7 @@ class FileRedoLog:
         self.bytes = 0
         self.syncs = 0
         self._disk = disk or Disk()
-        self._synced = synced
+        self.synced = synced
         self._checkpoint_bytes = checkpoint_bytes
         self._descriptor = -1
         self._number = -1
@@ -215,7 +215,7 @@ class FileRedoLog:
                 after=self._number,
                 counts=self._end,
                 durable=self._durable,
-                journal=not self._synced,
+                journal=not self.synced,
             )
         )
         try:
@@ -255,7 +255,7 @@ class FileRedoLog:
             self._disk.sync(self._descriptor)
         except OSError:
             self._usable = False  # what was dirty counts as clean now, and may be lost in the middle of what follows
-            if not self._synced:
+            if not self.synced:
                 raise
         if self._usable:
             self._durable = self._end
@@ -277,11 +277,11 @@ class FileRedoLog:
                 raise RedoLogError("nothing can be appended to the redo log before a new segment is begun")
             self.begin(self._generation, self._term)
         data = b"".join([item.frame for item in entries])
-        if self._synced and self._claimed < self._durable:
+        if self.synced and self._claimed < self._durable:
             data = segments.synced_frame(self._durable) + data
         try:
             self._disk.write_all(self._descriptor, data, self._end)
-            if sync and self._synced:
+            if sync and self.synced:
                 self._sync()
         except OSError as error:
             self._cut_back(error)
@@ -290,7 +290,7 @@ class FileRedoLog:
         self._end += len(data)
         self.bytes += len(data)
         self._generation = entries[-1].record.generation
-        if self._synced:
+        if self.synced:
             self._claimed = self._durable
             if sync:
                 self._durable = self._end
@@ -314,7 +314,7 @@ class FileRedoLog:
             return
         try:
             self._disk.truncate(self._descriptor, self._end)
-            if self._synced:
+            if self.synced:
                 self._disk.sync(self._descriptor)
         except OSError as error:
             self._usable = False

@@ -75,7 +75,14 @@ class Uncertain(RedoLogError):
 class LogLost(RedoLogError):
     """What was acknowledged is not in the log any more. Another log may have it: then this one can be begun all the
     same, and a checkpoint brings it what it lacks.
+
+    `since`: term and generation at which it was begun without rows, where no commit has been acknowledged since: who
+    has all that was committed by then lacks nothing. None: more may be lost.
     """
+
+    def __init__(self, text: str, since: tuple[int, int] | None = None) -> None:
+        super().__init__(text)
+        self.since = since
 
 
 @dataclass(slots=True)

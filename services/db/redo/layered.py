@@ -80,7 +80,7 @@ class LayeredRedoLog:
         except LogLost as error:
             durable, lost = Recovered(), error
         journal = self._journal_says()
-        if journal is not None and self._journal_counts(journal, durable, lost is not None):
+        if journal is not None and self._journal_counts(journal, durable, lost):
             if lost is not None:
                 log.error("%s: the local journal has them", lost)
             elif _age(durable) != (0, 0):
@@ -103,10 +103,12 @@ class LayeredRedoLog:
             log.error("the local journal is passed over: %s", error)
             return None
 
-    def _journal_counts(self, journal: Recovered, durable: Recovered, lost: bool) -> bool:
+    def _journal_counts(self, journal: Recovered, durable: Recovered, lost: LogLost | None) -> bool:
         if self.kind == NoRedoLog.kind:
             return True
-        if not lost and _age(durable) == (0, 0):
+        if lost is not None and lost.since is not None and self._journal.synced and _age(journal) >= lost.since:
+            return True
+        if lost is None and _age(durable) == (0, 0):
             return True  # a back end that is new: what was committed before is in the journal, if anywhere
         if journal.boot != self._journal.boot:
             return False

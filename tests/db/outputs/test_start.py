@@ -23,7 +23,7 @@ from shared.database_dump.writer import moment, pieces
 from shared.store import Store
 from tests.db import rows
 from tests.db.outputs.primary import BOOT, Primary, begin, names
-from tests.db.redo.backends import BACKENDS, Backend, Open, open_file
+from tests.db.redo.backends import Backend, Open, open_file
 from tests.shared.database_dump.test_format import MANIFEST, NETWORK
 from tests.shared.database_dump.test_round_trip import NASTY, legal
 
@@ -81,7 +81,6 @@ def test_a_database_of_the_original_is_the_pools_when_it_lies_in_the_folder(tmp_
 
 
 @pytest.mark.parametrize("boot", [BOOT, "another"])
-@pytest.mark.parametrize("backend", BACKENDS, ids=str)
 def test_its_rows_are_in_the_redo_log_before_anybody_is_served(tmp_path: Path, backend: Backend, boot: str) -> None:
     (tmp_path / STATE).write_bytes(foreign("theirs"))
     before = start(tmp_path, opened=backend.open)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from services.db.redo.interface import RedoLogError, Uncertain
-from tests.db.redo.backends import BACKENDS, Backend, on_broker
+from tests.db.redo.backends import BACKENDS, Backend
 from tests.db.redo.primary import Ended, Machine, Primary, judge
 from tests.support.faulty_disk import ANY, Crash, CrashingDisk, Fault, FaultyDisk
 
@@ -24,16 +24,6 @@ FAR = 4
 """Times as rarely where each start is one on a broker: what goes wrong on the disk is the journal's."""
 
 DURABLE = [backend for backend in BACKENDS if backend.durable]
-
-PARAMS = [pytest.param(each, marks=pytest.mark.broker) if each.elsewhere else each for each in BACKENDS]
-
-
-@pytest.fixture(params=PARAMS, ids=str)
-def backend(request: pytest.FixtureRequest) -> Backend:
-    found: Backend = request.param
-    if found.elsewhere:
-        on_broker(request.getfixturevalue("broker_url"))
-    return found
 
 
 @pytest.fixture

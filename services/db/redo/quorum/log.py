@@ -132,7 +132,7 @@ class QuorumRedoLog:
             raise self._failed("cannot be read", error) from error
         except Lost as lost:
             self._end, self._found = Position(None, replay.last), Recovered(term=replay.term)
-            raise LogLost(self._says(f"has lost commits: {lost}")) from lost
+            raise LogLost(self._says(f"has lost commits: {lost}"), lost.since) from lost
         self._found = Recovered(generation=found.generation, term=found.term, boot=found.boot)
         self._backlog = replay.bytes
         log.info(

@@ -22,7 +22,14 @@ ELSEWHERE: Final = "elsewhere"
 
 
 class Lost(Exception):
-    """Commits that were acknowledged are not there any more; the text says which."""
+    """Commits that were acknowledged are not there any more; the text says which.
+
+    `since`: as in `LogLost`.
+    """
+
+    def __init__(self, text: str, since: tuple[int, int] | None = None) -> None:
+        super().__init__(text)
+        self.since = since
 
 
 class Position(NamedTuple):
@@ -166,8 +173,15 @@ class Replay:
         if found:
             return max(found, key=lambda finish: finish.number)
         if not spans[0].begins:
-            raise Lost("the rows that its commits belong to are not there")
+            raise Lost("the rows that its commits belong to are not there", self._rowless(spans))
         return None
+
+    def _rowless(self, spans: list[_Span]) -> tuple[int, int] | None:
+        """Term and generation of the last who began, if nobody has written anything that they follow."""
+        turns = {span.turn for span in spans}
+        begin = self._begins.get(spans[-1].turn)
+        written = any(turn in turns for turn, _ in (*self._batches, *self._finishes))
+        return None if begin is None or written else (begin.by.term, begin.generation)
 
     def _needed(self, spans: list[_Span], base: Finish | None) -> list[_Span]:
         if base is None:

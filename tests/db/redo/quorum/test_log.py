@@ -384,8 +384,9 @@ def test_a_log_that_others_emptied_is_written_anew_before_anything_is_acknowledg
     with pytest.raises(LogFull, match="no rows"):
         append(log, 4)
     assert not log.roomy
-    with pytest.raises(LogLost, match="the rows that its commits belong to are not there"):
+    with pytest.raises(LogLost, match="the rows that its commits belong to are not there") as lost:
         queue.found()
+    assert lost.value.since == (1, 3), "who has that has everything: nothing was acknowledged since"
     made = checkpoint(log, 4, ["r1", "r2", "r4"])
     made.finish()
     assert log.roomy

@@ -153,8 +153,9 @@ def test_what_a_checkpoint_replaces_may_be_gone_or_there_in_part() -> None:
             ["r1", "r2"],
             [3, 5],
         )
-    with pytest.raises(Lost, match="not there"):
+    with pytest.raises(Lost, match="not there") as lost:
         replayed(*kept[:1], finish, *kept[-1:]).recovered()
+    assert lost.value.since is None, "there were commits"
 
 
 def test_only_what_a_checkpoint_replaces_is_removed() -> None:
