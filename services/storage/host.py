@@ -10,9 +10,19 @@ from services.storage.datapaths import Checkpoint, Datapaths
 from services.storage.disks import Disks
 from services.storage.journal import Journal
 from services.storage.locks import Locks
-from services.storage.plugins.interface import Plugin
+from services.storage.plugins.interface import Plugin, Probed, Unimplemented
 from services.storage.repositories import Repositories
-from shared.contracts.storage import SrAttach, SrCreate, SrStat
+from shared.contracts.storage import (
+    ProbedSr,
+    ProbeResult,
+    SrAttach,
+    SrCreate,
+    SrCreated,
+    SrName,
+    SrProbe,
+    SrProbed,
+    SrStat,
+)
 from shared.errors import ApiError
 
 log = logging.getLogger("storage.host")
@@ -53,10 +63,32 @@ class HostStorage:
                     log.error("SR %s is attached, but its datapaths cannot be recovered: %s", sr, error)
                     self.repositories.suspend(sr, error)
 
-    async def create_sr(self, request: SrCreate) -> None:
+    async def probe(self, request: SrProbe) -> SrProbed:
+        plugin = self.repositories.plugin(request.type)
+        found = await plugin.sr.probe(request.device_config)
+        raw = next((each.raw for each in found if each.raw), "")
+        return SrProbed(raw=raw, results=[] if raw else [_result(each) for each in found])
+
+    async def create_sr(self, request: SrCreate) -> SrCreated:
         async with self._locks.sr(request.sr):
             plugin = self.repositories.plugin(request.type)
-            await plugin.sr.create(request.sr, request.device_config, request.name_label, "")
+            configuration = await plugin.sr.create(
+                request.sr, request.device_config, request.name_label, request.name_description
+            )
+            return SrCreated(device_config=configuration)
+
+    async def stat(self, sr: str) -> SrStat:
+        async with self._locks.shared(sr):
+            return await self.repositories.stat(sr)
+
+    async def set_name(self, request: SrName) -> None:
+        """Nothing is lost where the plug-in keeps no names: the database has them."""
+        async with self._locks.shared(request.sr):
+            plugin, handle = self.repositories.find(request.sr)
+            try:
+                await plugin.sr.set_name(handle, request.name_label, request.name_description)
+            except Unimplemented:
+                return
 
     async def attach_sr(self, request: SrAttach) -> SrStat:
         async with self._locks.sr(request.sr):
@@ -99,3 +131,19 @@ class HostStorage:
         if users:
             log.info("SR %s is in use by %s", sr, ", ".join(users))
             raise ApiError("SR_DEVICE_IN_USE")
+
+
+def _result(found: Probed) -> ProbeResult:
+    sr = ProbedSr(
+        uuid=found.uuid,
+        name_label=found.name,
+        name_description=found.description,
+        total_space=found.total_space,
+        free_space=found.free_space,
+    )
+    return ProbeResult(
+        configuration=found.configuration,
+        complete=found.complete,
+        sr=sr if found.uuid else None,
+        extra_info=found.extra_info,
+    )

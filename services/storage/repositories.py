@@ -37,7 +37,7 @@ class Repositories:
             for key, value in journal.data.items()
             if key.startswith(self._prefix)
         }
-        self._handles: dict[str, Handle] = {}
+        self._attached: dict[str, tuple[Plugin, Handle]] = {}
         self._failures: dict[str, ApiError] = {}
 
     def plugin(self, kind: str) -> Plugin:
@@ -49,10 +49,10 @@ class Repositories:
 
     def find(self, sr: str) -> tuple[Plugin, Handle]:
         """Raises SR_NOT_ATTACHED, or why the SR could not be attached again after a restart."""
-        handle = self._handles.get(sr)
-        if handle is None:
+        attached = self._attached.get(sr)
+        if attached is None:
             raise self._failures.get(sr) or ApiError("SR_NOT_ATTACHED", sr)
-        return self._plugins[self._wanted[sr].type], handle
+        return attached
 
     def traceless(self, sr: str) -> bool:
         """See `Plugin.traceless`; False for what is not known."""
@@ -60,29 +60,30 @@ class Repositories:
         return wanted is not None and wanted.type in self._plugins and self._plugins[wanted.type].traceless
 
     def attached(self) -> list[str]:
-        return list(self._handles)
+        return list(self._attached)
 
     def missing(self) -> list[str]:
         """SRs that should be attached and are not."""
-        return [sr for sr in self._wanted if sr not in self._handles]
+        return [sr for sr in self._wanted if sr not in self._attached]
 
     async def attach(self, request: SrAttach) -> None:
         """Attaching one that is attached already changes nothing."""
-        if request.sr in self._handles:
+        if request.sr in self._attached:
             return
         plugin = self.plugin(request.type)
         handle = await plugin.sr.attach(request.sr, request.device_config, self.host)
         wanted = Wanted(type=request.type, device_config=request.device_config)
         await self._write(request.sr, wanted)
         self._wanted[request.sr] = wanted
-        self._handles[request.sr] = handle
+        self._attached[request.sr] = (plugin, handle)
         self._failures.pop(request.sr, None)
 
     async def attach_again(self, sr: str) -> bool:
         """After a restart. False: it failed, and why is kept for callers."""
         wanted = self._wanted[sr]
         try:
-            self._handles[sr] = await self.plugin(wanted.type).sr.attach(sr, wanted.device_config, self.host)
+            plugin = self.plugin(wanted.type)
+            self._attached[sr] = (plugin, await plugin.sr.attach(sr, wanted.device_config, self.host))
         except ApiError as error:
             if str(error) != str(self._failures.get(sr)):
                 log.error("SR %s cannot be attached again: %s", sr, error)
@@ -93,22 +94,23 @@ class Repositories:
 
     def suspend(self, sr: str, why: ApiError) -> None:
         """It stays wanted, and is to be attached again."""
-        self._handles.pop(sr, None)
+        self._attached.pop(sr, None)
         self._failures[sr] = why
 
     async def detach(self, sr: str) -> None:
         """Detaching one that is not attached changes nothing."""
         if sr not in self._wanted:
             return
-        handle = self._handles.get(sr)
-        if handle is not None:
-            await self.plugin(self._wanted[sr].type).sr.detach(handle)
+        attached = self._attached.get(sr)
+        if attached is not None:
+            plugin, handle = attached
+            await plugin.sr.detach(handle)
         await self.forget(sr)
 
     async def forget(self, sr: str) -> None:
         await self._write(sr, None)
         self._wanted.pop(sr, None)
-        self._handles.pop(sr, None)
+        self._attached.pop(sr, None)
         self._failures.pop(sr, None)
 
     async def stat(self, sr: str) -> SrStat:
@@ -119,6 +121,8 @@ class Repositories:
             physical_size=space.total_space,
             physical_utilisation=space.total_space - space.free_space,
             virtual_allocation=sum(volume.virtual_size for volume in volumes),
+            clustered=space.clustered,
+            health=space.health,
         )
 
     async def _write(self, sr: str, wanted: Wanted | None) -> None:

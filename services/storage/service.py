@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,11 +14,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from services.storage.boot import boot_identity
 from services.storage.host import HostStorage
 from services.storage.journal import Journal
+from services.storage.live import LiveOnBus
 from services.storage.options import StorageOptions
-from services.storage.plugins.dummy import DummyPlugin
-from services.storage.plugins.file.plugin import FilePlugin
-from services.storage.plugins.file.qemu_img import QemuImg
+from services.storage.plugins.bundled import bundled
 from services.storage.plugins.interface import Plugin
+from services.storage.registry import Registry
 from shared.bus import context
 from shared.bus.contract import Empty, Method, Reply, Request
 from shared.bus.interface import Bus, BusError
@@ -25,6 +26,8 @@ from shared.contracts import storage as contract
 from shared.contracts.task import PROGRESS, Progress
 from shared.errors import ApiError
 from shared.service import Service
+
+log = logging.getLogger("storage.service")
 
 PROGRESS_INTERVAL = 0.5
 """Seconds between two reports of one copy."""
@@ -99,28 +102,46 @@ def _count(host: HostStorage, state: str) -> float:
     return sum(held.state == state for held in host.datapaths.held())
 
 
+Handler = Callable[[Any], Awaitable[Any]]
+
+
 class Handlers:
     """One host's methods."""
 
-    def __init__(self, host: HostStorage, plugins: dict[str, Plugin], bus: Bus) -> None:
+    def __init__(self, host: HostStorage, plugins: Mapping[str, Plugin], bus: Bus) -> None:
         self._host, self._plugins, self._bus = host, plugins, bus
 
-    def table(self) -> list[tuple[Method[Any, Any], Callable[[Any], Awaitable[Any]]]]:
-        disks = self._host.disks
+    def table(self) -> list[tuple[Method[Any, Any], Handler]]:
+        host, disks = self._host, self._host.disks
         return [
             (contract.DRIVERS, self._drivers),
-            (contract.SR_CREATE, self._sr_create),
-            (contract.SR_ATTACH, self._host.attach_sr),
-            (contract.SR_DETACH, self._sr_detach),
-            (contract.SR_DESTROY, self._sr_destroy),
+            (contract.SR_PROBE, host.probe),
+            (contract.SR_CREATE, host.create_sr),
+            (contract.SR_ATTACH, host.attach_sr),
+            (contract.SR_DETACH, _quiet(lambda request: host.detach_sr(request.sr))),
+            (contract.SR_DESTROY, _quiet(lambda request: host.destroy_sr(request.sr))),
             (contract.SR_SCAN, lambda request: disks.scan(request.sr)),
+            (contract.SR_STAT, lambda request: host.stat(request.sr)),
+            (contract.SR_SET_NAME, _quiet(host.set_name)),
             (contract.VDI_CREATE, disks.create),
-            (contract.VDI_DESTROY, self._vdi_destroy),
+            (contract.VDI_DESTROY, _quiet(disks.destroy)),
             (contract.VDI_CLONE, disks.clone),
             (contract.VDI_COPY, self._vdi_copy),
             (contract.VDI_RESIZE, disks.resize),
+            (contract.VDI_STAT, disks.stat),
+            (contract.VDI_INTRODUCE, disks.introduce),
+            (contract.VDI_DESCRIBE, _quiet(disks.describe)),
+            (contract.VDI_REVERT, disks.revert),
+            (contract.VDI_COMPOSE, _quiet(disks.compose)),
+            (contract.VDI_SIMILAR_CONTENT, disks.similar_content),
+            (contract.VDI_ENABLE_CBT, _quiet(disks.enable_cbt)),
+            (contract.VDI_DISABLE_CBT, _quiet(disks.disable_cbt)),
+            (contract.VDI_DATA_DESTROY, _quiet(disks.data_destroy)),
+            (contract.VDI_CHANGED_BLOCKS, disks.changed_blocks),
+            (contract.VDI_GENERATE_CONFIG, disks.generate_config),
+            (contract.VDI_EPOCH, _quiet(disks.epoch)),
             (contract.OPEN, self._open),
-            (contract.CLOSE, self._close),
+            (contract.CLOSE, _quiet(lambda request: host.datapaths.close(request.dps))),
             (contract.DATAPATHS, self._datapaths),
             (contract.FENCE, self._fence),
         ]
@@ -128,31 +149,11 @@ class Handlers:
     async def _drivers(self, _: Empty) -> contract.Drivers:
         return contract.Drivers(drivers=[plugin.query() for plugin in self._plugins.values()])
 
-    async def _sr_create(self, request: contract.SrCreate) -> Empty:
-        await self._host.create_sr(request)
-        return Empty()
-
-    async def _sr_detach(self, request: contract.SrRef) -> Empty:
-        await self._host.detach_sr(request.sr)
-        return Empty()
-
-    async def _sr_destroy(self, request: contract.SrRef) -> Empty:
-        await self._host.destroy_sr(request.sr)
-        return Empty()
-
-    async def _vdi_destroy(self, request: contract.VdiRef) -> Empty:
-        await self._host.disks.destroy(request)
-        return Empty()
-
     async def _vdi_copy(self, request: contract.VdiClone) -> contract.VdiInfo:
         return await self._host.disks.copy(request, self._reporter())
 
     async def _open(self, request: contract.Open) -> contract.Opened:
         return contract.Opened(backends=await self._host.datapaths.open(request.disks))
-
-    async def _close(self, request: contract.Close) -> Empty:
-        await self._host.datapaths.close(request.dps)
-        return Empty()
 
     async def _datapaths(self, _: Empty) -> contract.Datapaths:
         return contract.Datapaths(datapaths=self._host.datapaths.held())
@@ -178,14 +179,22 @@ class Handlers:
         return report
 
 
+def _quiet(work: Handler) -> Handler:
+    """For methods whose answer is that it is done."""
+
+    async def handler(request: Any) -> Empty:
+        await work(request)
+        return Empty()
+
+    return handler
+
+
 async def setup(service: Service) -> None:
     options = service.options(StorageOptions)
     journal = Journal(service.state_dir / "journal")
-    plugins: dict[str, Plugin] = {
-        "file": FilePlugin(QemuImg(options.qemu_img, options.qemu_img_timeout), options.lock_timeout),
-        "dummy": DummyPlugin(Journal(service.state_dir / "dummy")),
-    }
+    plugins = Registry(bundled(options, service.state_dir, LiveOnBus(service.bus)), lambda: _announce(service))
     calls = Calls(service.registry)
+    plugins.settled()
     boot = boot_identity()
     hosts = [HostStorage(config.uuid, plugins, journal) for config in service.hosts]
     attaching = []
@@ -206,6 +215,18 @@ async def setup(service: Service) -> None:
     # whoever asks for an SR that takes longer waits for its lock; the others are served meanwhile
     await asyncio.wait(attaching, timeout=START_WITHIN)
     service.spawn(_retry(hosts, options.retry_interval), "attach SRs again")
+
+
+def _announce(service: Service) -> None:
+    for config in service.hosts:
+        service.spawn(_say_drivers(service.bus, config.uuid), "say which drivers there are")
+
+
+async def _say_drivers(bus: Bus, host: str) -> None:
+    try:
+        await bus.publish(contract.DRIVERS_CHANGED, contract.DriversChanged(host=host), host=host)
+    except BusError as error:
+        log.warning("nobody hears that SR types have changed: %s", error)
 
 
 async def _retry(hosts: list[HostStorage], interval: float) -> None:

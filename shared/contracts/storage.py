@@ -9,7 +9,11 @@ asked by reference, puts them back.
 
 from __future__ import annotations
 
-from shared.bus.contract import Absent, Empty, Method, Record, Replay
+from typing import Literal
+
+from shared.bus.contract import Absent, Empty, Method, Record, Replay, Reply, Request, Topic
+
+Health = Literal["healthy", "recovering", "unreachable", "unavailable"]
 
 
 class SrRef(Record, frozen=True):
@@ -27,6 +31,8 @@ class SrAttach(Record, frozen=True):
 
 
 class SrCreate(Record, frozen=True):
+    """`ref`: the SR's reference; its row is there before the medium, for plug-ins that call back."""
+
     sr: str
     type: str
     device_config: dict[str, str]
@@ -34,6 +40,54 @@ class SrCreate(Record, frozen=True):
     name_label: str = ""
     content_type: str = ""
     sm_config: dict[str, str] = {}
+    ref: str = ""
+    name_description: str = ""
+
+
+class SrCreated(Record, frozen=True):
+    """What to attach the SR with: the caller's configuration, as the plug-in has completed it."""
+
+    device_config: dict[str, str]
+
+
+class SrProbe(Record, frozen=True):
+    type: str
+    device_config: dict[str, str]
+    sm_config: dict[str, str] = {}
+
+
+class ProbedSr(Record, frozen=True):
+    """Bytes. `uuid`: "" for a medium without an SR."""
+
+    uuid: str
+    name_label: str = ""
+    name_description: str = ""
+    total_space: int = 0
+    free_space: int = 0
+    clustered: bool = False
+    health: Health = "healthy"
+
+
+class ProbeResult(Record, frozen=True):
+    """One place where an SR is or could be. `complete`: the configuration is all that SR.create or PBD.create needs."""
+
+    configuration: dict[str, str]
+    complete: bool
+    sr: ProbedSr | None = None
+    extra_info: dict[str, str] = {}
+
+
+class SrProbed(Record, frozen=True):
+    """`raw`: the text of a SMAPIv1 driver, which is the whole answer then."""
+
+    results: list[ProbeResult] = []
+    raw: str = ""
+
+
+class SrName(Record, frozen=True):
+    sr: str
+    name_label: str
+    name_description: str
 
 
 class SrStat(Record, frozen=True):
@@ -42,10 +96,16 @@ class SrStat(Record, frozen=True):
     physical_size: int
     physical_utilisation: int
     virtual_allocation: int
+    clustered: bool = False
+    health: Health = "healthy"
 
 
 class VdiInfo(Record, frozen=True):
-    """`location` names the disk inside its SR. Sizes in bytes."""
+    """`location` names the disk inside its SR. Sizes in bytes.
+
+    `snapshot_of`: location or uuid of the disk that it is a snapshot of, "" if unknown. `snapshot_time`: as in the API,
+    "" if unknown. `managed`: false for a hidden node of a tree, which only some plug-ins have rows for.
+    """
 
     uuid: str
     location: str
@@ -56,6 +116,14 @@ class VdiInfo(Record, frozen=True):
     type: str = "user"
     read_only: bool = False
     sm_config: dict[str, str] = {}
+    sharable: bool = False
+    managed: bool = True
+    is_a_snapshot: bool = False
+    snapshot_of: str = ""
+    snapshot_time: str = ""
+    metadata_of_pool: str = ""
+    cbt_enabled: bool = False
+    content_id: str = ""
 
 
 class SrScan(Record, frozen=True):
@@ -71,6 +139,12 @@ class VdiCreate(Record, frozen=True):
     name_description: str = ""
     type: str = "user"
     sm_config: dict[str, str] = {}
+    sharable: bool = False
+    read_only: bool = False
+    is_a_snapshot: bool = False
+    snapshot_of: str = ""
+    snapshot_time: str = ""
+    metadata_of_pool: str = ""
 
 
 class VdiRef(Record, frozen=True):
@@ -78,14 +152,75 @@ class VdiRef(Record, frozen=True):
     location: str
 
 
+class VdiIntroduce(Record, frozen=True):
+    """`uuid`: what the caller wants it to be; the plug-in says what it is."""
+
+    sr: str
+    uuid: str
+    location: str
+    sm_config: dict[str, str] = {}
+
+
 class VdiClone(Record, frozen=True):
-    """A new writable disk with the content of another; `snapshot`: the new one is the frozen side."""
+    """A new writable disk with the content of another; `snapshot`: the new one is the frozen side.
+
+    `driver_params`: hints for the plug-in, as the API has them.
+    """
 
     sr: str
     location: str
     uuid: str
     snapshot: bool = False
     name_label: str = ""
+    driver_params: dict[str, str] = {}
+
+
+class VdiPair(Record, frozen=True):
+    """Two disks of one SR; each method says which is which."""
+
+    sr: str
+    location: str
+    other: str
+
+
+class VdiDescription(Record, frozen=True):
+    """What the API has changed, for plug-ins that keep it with the disk. None: unchanged."""
+
+    sr: str
+    location: str
+    name_label: str | None = None
+    name_description: str | None = None
+    sm_config: dict[str, str] | None = None
+    content_id: str | None = None
+
+
+class ChangedBlocks(Record, frozen=True):
+    """`bitmap`: base64; the most significant bit of its first byte is the first block. `granularity`: bytes."""
+
+    bitmap: str
+    granularity: int
+
+
+class VdiList(Record, frozen=True):
+    disks: list[VdiInfo]
+
+
+class StaticConfig(Record, frozen=True):
+    """What attaches a disk without the database: for what a host needs before it has one."""
+
+    config: str
+
+
+class Epoch(Record, frozen=True):
+    """`begin`: the VM is about to start with the disk; otherwise it has ended. `persistent`: the disk keeps what it is
+    told.
+    """
+
+    sr: str
+    location: str
+    vm: str
+    begin: bool
+    persistent: bool = True
 
 
 class VdiResize(Record, frozen=True):
@@ -134,13 +269,14 @@ class Close(Record, frozen=True):
 
 
 class Datapath(Record, frozen=True):
-    """`state`: "attached" | "activated"."""
+    """`state`: "attached" | "activated". `leaked`: could not be closed, and is tried again."""
 
     dp: str
     sr: str
     location: str
     state: str
     writable: bool
+    leaked: bool = False
 
 
 class Datapaths(Record, frozen=True):
@@ -172,31 +308,66 @@ class DriverInfo(Record, frozen=True):
     features: dict[str, int]
     configuration: dict[str, str]
     driver_filename: str = ""
+    required_cluster_stack: list[str] = []
+    supported_image_formats: list[str] = []
 
 
 class Drivers(Record, frozen=True):
     drivers: list[DriverInfo]
 
 
+class DriversChanged(Record, frozen=True):
+    """The SR types of a host are others than before: ask again."""
+
+    host: str
+
+
 _S = "storage"
-_SR_ERRORS = ("SR_UNKNOWN_DRIVER", "SR_BACKEND_FAILURE", "SR_BACKEND_FAILURE_*", "SR_DEVICE_IN_USE")
-_VDI_ERRORS = ("SR_NOT_ATTACHED", "SR_FULL", "VDI_MISSING", "VDI_IN_USE", "VDI_READONLY", "SR_BACKEND_FAILURE_*")
+_SR_ERRORS = (
+    *("SR_UNKNOWN_DRIVER", "SR_BACKEND_FAILURE", "SR_BACKEND_FAILURE_*", "SR_DEVICE_IN_USE", "SR_UNHEALTHY"),
+    *("UNIMPLEMENTED_IN_SM_BACKEND", "SCRIPT_MISSING", "SCRIPT_NOT_EXECUTABLE", "SCRIPT_FAILED"),
+)
+_VDI_ERRORS = (
+    *("SR_NOT_ATTACHED", "SR_FULL", "VDI_MISSING", "VDI_IN_USE", "VDI_READONLY"),
+    *("SR_BACKEND_FAILURE", "SR_BACKEND_FAILURE_*", "UNIMPLEMENTED_IN_SM_BACKEND"),
+    *("SCRIPT_MISSING", "SCRIPT_NOT_EXECUTABLE", "SCRIPT_FAILED"),
+)
+LONG = 3600.0
+"""Seconds: drivers of networked storage take minutes for many things, and are not hurried."""
+
+
+def _sr(
+    name: str,
+    request: type[Request],
+    reply: type[Reply],
+    summary: str,
+    timeout: float = LONG,
+    errors: tuple[str, ...] = _SR_ERRORS,
+) -> Method[Request, Reply]:
+    return Method(_S, name, request, reply, summary, timeout=timeout, errors=errors)
+
+
+def _vdi(name: str, request: type[Request], reply: type[Reply], summary: str) -> Method[Request, Reply]:
+    return Method(_S, name, request, reply, summary, timeout=LONG, errors=_VDI_ERRORS)
+
 
 DRIVERS = Method(_S, "drivers", Empty, Drivers, "The SR types this host can run.")
-SR_CREATE = Method(_S, "sr_create", SrCreate, Empty, "Prepares the medium of a new SR.", timeout=300, errors=_SR_ERRORS)
-SR_ATTACH = Method(
-    _S, "sr_attach", SrAttach, SrStat, "Makes an SR usable on this host.", timeout=300, errors=_SR_ERRORS
+DRIVERS_CHANGED: Topic[DriversChanged] = Topic(
+    "storage.{host}.drivers", DriversChanged, "SR types of a host have come or gone."
 )
-SR_DETACH = Method(_S, "sr_detach", SrRef, Empty, "Lets go of an SR.", timeout=300, errors=("SR_DEVICE_IN_USE",))
-SR_DESTROY = Method(_S, "sr_destroy", SrRef, Empty, "Removes the SR's medium.", timeout=300, errors=("SR_NOT_EMPTY",))
-SR_SCAN = Method(_S, "sr_scan", SrRef, SrScan, "The disks an SR holds now.", timeout=300, errors=_VDI_ERRORS)
-VDI_CREATE = Method(_S, "vdi_create", VdiCreate, VdiInfo, "A new empty disk.", timeout=300, errors=_VDI_ERRORS)
-VDI_DESTROY = Method(
-    _S, "vdi_destroy", VdiRef, Empty, "Deletes a disk nobody has open.", timeout=300, errors=_VDI_ERRORS
-)
-VDI_CLONE = Method(
-    _S, "vdi_clone", VdiClone, VdiInfo, "A copy-on-write copy of a disk.", timeout=300, errors=_VDI_ERRORS
-)
+
+SR_PROBE = _sr("sr_probe", SrProbe, SrProbed, "What SRs a medium holds, or where one could be made.")
+SR_CREATE = _sr("sr_create", SrCreate, SrCreated, "Prepares the medium of a new SR.")
+SR_ATTACH = _sr("sr_attach", SrAttach, SrStat, "Makes an SR usable on this host.")
+SR_DETACH = _sr("sr_detach", SrRef, Empty, "Lets go of an SR.")
+SR_DESTROY = _sr("sr_destroy", SrRef, Empty, "Removes the SR's medium.", errors=(*_SR_ERRORS, "SR_NOT_EMPTY"))
+SR_SCAN = _sr("sr_scan", SrRef, SrScan, "The disks an SR holds now, and its space.")
+SR_STAT = _sr("sr_stat", SrRef, SrStat, "An SR's space and health.")
+SR_SET_NAME = _sr("sr_set_name", SrName, Empty, "For plug-ins that keep an SR's name on its medium.")
+
+VDI_CREATE = _vdi("vdi_create", VdiCreate, VdiInfo, "A new empty disk.")
+VDI_DESTROY = _vdi("vdi_destroy", VdiRef, Empty, "Deletes a disk nobody has open.")
+VDI_CLONE = _vdi("vdi_clone", VdiClone, VdiInfo, "A copy-on-write copy of a disk.")
 VDI_COPY = Method(
     _S,
     "vdi_copy",
@@ -207,11 +378,28 @@ VDI_COPY = Method(
     replay=Replay.ONCE,
     errors=_VDI_ERRORS,
 )
-VDI_RESIZE = Method(
-    _S, "vdi_resize", VdiResize, VdiInfo, "Grows a disk nobody has open.", timeout=300, errors=_VDI_ERRORS
+VDI_RESIZE = _vdi("vdi_resize", VdiResize, VdiInfo, "Gives a disk another size, also while a VM here has it open.")
+VDI_STAT = _vdi("vdi_stat", VdiRef, VdiInfo, "One disk as its SR sees it now.")
+VDI_INTRODUCE = _vdi("vdi_introduce", VdiIntroduce, VdiInfo, "A disk that is in the SR and has no row.")
+VDI_DESCRIBE = _vdi("vdi_describe", VdiDescription, Empty, "For plug-ins that keep with a disk what it is called.")
+VDI_REVERT = _vdi(
+    "vdi_revert", VdiPair, VdiInfo, "Gives the disk `other` the content of its snapshot `location`; `other` stays."
 )
-OPEN = Method(_S, "open", Open, Opened, "Attaches and activates disks for datapaths.", timeout=120, errors=_VDI_ERRORS)
-CLOSE = Method(_S, "close", Close, Empty, "Deactivates and detaches datapaths.", timeout=120, absent=Absent.WAIT)
+VDI_COMPOSE = _vdi("vdi_compose", VdiPair, Empty, "Puts the disk `location` (child) over the disk `other` (parent).")
+VDI_SIMILAR_CONTENT = _vdi(
+    "vdi_similar_content", VdiRef, VdiList, "Disks of the SR that share most with it, nearest first."
+)
+VDI_ENABLE_CBT = _vdi("vdi_enable_cbt", VdiRef, Empty, "From now on, changed blocks are kept track of.")
+VDI_DISABLE_CBT = _vdi("vdi_disable_cbt", VdiRef, Empty, "Changed blocks are not kept track of any more.")
+VDI_DATA_DESTROY = _vdi("vdi_data_destroy", VdiRef, Empty, "Deletes a snapshot's data, keeps its changed blocks.")
+VDI_CHANGED_BLOCKS = _vdi(
+    "vdi_changed_blocks", VdiPair, ChangedBlocks, "Which blocks differ between `location` and the later `other`."
+)
+VDI_GENERATE_CONFIG = _vdi("vdi_generate_config", VdiRef, StaticConfig, "For `attach` without a database.")
+VDI_EPOCH = _vdi("vdi_epoch", Epoch, Empty, "A VM begins or ends a run with the disk: resets disks that forget.")
+
+OPEN = Method(_S, "open", Open, Opened, "Attaches and activates disks for datapaths.", timeout=LONG, errors=_VDI_ERRORS)
+CLOSE = Method(_S, "close", Close, Empty, "Deactivates and detaches datapaths.", timeout=LONG, absent=Absent.WAIT)
 DATAPATHS = Method(_S, "datapaths", Empty, Datapaths, "Everything that is attached or activated on this host.")
 FENCE = Method(
     _S,

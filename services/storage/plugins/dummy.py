@@ -24,6 +24,7 @@ from services.storage.plugins.interface import (
     SrStat,
     Volume,
 )
+from services.storage.plugins.skeleton import SrSkeleton, VolumeSkeleton
 from shared.bus.contract import Record
 from shared.contracts.storage import DriverInfo
 from shared.errors import ApiError
@@ -55,6 +56,10 @@ class DummyPlugin:
     @property
     def traceless(self) -> bool:
         return True
+
+    @property
+    def branches_in_use(self) -> bool:
+        return False
 
     def query(self) -> DriverInfo:
         return DriverInfo(
@@ -112,7 +117,7 @@ class DummyPlugin:
             raise volume_missing(*name.split("/", 1)) from None
 
 
-class _Sr:
+class _Sr(SrSkeleton):
     def __init__(self, plugin: DummyPlugin) -> None:
         self._plugin = plugin
 
@@ -156,7 +161,7 @@ class _Sr:
         return self._plugin.volumes(self._plugin.uuid(sr))
 
 
-class _Volume:
+class _Volume(VolumeSkeleton):
     def __init__(self, plugin: DummyPlugin) -> None:
         self._plugin = plugin
 

@@ -52,3 +52,8 @@ def sr_full(requested: int, maximum: int) -> ApiError:
 
 def in_use(key: str, operation: str) -> ApiError:
     return ApiError("VDI_IN_USE", key, operation)
+
+
+def unimplemented(sr: str) -> ApiError:
+    """The SR's plug-in lacks a method: callers that know another way take it."""
+    return ApiError("UNIMPLEMENTED_IN_SM_BACKEND", sr)

@@ -1,8 +1,9 @@
 """What an SR type has to bring: the interface of its plug-in, in the shape of SMAPIv3.
 
-Three groups of methods, as SMAPIv3 has three folders of scripts: `SR` on the repository, `Volume` on the disks in it,
-`Datapath` on making a disk's data reachable. All are idempotent where the result can be the same: attach, activate,
-deactivate, detach and SR.detach twice are the same as once, because after a crash the last step is repeated.
+Three groups of methods, as SMAPIv3 has them: `SR` on the repository, `Volume` on the disks in it, `Datapath` on making
+a disk's data reachable. What a plug-in need not have is in `plugins.skeleton`, where it raises `Unimplemented`; its
+driver information says by its features what it has. All are idempotent where the result can be the same: attach,
+activate, deactivate, detach and SR.detach twice are the same as once, because after a crash the last step is repeated.
 
 Errors are `ApiError`s with catalogue codes (see `plugins.errors`), and `ActivatedOnAnotherHost`.
 """
@@ -10,10 +11,10 @@ Errors are `ApiError`s with catalogue codes (see `plugins.errors`), and `Activat
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import NewType, Protocol
+from typing import NamedTuple, NewType, Protocol
 
 from shared.bus.contract import Record
-from shared.contracts.storage import DriverInfo
+from shared.contracts.storage import DriverInfo, Health
 
 Handle = NewType("Handle", str)
 """An attached SR on one host, as the plug-in named it: opaque to everybody else."""
@@ -25,7 +26,8 @@ Report = Callable[[float], Awaitable[None]]
 class Volume(Record, frozen=True):
     """One disk. `key`: its name in the SR (the API's `location`). `uri`: where its data is, best first. Sizes in bytes.
 
-    `keys`: what the toolstack keeps with it: `vdi-type`, `_sm_config_<key>`.
+    `keys`: what the toolstack keeps with it: `vdi-type`, `_sm_config_<key>`, `is_a_snapshot` ("true"), `snapshot_of`
+    (key or uuid), `snapshot_time`, `content_id`, `metadata_of_pool`. `managed`: false for a hidden node that has a row.
     """
 
     key: str
@@ -37,15 +39,24 @@ class Volume(Record, frozen=True):
     physical_utilisation: int
     uri: list[str]
     keys: dict[str, str] = {}
+    sharable: bool = False
+    managed: bool = True
+    cbt_enabled: bool = False
 
 
 class NewVolume(Record, frozen=True):
-    """What a new disk is called. `uuid` is chosen by the caller: creating it again finds the first one."""
+    """What a new disk is called. `uuid` is chosen by the caller: creating it again finds the first one. A plug-in that
+    chooses uuids itself says so by what it returns.
+    """
 
     uuid: str
     name: str = ""
     description: str = ""
     keys: dict[str, str] = {}
+    sharable: bool = False
+    read_only: bool = False
+    params: dict[str, str] = {}
+    """Of snapshots and clones: the API's `driver_params`."""
 
 
 class SrStat(Record, frozen=True):
@@ -54,13 +65,42 @@ class SrStat(Record, frozen=True):
     uuid: str
     free_space: int
     total_space: int
+    name: str = ""
+    description: str = ""
+    clustered: bool = False
+    health: Health = "healthy"
 
 
 class Probed(Record, frozen=True):
-    """An SR found on the medium, or, with an empty `uuid`, room for a new one."""
+    """An SR found on the medium, or, with an empty `uuid`, room for a new one.
+
+    `complete`: the configuration is all that `create` or `attach` needs. Sizes in bytes, 0 if unknown.
+    """
 
     configuration: dict[str, str]
     uuid: str
+    complete: bool = True
+    name: str = ""
+    description: str = ""
+    total_space: int = 0
+    free_space: int = 0
+    extra_info: dict[str, str] = {}
+    raw: str = ""
+    """The whole answer of a driver whose answers are text."""
+
+
+class Range(NamedTuple):
+    """Bytes of a disk."""
+
+    offset: int
+    length: int
+
+
+class Changed(Record, frozen=True):
+    """`bitmap`: one bit a block of `granularity` bytes, the most significant of the first byte first."""
+
+    granularity: int
+    bitmap: bytes
 
 
 class Implementation(Record, frozen=True):
@@ -85,6 +125,10 @@ class Held(Record, frozen=True):
     uri: str
     dp: str
     writable: bool
+
+
+class Unimplemented(Exception):
+    """The plug-in lacks that method; the text names it. Callers may have another way."""
 
 
 class ActivatedOnAnotherHost(Exception):
@@ -115,8 +159,10 @@ class SR(Protocol):
     async def stat(self, sr: Handle) -> SrStat: ...
 
     async def ls(self, sr: Handle) -> list[Volume]:
-        """The disks, without the hidden nodes that only carry the data of others."""
+        """The disks, without the hidden nodes that only carry the data of others (but see `Volume.managed`)."""
         ...
+
+    async def set_name(self, sr: Handle, name: str, description: str) -> None: ...
 
 
 class VolumeMethods(Protocol):
@@ -136,9 +182,57 @@ class VolumeMethods(Protocol):
 
     async def destroy(self, sr: Handle, key: str) -> None: ...
 
-    async def resize(self, sr: Handle, key: str, size: int) -> Volume: ...
+    async def resize(self, sr: Handle, key: str, size: int) -> Volume:
+        """Also while this host has it activated, for who says VDI_RESIZE_ONLINE."""
+        ...
 
     async def stat(self, sr: Handle, key: str) -> Volume: ...
+
+    async def introduce(self, sr: Handle, uuid: str, key: str, keys: dict[str, str]) -> Volume:
+        """A disk that is there and that nobody knows yet."""
+        ...
+
+    async def describe(self, sr: Handle, key: str, name: str | None, description: str | None) -> None:
+        """None: as it is."""
+        ...
+
+    async def set(self, sr: Handle, key: str, keys: dict[str, str | None]) -> None:
+        """Changes `Volume.keys`; None removes one."""
+        ...
+
+    async def revert(self, sr: Handle, snapshot: str, key: str) -> Volume:
+        """The disk gets its snapshot's content, and keeps its own key and uuid."""
+        ...
+
+    async def compose(self, sr: Handle, child: str, parent: str) -> None:
+        """The child's blocks lie over the parent's from now on."""
+        ...
+
+    async def similar_content(self, sr: Handle, key: str) -> list[Volume]:
+        """Nearest first."""
+        ...
+
+    async def compare(self, sr: Handle, key: str, base: str) -> list[Range]:
+        """Where two disks may differ, in order; found by what they share, not by reading them."""
+        ...
+
+    async def enable_cbt(self, sr: Handle, key: str) -> None: ...
+
+    async def disable_cbt(self, sr: Handle, key: str) -> None: ...
+
+    async def data_destroy(self, sr: Handle, key: str) -> None:
+        """A snapshot's data goes, what it knows of changed blocks stays."""
+        ...
+
+    async def changed_blocks(self, sr: Handle, key: str, later: str) -> Changed: ...
+
+    async def generate_config(self, sr: Handle, key: str) -> str:
+        """What attaches the disk on a host that has no database."""
+        ...
+
+    async def epoch(self, sr: Handle, key: str, vm: str, begin: bool, persistent: bool) -> None:
+        """A run of a VM begins or has ended."""
+        ...
 
 
 class Datapath(Protocol):
@@ -189,6 +283,11 @@ class Plugin(Protocol):
 
         Their state is then recorded once, afterwards, and only has to outlive the process.
         """
+        ...
+
+    @property
+    def branches_in_use(self) -> bool:
+        """Whether a disk that a datapath of this host has activated for writing can be snapshotted and cloned."""
         ...
 
     def query(self) -> DriverInfo: ...

@@ -50,6 +50,7 @@ from services.storage.plugins.interface import (
     SrStat,
     Volume,
 )
+from services.storage.plugins.skeleton import SrSkeleton, VolumeSkeleton
 from services.storage.settle import settle
 from shared.contracts.storage import DriverInfo
 from shared.errors import ApiError
@@ -101,6 +102,10 @@ class FilePlugin:
 
     @property
     def traceless(self) -> bool:
+        return False
+
+    @property
+    def branches_in_use(self) -> bool:
         return False
 
     def query(self) -> DriverInfo:
@@ -180,7 +185,7 @@ class FilePlugin:
             delay = min(delay * 2, 0.1)
 
 
-class _Sr:
+class _Sr(SrSkeleton):
     def __init__(self, plugin: FilePlugin) -> None:
         self._plugin = plugin
 
@@ -230,7 +235,7 @@ class _Sr:
         return await attached.run(attached.folder.ls)
 
 
-class _Volume:
+class _Volume(VolumeSkeleton):
     def __init__(self, plugin: FilePlugin) -> None:
         self._plugin = plugin
         self._images = plugin.images

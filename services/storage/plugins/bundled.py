@@ -1,0 +1,22 @@
+"""The SR types that come with the service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from services.storage.journal import Journal
+from services.storage.live import Live
+from services.storage.options import StorageOptions
+from services.storage.plugins.dummy import DummyPlugin
+from services.storage.plugins.file.plugin import FilePlugin
+from services.storage.plugins.file.qemu_img import QemuImg
+from services.storage.plugins.interface import Plugin
+
+
+def bundled(options: StorageOptions, state_dir: Path, live: Live) -> dict[str, Plugin]:
+    """By SR type. `live`: how images are changed that a hypervisor has open."""
+    images = QemuImg(options.qemu_img, options.qemu_img_timeout)
+    return {
+        "file": FilePlugin(images, options.lock_timeout),
+        "dummy": DummyPlugin(Journal(state_dir / "dummy")),
+    }

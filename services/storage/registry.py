@@ -1,0 +1,54 @@
+"""The SR types of a host's storage service: those that come with it, and those found in folders, which come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from services.storage.plugins.interface import Plugin
+
+
+class Registry(Mapping[str, Plugin]):
+    """By SR type. A type that comes with the service is not replaced by one that is found.
+
+    `on_change` hears of each change after the first `settled`.
+    """
+
+    def __init__(self, bundled: Mapping[str, Plugin], on_change: Callable[[], None] = lambda: None) -> None:
+        self._bundled = dict(bundled)
+        self._found: dict[str, Plugin] = {}
+        self._on_change = on_change
+        self._settled = False
+
+    def __getitem__(self, kind: str) -> Plugin:
+        return self._bundled[kind] if kind in self._bundled else self._found[kind]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._bundled
+        yield from self._found
+
+    def __len__(self) -> int:
+        return len(self._bundled) + len(self._found)
+
+    def settled(self) -> None:
+        """What is there at the start has been found."""
+        self._settled = True
+
+    def add(self, plugin: Plugin) -> bool:
+        """Also instead of an earlier one of that type. False: the type comes with the service."""
+        kind = plugin.query().type
+        if kind in self._bundled:
+            return False
+        self._found[kind] = plugin
+        self._changed()
+        return True
+
+    def remove(self, kind: str) -> Plugin | None:
+        """SRs of that type that are attached can still be detached by who has it."""
+        gone = self._found.pop(kind, None)
+        if gone is not None:
+            self._changed()
+        return gone
+
+    def _changed(self) -> None:
+        if self._settled:
+            self._on_change()
