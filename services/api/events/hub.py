@@ -99,6 +99,7 @@ class EventHub:
         token = Token.parse(token_text)
         subscription = Subscription.parse(texts)
         deadline = time.monotonic() + (timeout if 0 <= timeout <= LONGEST else LONGEST)
+        sessions.find(self._api, session)  # nobody would tell a call that begins to wait after its session has ended
         batch = self._batch(subscription, token)
         if len(batch.changes):
             pause = min(self._pause(subscription, token), deadline - time.monotonic())

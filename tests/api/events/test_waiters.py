@@ -20,7 +20,9 @@ from services.api.edge.server import Edge
 from services.api.edge.tls import Certificates
 from services.api.edge.web import Health
 from services.api.handlers.serving import HandlerTable
+from services.api.wire.jsonrpc import JSON
 from shared.config import HostConfig
+from shared.errors import ApiError
 from tests.api.events.looking import look
 from tests.api.events.rows import network, rename
 from tests.api.harness import Client, Pool
@@ -114,6 +116,14 @@ async def test_the_end_of_their_session_reaches_all_who_wait(pool: Pool, client:
     assert pool.api.hub.waiting == 0
     for one in clients:
         one.transport.close()
+
+
+async def test_a_wait_that_begins_after_its_session_has_ended_is_refused_at_once(pool: Pool, client: Client) -> None:
+    session = client.session
+    await client.call("session.logout")
+    async with asyncio.timeout(10):
+        with pytest.raises(ApiError, match="SESSION_INVALID"):
+            await pool.api.hub.wait(session, ["nothing"], "", 60.0, JSON)
 
 
 async def test_clients_that_go_away_are_forgotten(pool: Pool, client: Client, port: int) -> None:

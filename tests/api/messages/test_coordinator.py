@@ -323,7 +323,8 @@ async def test_only_who_takes_over_raises_the_alert(pool: Pool, member: Client) 
 async def test_a_member_is_told_where_the_coordinator_is(pool: Pool, member: Client) -> None:
     await member.call("pool.emergency_reset_master", "127.0.0.77")
     assert role(pool, 1) == member_of("127.0.0.77")
-    assert (await member.refusal("pool.emergency_reset_master", "no.such.host.invalid"))[0] == "INTERNAL_ERROR"
+    refused = await member.refusal("pool.emergency_reset_master", "no.such.host.invalid")
+    assert refused == ["INVALID_VALUE", "master_address", "no.such.host.invalid"]
 
 
 async def test_a_coordinator_that_is_told_to_follow_another_one_does_not_argue(pool: Pool, client: Client) -> None:
