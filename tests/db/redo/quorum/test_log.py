@@ -348,7 +348,7 @@ def test_a_killed_broker_comes_back_with_everything_that_was_confirmed(broker_no
 
     killer = threading.Timer(0.3, restart)
     killer.start()
-    with pytest.raises(RedoLogError, match="cannot be (written|begun)"):
+    with pytest.raises(RedoLogError, match=r"cannot be (written|begun)"):
         _append_for_ever(log, acknowledged)
     killer.join()
     last = len(acknowledged) + 1
