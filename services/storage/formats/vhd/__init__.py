@@ -1,0 +1,1 @@
+"""VHD: image files (`image`, `chain` ...) and streams (`writer`, `reader`)."""
