@@ -8,15 +8,26 @@ from services.storage.journal import Journal
 from services.storage.live import Live
 from services.storage.options import StorageOptions
 from services.storage.plugins.dummy import DummyPlugin
+from services.storage.plugins.ext import ExtMedium
 from services.storage.plugins.file.plugin import FilePlugin
 from services.storage.plugins.file.qemu_img import QemuImg
 from services.storage.plugins.interface import Plugin
+from services.storage.plugins.memory import MemoryMedium
+from services.storage.plugins.mounted import Medium, MountedPlugin
 
 
 def bundled(options: StorageOptions, state_dir: Path, live: Live) -> dict[str, Plugin]:
     """By SR type. `live`: how images are changed that a hypervisor has open."""
     images = QemuImg(options.qemu_img, options.qemu_img_timeout)
+    mount_points = state_dir / "sr-mount"
+
+    def files() -> FilePlugin:
+        return FilePlugin(images, options.lock_timeout)
+
+    media: list[Medium] = [ExtMedium(mount_points / "visit"), MemoryMedium(mount_points)]
+    mounted = [MountedPlugin(medium, files, mount_points) for medium in media]
     return {
-        "file": FilePlugin(images, options.lock_timeout),
+        "file": files(),
         "dummy": DummyPlugin(Journal(state_dir / "dummy")),
+        **{plugin.medium.kind.type: plugin for plugin in mounted},
     }
