@@ -1,0 +1,1 @@
+"""SMAPIv3, version 5.0."""
