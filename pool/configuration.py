@@ -108,6 +108,15 @@ def _db(place: Place) -> dict[str, Any]:
     return {"role_file": place.role_file, **seed}
 
 
+def _storage(place: Place) -> dict[str, Any]:
+    """Hosts that share their processes share the first coordinator's socket: calls there are the pool's."""
+    home = place.plan.first_coordinator.name if place.shared else place.group
+    return {
+        "xapi_socket": str(socket_path(place.directory, home)),
+        "run_dir": str(run_folder(place.directory, place.group)),
+    }
+
+
 def _nothing(_: Place) -> dict[str, Any]:
     return {}
 
@@ -117,6 +126,7 @@ OPTIONS: dict[str, Callable[[Place], dict[str, Any]]] = {
     "db": _db,
     "alerts": lambda place: {"role_file": place.role_file},
     "ha": lambda place: {"role_file": place.role_file},
+    "storage": _storage,
     "network": lambda place: {} if place.backend == "simulator" else {"prefix": place.hosts[0].device_prefix},
     "vm": lambda place: {
         "backend": place.backend,

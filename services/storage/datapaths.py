@@ -327,7 +327,8 @@ class Datapaths:
     async def _ask(self, step: Step, dp: str) -> None:
         entry = self._entries[dp]
         plugin, handle = self._repositories.find(entry.sr)
-        domain = Domain(host=self._repositories.host, dp=dp)
+        writable = any(self._entries[other].writable for other in self._on[entry.disk])
+        domain = Domain(host=self._repositories.host, dp=dp, writable=writable)
         match step:
             case Step.ATTACH:
                 volume = await plugin.volume.stat(handle, entry.location)

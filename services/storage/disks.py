@@ -104,7 +104,7 @@ class Disks:
 
     async def stat(self, request: VdiRef) -> VdiInfo:
         async with self._working(request.sr, request.location, operation="update") as (plugin, handle):
-            return info(await plugin.volume.stat(handle, request.location))
+            return info(await plugin.volume.update(handle, request.location))
 
     async def introduce(self, request: VdiIntroduce) -> VdiInfo:
         async with self._working(request.sr, request.location, operation="introduce") as (plugin, handle):

@@ -65,15 +65,20 @@ class HostStorage:
 
     async def probe(self, request: SrProbe) -> SrProbed:
         plugin = self.repositories.plugin(request.type)
-        found = await plugin.sr.probe(request.device_config)
+        found = await plugin.sr.probe_on(self.host, request.device_config, request.sm_config)
         raw = next((each.raw for each in found if each.raw), "")
         return SrProbed(raw=raw, results=[] if raw else [_result(each) for each in found])
 
     async def create_sr(self, request: SrCreate) -> SrCreated:
         async with self._locks.sr(request.sr):
             plugin = self.repositories.plugin(request.type)
-            configuration = await plugin.sr.create(
-                request.sr, request.device_config, request.name_label, request.name_description
+            configuration = await plugin.sr.create_on(
+                self.host,
+                request.sr,
+                request.device_config,
+                request.name_label,
+                request.name_description,
+                request.physical_size,
             )
             return SrCreated(device_config=configuration)
 
@@ -99,7 +104,7 @@ class HostStorage:
                 except ApiError:
                     await self.repositories.detach(request.sr)
                     raise
-            return await self.repositories.stat(request.sr)
+            return await self.repositories.last_stat(request.sr)
 
     async def detach_sr(self, sr: str) -> None:
         self._refuse_used(sr)  # before waiting for those who work on its disks

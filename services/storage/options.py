@@ -10,9 +10,20 @@ class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `qemu_img`: name or path of the program. `lock_timeout`: how long to wait for another host that rearranges images.
     `retry_interval`: between attempts to attach an SR again that should be attached.
+
+    `xapi_socket`: where the host's API is, for SMAPIv1 drivers. `smapiv1_dir`: the folder of their executables;
+    `smapiv1_drivers`: the names, without `SR`, of those that may be used, `*` is all; `smapiv1_interval`: between two
+    looks there. `smapiv1_private`: they get a mount namespace of their own for each host, where that is possible.
+    `run_dir`: where sockets and mounts of this boot are, "" for a folder in that of the service's state.
     """
 
     qemu_img: str = "qemu-img"
     qemu_img_timeout: float = 120.0
     lock_timeout: float = 30.0
     retry_interval: float = 5.0
+    xapi_socket: str = ""
+    smapiv1_dir: str = "/opt/xensource/sm"
+    smapiv1_drivers: list[str] = ["*"]
+    smapiv1_interval: float = 3.0
+    smapiv1_private: bool = True
+    run_dir: str = ""

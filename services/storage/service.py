@@ -19,6 +19,7 @@ from services.storage.options import StorageOptions
 from services.storage.plugins.bundled import bundled
 from services.storage.plugins.interface import Plugin
 from services.storage.registry import Registry
+from services.storage.smapiv1.setup import drivers
 from shared.bus import context
 from shared.bus.contract import Empty, Method, Reply, Request
 from shared.bus.interface import Bus, BusError
@@ -194,6 +195,8 @@ async def setup(service: Service) -> None:
     journal = Journal(service.state_dir / "journal")
     plugins = Registry(bundled(options, service.state_dir, LiveOnBus(service.bus)), lambda: _announce(service))
     calls = Calls(service.registry)
+    smapiv1 = drivers(service, options, plugins)
+    await smapiv1.start(service.spawn)
     plugins.settled()
     boot = boot_identity()
     hosts = [HostStorage(config.uuid, plugins, journal) for config in service.hosts]
@@ -209,6 +212,7 @@ async def setup(service: Service) -> None:
         await calls.end()
         for plugin in plugins.values():
             await plugin.close()
+        await smapiv1.close()
         await journal.close()
 
     service.on_stop(close)

@@ -69,6 +69,8 @@ class SrStat(Record, frozen=True):
     description: str = ""
     clustered: bool = False
     health: Health = "healthy"
+    virtual_allocation: int | None = None
+    """None: the sum of the disks' sizes."""
 
 
 class Probed(Record, frozen=True):
@@ -112,10 +114,11 @@ class Implementation(Record, frozen=True):
 
 
 class Domain(Record, frozen=True):
-    """For whom a disk is attached: a datapath on a host."""
+    """For whom a disk is attached: a datapath on a host. `writable`: whether somebody there is going to write."""
 
     host: str
     dp: str
+    writable: bool = True
 
 
 class Held(Record, frozen=True):
@@ -148,6 +151,16 @@ class SR(Protocol):
         """Prepares the medium; returns the configuration to attach with. Repeating it with the same uuid is fine."""
         ...
 
+    async def probe_on(self, host: str, configuration: dict[str, str], sm_config: dict[str, str]) -> list[Probed]:
+        """`probe` for plug-ins that need to know on which host (uuid), and what SMAPIv3 has no room for."""
+        ...
+
+    async def create_on(
+        self, host: str, uuid: str, configuration: dict[str, str], name: str, description: str, size: int
+    ) -> dict[str, str]:
+        """`create`, likewise. `size`: bytes that the SR should have, 0 for what there is."""
+        ...
+
     async def attach(self, uuid: str, configuration: dict[str, str], host: str) -> Handle: ...
 
     async def detach(self, sr: Handle) -> None: ...
@@ -157,6 +170,10 @@ class SR(Protocol):
         ...
 
     async def stat(self, sr: Handle) -> SrStat: ...
+
+    async def last_stat(self, sr: Handle) -> SrStat:
+        """What is known already, where looking costs more than that."""
+        ...
 
     async def ls(self, sr: Handle) -> list[Volume]:
         """The disks, without the hidden nodes that only carry the data of others (but see `Volume.managed`)."""
@@ -187,6 +204,10 @@ class VolumeMethods(Protocol):
         ...
 
     async def stat(self, sr: Handle, key: str) -> Volume: ...
+
+    async def update(self, sr: Handle, key: str) -> Volume:
+        """`stat`, with a look at the medium where `stat` does without."""
+        ...
 
     async def introduce(self, sr: Handle, uuid: str, key: str, keys: dict[str, str]) -> Volume:
         """A disk that is there and that nobody knows yet."""
@@ -228,6 +249,10 @@ class VolumeMethods(Protocol):
 
     async def generate_config(self, sr: Handle, key: str) -> str:
         """What attaches the disk on a host that has no database."""
+        ...
+
+    async def set_persistent(self, sr: Handle, key: str, persistent: bool) -> None:
+        """False: the disk is from now on to forget at each run's begin what it was told since."""
         ...
 
     async def epoch(self, sr: Handle, key: str, vm: str, begin: bool, persistent: bool) -> None:

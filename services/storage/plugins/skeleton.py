@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from services.storage.plugins.interface import Changed, Handle, Range, Unimplemented, Volume
+from services.storage.plugins.interface import Changed, Handle, Probed, Range, SrStat, Unimplemented, Volume
 
 
 class SrSkeleton:
+    async def probe(self, configuration: dict[str, str]) -> list[Probed]:
+        raise Unimplemented("SR.probe")
+
+    async def probe_on(self, host: str, configuration: dict[str, str], sm_config: dict[str, str]) -> list[Probed]:
+        return await self.probe(configuration)
+
+    async def create(self, uuid: str, configuration: dict[str, str], name: str, description: str) -> dict[str, str]:
+        raise Unimplemented("SR.create")
+
+    async def create_on(
+        self, host: str, uuid: str, configuration: dict[str, str], name: str, description: str, size: int
+    ) -> dict[str, str]:
+        return await self.create(uuid, configuration, name, description)
+
+    async def stat(self, sr: Handle) -> SrStat:
+        raise Unimplemented("SR.stat")
+
+    async def last_stat(self, sr: Handle) -> SrStat:
+        return await self.stat(sr)
+
     async def set_name(self, sr: Handle, name: str, description: str) -> None:
         raise Unimplemented("SR.set_name")
 
@@ -17,6 +37,9 @@ class VolumeSkeleton:
 
     async def stat(self, sr: Handle, key: str) -> Volume:
         raise Unimplemented("Volume.stat")
+
+    async def update(self, sr: Handle, key: str) -> Volume:
+        return await self.stat(sr, key)
 
     async def describe(self, sr: Handle, key: str, name: str | None, description: str | None) -> None:
         raise Unimplemented("Volume.set_name")
@@ -50,6 +73,9 @@ class VolumeSkeleton:
 
     async def generate_config(self, sr: Handle, key: str) -> str:
         raise Unimplemented("Volume.generate_config")
+
+    async def set_persistent(self, sr: Handle, key: str, persistent: bool) -> None:
+        """Nothing is prepared: `epoch` does it all."""
 
     async def epoch(self, sr: Handle, key: str, vm: str, begin: bool, persistent: bool) -> None:
         raise Unimplemented("Volume.epoch")

@@ -1,0 +1,99 @@
+"""The XenAPI on the host's Unix socket, where root needs no password: for the adapter, and for the drivers' sessions.
+
+Drivers call back while the adapter waits for them, so no lock is held here across a driver's run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Final
+
+from services.storage.plugins.errors import plugin_failed
+from shared.errors import ApiError
+
+log = logging.getLogger("storage.smapiv1")
+
+ORIGINATOR: Final = "SM"
+MARK: Final = "_sm_session"
+"""Key in the session's `other_config`: the reference of the SR whose records it may set."""
+
+NULL: Final = "OpaqueRef:NULL"
+_INVALID: Final = "SESSION_INVALID"
+
+
+class Xapi:
+    """One host's socket. Sessions are made when needed, one for each SR, and made again when they have ended."""
+
+    def __init__(self, socket: str) -> None:
+        self._socket = socket
+        self._sessions: dict[str, str] = {}
+        self._making: dict[str, asyncio.Lock] = {}
+
+    async def call(self, sr: str, method: str, *params: Any) -> Any:
+        """In the session of that SR (reference; "": of none). Raises `ApiError`."""
+        session = await self.session(sr)
+        try:
+            return await self._request(method, session, *params)
+        except ApiError as error:
+            if error.code != _INVALID:
+                raise
+        self._sessions.pop(sr, None)
+        return await self._request(method, await self.session(sr), *params)
+
+    async def session(self, sr: str) -> str:
+        """Raises `ApiError`."""
+        async with self._making.setdefault(sr, asyncio.Lock()):
+            if sr not in self._sessions:
+                session: str = await self._request("session.login_with_password", "root", "", "", ORIGINATOR)
+                if sr:
+                    await self._request("session.add_to_other_config", session, session, MARK, sr)
+                self._sessions[sr] = session
+            return self._sessions[sr]
+
+    async def logout(self, srs: Iterable[str] | None = None) -> None:
+        """Ends the sessions of those SRs, or all of them."""
+        for sr in list(self._sessions) if srs is None else list(srs):
+            session = self._sessions.pop(sr, None)
+            if session is not None:
+                with suppress(ApiError):  # it ends by itself some day
+                    await self._request("session.logout", session)
+
+    async def _request(self, method: str, *params: Any) -> Any:
+        body = json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": 1}).encode()
+        head = (
+            "POST /jsonrpc HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            f"originator: {ORIGINATOR}\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        if not self._socket:
+            raise plugin_failed("this host has no socket on which drivers could call the API")
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._socket)
+        except OSError as error:
+            raise plugin_failed(f"the API does not answer at {self._socket}", error.strerror) from error
+        try:
+            writer.write(head.encode() + body)
+            answer = await reader.read()
+        except OSError as error:
+            raise plugin_failed(f"the API has closed the connection at {self._socket}", error.strerror) from error
+        finally:
+            writer.close()
+        return _result(answer)
+
+
+def _result(answer: bytes) -> Any:
+    _, _, body = answer.partition(b"\r\n\r\n")
+    try:
+        reply = json.loads(body)
+    except ValueError:
+        line = answer.partition(b"\r\n")[0].decode(errors="replace")
+        raise plugin_failed("the API does not answer in JSON", line) from None
+    error = reply.get("error")
+    if error is None:
+        return reply.get("result")
+    if isinstance(error, list):
+        raise ApiError(*error)
+    raise ApiError(error["message"], *error.get("data", ()))
