@@ -23,7 +23,7 @@ class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retry_interval: float = 5.0
     xapi_socket: str = ""
     smapiv1_dir: str = "/opt/xensource/sm"
-    smapiv1_drivers: list[str] = ["*"]
+    smapiv1_drivers: tuple[str, ...] = ("*",)
     smapiv1_interval: float = 3.0
     smapiv1_private: bool = True
     run_dir: str = ""
