@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from services.vm.disks import Disks
 from shared.contracts.network import VifBackend
 from shared.contracts.storage import Backend as DiskBackend
 from shared.contracts.vm import ConsoleInfo, HostCapabilities, PowerState, VbdSpec, VifSpec, VmSpec
@@ -87,6 +88,9 @@ class Backend(Protocol):
     """`vm` is a VM's uuid. Methods raise `ApiError`. A method that is cancelled leaves what `destroy` can clean up."""
 
     name: str
+
+    @property
+    def disks(self) -> Disks: ...
 
     async def open(self, expected: Sequence[Expected]) -> dict[str, PowerState]:
         """Comes first, once. Finds the expected domains again, by VM; those left out are gone.

@@ -18,6 +18,7 @@ import msgspec
 
 from services.vm import plan
 from services.vm.backend import Backend, Disk, Domain, Expected, Stopped
+from services.vm.disks import Slot
 from services.vm.metrics import Metrics
 from services.vm.micro_ops import Build, MicroOps, to_the_end
 from services.vm.plan import Reaction
@@ -37,6 +38,7 @@ class _Vm:
     """A VM of which there is a domain, or somebody working on it.
 
     `record`: None when it is halted. `replaced`: during a reboot, the former record, which is what others see.
+    `build`: a domain that is being built.
     `stopped`: set when the domain stopped by itself. `turns`: how many hold the lock or wait for it. `finishing`:
     somebody goes on trying to end what is left of it.
     """
@@ -44,6 +46,7 @@ class _Vm:
     def __init__(self) -> None:
         self.record: Record | None = None
         self.replaced: Record | None = None
+        self.build: Build | None = None
         self.lock = asyncio.Lock()
         self.turns = 0
         self.stopped = asyncio.Event()
@@ -193,6 +196,20 @@ class VmHost:
             raise bad_power_state(request.vm, PowerState.RUNNING, PowerState.HALTED)
         return await self.backend.console(request.vm, request.protocol)
 
+    async def slot(self, dp: str) -> Slot:
+        """The disk of a datapath, for questions about images.
+
+        Not in the VM's turn: storage asks for it with a disk locked that a start of the VM may wait for. But what
+        storage has opened and the hypervisor is about to open counts as open, so that is waited for.
+        """
+        uuid, device = plan.of_datapath(dp)
+        vm = self._vms.get(uuid)
+        if vm is not None and vm.build is not None and vm.build.opening:
+            await vm.build.opened.wait()
+        spec = vm.record.domain.vm if vm is not None and vm.record is not None else None
+        vbds = [] if spec is None else [vbd.ref for vbd in spec.vbds if vbd.device == device]
+        return Slot(uuid, device, vbds[0] if vbds else dp)
+
     # ---- parts of operations; the VM's turn is held
 
     async def _build(self, vm: _Vm, spec: VmSpec, paused: bool, cause: Cause) -> None:
@@ -201,7 +218,7 @@ class VmHost:
         self._interrupted.discard(spec.uuid)
         empty = tuple(Disk(vbd) for vbd in spec.vbds)
         domain = Domain(vm=spec, domid=self._counters.next_domid(), disks=empty)
-        build = Build(Record(domain=domain, phase=Phase.BUILDING, boot=self._boot))
+        build = vm.build = Build(Record(domain=domain, phase=Phase.BUILDING, boot=self._boot))
         try:
             await self._ops.start(build, plan.start(spec, paused))
         except BaseException:
@@ -211,6 +228,8 @@ class VmHost:
                 self._finish_later(spec.uuid, vm, cause)
             await self._publish(spec.uuid, vm, cause, spec.ref)
             raise
+        finally:
+            vm.build = None
         vm.replaced = None
         self._set(vm, build.record)
         await self._publish(spec.uuid, vm, cause)

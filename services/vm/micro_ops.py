@@ -29,11 +29,14 @@ class Build:
     """One VM on its way to or from its domain: what the micro-operations read and change.
 
     `leftover`: the start failed and could not be undone altogether; what is left is on record, in phase RELEASING.
+    `opening`: storage has opened the disks, the hypervisor is about to. `opened`: set when it has, or will not.
     """
 
     def __init__(self, record: Record) -> None:
         self.record = record
         self.leftover = False
+        self.opening = False
+        self.opened = asyncio.Event()
 
     @property
     def domain(self) -> Domain:
@@ -74,6 +77,7 @@ class MicroOps:
                 begun.append(stage)
                 await self._stage(stage, build)
         except BaseException as problem:
+            build.opened.set()
             log.warning("start of VM %s failed, undoing %s: %s", build.record.uuid, begun, problem)
             try:
                 await to_the_end(self._carry_out(plan.undo(tuple(begun)), build))
@@ -127,6 +131,7 @@ class MicroOps:
         backends = {backend.dp: backend for backend in opened.backends}
         disks = tuple(Disk(vbd, backends[plan.datapath(vm.uuid, vbd.device)] if vbd.sr else None) for vbd in vm.vbds)
         build.change(domain=msgspec.structs.replace(build.domain, disks=disks))
+        build.opening = True
 
     async def _plug_vifs(self, build: Build) -> None:
         vm = build.domain.vm
@@ -140,7 +145,10 @@ class MicroOps:
         build.change(domain=msgspec.structs.replace(build.domain, nics=nics))
 
     async def _create(self, build: Build) -> None:
-        build.change(built=await self._backend.create(build.domain))
+        try:
+            build.change(built=await self._backend.create(build.domain))
+        finally:
+            build.opened.set()
 
     async def _survive(self, build: Build) -> None:
         self._records.put(build.change(phase=Phase.BUILT, start_time=time.time()))

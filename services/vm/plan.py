@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from services.vm.backend import StopReason
 from shared.contracts.vm import Cause, VmSpec
+from shared.errors import ApiError
 
 
 class MicroOp(StrEnum):
@@ -67,6 +68,15 @@ def has_disks(vm: VmSpec) -> bool:
 def datapath(vm: str, device: str) -> str:
     """The name under which a VBD opens its disk."""
     return f"vbd/{vm}/{device}"
+
+
+def of_datapath(dp: str) -> tuple[str, str]:
+    """VM (uuid) and device of a datapath. Raises DEVICE_NOT_ATTACHED for one that is no VBD's."""
+    kind, _, rest = dp.partition("/")
+    vm, _, device = rest.partition("/")
+    if kind != "vbd" or not device:
+        raise ApiError("DEVICE_NOT_ATTACHED", dp)
+    return vm, device
 
 
 class Reaction(StrEnum):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.vm.backend import Backend, Stopped
+from services.vm.disk_requests import DiskRequests
 from services.vm.host import VmHost
 from services.vm.metrics import Metrics
 from services.vm.options import Options, guest_folder, host_folder_name, private_folder, run_folder
@@ -133,3 +134,4 @@ async def _serve(service: Service, host: VmHost) -> None:
     await service.serve(contract.QUERY, query, host=host.uuid)
     await service.serve(contract.LIST, listed, host=host.uuid)
     await service.serve(contract.CONSOLE, console, host=host.uuid)
+    await DiskRequests(host, service.bus).serve(service)

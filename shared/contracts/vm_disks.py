@@ -2,6 +2,12 @@
 
 Served by the VM service. What the API asks for names a VM and a VBD. What the storage service asks for names a
 datapath, `vbd/<vm uuid>/<device>`: it owns the images, the hypervisor only has them open. Images are named by path.
+
+An image keeps the name that it was opened by for as long as it is open: the hypervisor opens it by that name once more
+when it is to be written to. To give images other names: pause, rename, resume with what is to be opened.
+
+A disk takes one of these at a time. While it is committed or mirrored, others get OTHER_OPERATION_IN_PROGRESS; the same
+request once more joins the one that goes on. Cancelling the call of a commit ends it, with nothing lost.
 """
 
 from __future__ import annotations
@@ -98,7 +104,7 @@ class MirrorState(Record, frozen=True):
 
 
 _V = "vm"
-_OPEN = ("DEVICE_NOT_ATTACHED", "VM_BAD_POWER_STATE", "INTERNAL_ERROR")
+_OPEN = ("DEVICE_NOT_ATTACHED", "OTHER_OPERATION_IN_PROGRESS", "INTERNAL_ERROR")
 
 VBD_PLUG = Method(
     _V,

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from pool.guest.build import ARGS
-from services.vm.backend import Backend, Built, Domain, Expected, OnStopped, Stopped, StopReason
+from services.vm.backend import Backend, Built, Disk, Domain, Expected, OnStopped, Stopped, StopReason
 from services.vm.qemu.backend import QemuBackend, Settings
 from services.vm.qemu.paths import HostPaths
 from services.vm.simulator.backend import SimulatorBackend
@@ -95,14 +95,14 @@ class Bench:
     def __post_init__(self) -> None:
         self.backend = self.kind.make(self.stops.put_nowait)
 
-    async def create(self, vm: VmSpec) -> Domain:
+    async def create(self, vm: VmSpec, disks: Sequence[Disk] = ()) -> Domain:
         self._domids += 1
-        domain = Domain(vm=vm, domid=self._domids)
+        domain = Domain(vm=vm, domid=self._domids, disks=tuple(disks))
         self.built[domain.domid] = (domain, await self.backend.create(domain))
         return domain
 
-    async def start(self, vm: VmSpec) -> Domain:
-        domain = await self.create(vm)
+    async def start(self, vm: VmSpec, disks: Sequence[Disk] = ()) -> Domain:
+        domain = await self.create(vm, disks)
         await self.backend.unpause(vm.uuid)
         return domain
 

@@ -88,7 +88,9 @@ def test_disks_are_writable_only_when_both_sides_say_so() -> None:
     vm = specs.vm(vbds=[specs.disk("0"), specs.disk("1", mode="RO"), specs.disk("2", type="CD")])
     nodes = blocks(build(vm))
     assert [nodes[f"disk-{n}"]["read-only"] for n in (0, 1, 2)] == [False, True, True]
-    assert nodes["disk-0"]["file"] == {"driver": "file", "filename": "/sr/disk-0", "read-only": False}
+    image = nodes["disk-0"]["file"]
+    assert image["file"] == {"driver": "file", "filename": "/sr/disk-0", "read-only": False}
+    assert [nodes[f"disk-{n}"]["file"]["read-only"] for n in (0, 1, 2)] == [False, True, True]
 
 
 def test_disks_have_the_order_of_their_positions_whatever_that_of_the_request() -> None:
@@ -112,9 +114,18 @@ def test_disks_have_the_order_of_their_positions_whatever_that_of_the_request() 
 def test_every_kind_of_disk_has_its_driver(fields: dict[str, str], driver: str, source: dict[str, Any]) -> None:
     vbd = specs.disk()
     domain = Domain(vm=specs.vm(vbds=[vbd]), domid=7, disks=(Disk(vbd, backend_of(vbd, **{"path": "/p", **fields})),))
-    block = blocks(command_line.command_line("qemu", domain, PATHS, "tcg", BOOT))["disk-0"]
+    block = blocks(command_line.command_line("qemu", domain, PATHS, "tcg", BOOT))["disk-0"]["file"]
     assert block["driver"] == driver
     assert {**block["file"], "read-only": False} == {**source, "read-only": False}
+
+
+def test_a_device_has_a_node_that_stays_when_images_come_and_go() -> None:
+    line = build(specs.vm(vbds=[specs.disk("0")]))
+    node = blocks(line)["disk-0"]
+    assert devices(line)["vbd-0"]["drive"] == "disk-0"
+    assert node["driver"] == "throttle"
+    assert json.loads(values(line, "-object")[0]) == {"qom-type": "throttle-group", "id": node["throttle-group"]}
+    assert node["file"]["node-name"].startswith("image-0-")
 
 
 def test_a_disk_without_content_cannot_be_opened() -> None:

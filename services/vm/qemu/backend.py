@@ -13,6 +13,7 @@ from services.vm.backend import Built, Domain, Expected, OnStopped, Stopped
 from services.vm.options import AccelChoice, private_folder
 from services.vm.qemu import command_line, event_log, host_facts, process, program
 from services.vm.qemu.accelerator import Accelerator, choose
+from services.vm.qemu.disks.disks import QemuDisks
 from services.vm.qemu.guest import Guest
 from services.vm.qemu.kernel import direct_boot
 from services.vm.qemu.paths import HostPaths
@@ -50,6 +51,7 @@ class QemuBackend:
         self._paths = settings.paths
         self._on_stopped = on_stopped
         self._guests: dict[str, Guest] = {}
+        self.disks = QemuDisks(self._guests.get)
         self._choosing: asyncio.Task[Accelerator] | None = None
         self._trimming: asyncio.Task[None] | None = None
 
@@ -195,13 +197,13 @@ class QemuBackend:
         return Built(accel=accel, pid=identity.pid, started=identity.started)
 
     async def unpause(self, vm: str) -> None:
-        await self._require(vm).execute("cont")
+        await self.guest(vm).execute("cont")
 
     async def pause(self, vm: str) -> None:
-        await self._require(vm).execute("stop")
+        await self.guest(vm).execute("stop")
 
     async def request_shutdown(self, vm: str) -> None:
-        await self._require(vm).press_power_button()
+        await self.guest(vm).press_power_button()
 
     async def destroy(self, domain: Domain) -> None:
         guest = self._guests.get(domain.vm.uuid)
@@ -215,12 +217,12 @@ class QemuBackend:
             path.unlink(missing_ok=True)
 
     async def console(self, vm: str, protocol: str) -> str:
-        guest = self._require(vm)
+        guest = self.guest(vm)
         if protocol not in {console.protocol for console in self.consoles(guest.domain.vm)}:
             raise ApiError("INVALID_VALUE", "protocol", protocol)
         return str(guest.paths.vnc) if protocol == "rfb" else await guest.console()
 
-    def _require(self, vm: str) -> Guest:
+    def guest(self, vm: str) -> Guest:
         if vm not in self._guests:
             raise ApiError("INTERNAL_ERROR", f"VM {vm} has no domain here")
         return self._guests[vm]

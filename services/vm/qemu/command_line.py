@@ -13,6 +13,7 @@ from typing import Any
 
 from services.vm.backend import Disk, Domain, Nic
 from services.vm.checks import DIRECT_BOOT
+from services.vm.qemu.disks import nodes
 from services.vm.qemu.kernel import DirectBoot
 from services.vm.qemu.paths import DomainPaths
 from shared.contracts.vm import ConsoleInfo, VmSpec
@@ -20,7 +21,6 @@ from shared.errors import ApiError
 
 CPU = {"kvm": "host", "tcg": "max"}
 MACHINES = ("q35", "pc")
-FORMATS = {"raw": "raw", "qcow2": "qcow2", "vhd": "vpc"}
 NIC_MODELS = {"": "virtio-net-pci", "virtio": "virtio-net-pci", "e1000": "e1000", "rtl8139": "rtl8139"}
 VGA = {"": "VGA", "std": "VGA", "cirrus": "cirrus-vga"}
 MAX_CDS = 6
@@ -118,38 +118,28 @@ def _disks(domain: Domain, firmware: bool) -> Iterator[str]:
     hard = [disk for disk in disks if disk.spec.type != "CD"]
     optical = [disk for disk in disks if disk.spec.type == "CD"]
     for number, disk in enumerate(hard):
-        yield from ("-blockdev", _json(**_block(disk)))
+        yield from _block(disk)
         boot = _boot_index(order, "c", number)
-        yield from ("-device", _json(driver="virtio-blk-pci", id=_device(disk), drive=_node(disk), **boot))
+        yield from ("-device", _json(**nodes.disk_device(disk.spec.device), **boot))
     for number, disk in enumerate(optical):
         medium: dict[str, Any] = {}
         if disk.backend is not None:
-            yield from ("-blockdev", _json(**_block(disk)))
-            medium = {"drive": _node(disk)}
+            yield from _block(disk)
+            medium = {"drive": nodes.node(disk.spec.device)}
         place = {"bus": f"ide.{number}"} if domain.vm.platform.get("machine", "q35") == "q35" else {}
         boot = _boot_index(order, "d", number)
-        yield from ("-device", _json(driver="ide-cd", id=_device(disk), **medium, **place, **boot))
+        drive = {"driver": "ide-cd", "id": nodes.device_id(disk.spec.device), **nodes.ON_ERROR}
+        yield from ("-device", _json(**drive, **medium, **place, **boot))
 
 
-def _block(disk: Disk) -> dict[str, Any]:
-    backend = disk.backend
+def _block(disk: Disk) -> Iterator[str]:
+    backend, device = disk.backend, disk.spec.device
     if backend is None:
         raise ApiError("INTERNAL_ERROR", f"VBD {disk.spec.uuid} has no disk")
     writable = backend.writable and disk.spec.mode == "RW" and disk.spec.type != "CD"
-    common = {"node-name": _node(disk), "read-only": not writable, "discard": "unmap"}
-    if backend.format not in FORMATS:
-        raise ApiError("INTERNAL_ERROR", f"QEMU cannot open a disk of format {backend.format!r}: {backend.path}")
-    match backend.kind:
-        case "file":
-            source: dict[str, Any] = {"driver": "file", "filename": backend.path}
-        case "block":
-            source = {"driver": "host_device", "filename": backend.path}
-        case "nbd":
-            path, _, export = backend.path.removeprefix("nbd:unix:").partition(":exportname=")
-            source = {"driver": "nbd", "server": {"type": "unix", "path": path}, "export": export}
-        case other:
-            raise ApiError("INTERNAL_ERROR", f"QEMU cannot open a disk of kind {other!r}: {backend.path}")
-    return {"driver": FORMATS[backend.format], **common, "file": {**source, "read-only": not writable}}
+    image = nodes.image(backend, nodes.image_node(device), writable=writable)
+    yield from ("-object", _json(**nodes.group(device)))
+    yield from ("-blockdev", _json(**nodes.filtered(device, image, writable=writable)))
 
 
 def _nics(domain: Domain, firmware: bool) -> Iterator[str]:
@@ -199,14 +189,6 @@ def _socket(name: str, path: Path, log: Path) -> str:
 def _choose(field: str, value: str, choices: dict[str, str]) -> None:
     if value not in choices:
         raise ApiError("VALUE_NOT_SUPPORTED", field, value, f"one of {', '.join(filter(None, choices))}")
-
-
-def _node(disk: Disk) -> str:
-    return f"disk-{disk.spec.device}"
-
-
-def _device(disk: Disk) -> str:
-    return f"vbd-{disk.spec.device}"
 
 
 def _json(**properties: Any) -> str:

@@ -67,6 +67,8 @@ class Guest:
         self._exited = asyncio.Event()
         self._powerdown = asyncio.Event()
         self._console: SerialConsole | None = None
+        self._pulse = asyncio.Event()
+        self.closed = False
         handle.on_exit(self._exit)
         self._task = asyncio.create_task(self._stay_connected(), name=f"QMP of domain {domain.domid}")
         self._task.add_done_callback(_tell_failure)
@@ -82,19 +84,39 @@ class Guest:
                     wait.cancel()
         return self._connected.is_set()
 
-    async def execute(self, command: str) -> Any:
+    @property
+    def pid(self) -> int:
+        return self._handle.identity.pid
+
+    async def execute(self, command: str, **arguments: Any) -> Any:
         """A QMP command's answer. Raises INTERNAL_ERROR with QEMU's words."""
+        if self.closed:
+            await asyncio.Event().wait()  # the service ends: the next one answers whoever waits for this
         if not await self.connected(CONNECT_TIMEOUT) or self._client is None:
             raise ApiError(
                 "INTERNAL_ERROR", f"{command}: no connection to the QEMU process of VM {self.domain.vm.uuid}"
             )
         try:
             async with asyncio.timeout(COMMAND_TIMEOUT):
-                return await self._client.execute(command)
+                return await self._client.execute(command, arguments or None)
         except TimeoutError:
             raise ApiError("INTERNAL_ERROR", f"QEMU did not answer {command} in {COMMAND_TIMEOUT:.0f} s") from None
         except QMPError as error:
             raise ApiError("INTERNAL_ERROR", f"{command}: {error}") from error
+
+    def moment(self) -> asyncio.Event:
+        """For `next_event`: taken before a look at QEMU's state, so that nothing is missed in between."""
+        return self._pulse
+
+    async def next_event(self, moment: asyncio.Event, timeout: float) -> None:
+        """Returns when anything has been heard of QEMU since that moment, its process has ended or time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await moment.wait()
+
+    def _heard(self) -> None:
+        self._pulse.set()
+        self._pulse = asyncio.Event()
 
     async def running(self) -> bool:
         status: dict[str, Any] = await self.execute("query-status")
@@ -134,6 +156,7 @@ class Guest:
     async def close(self) -> None:
         """Lets go of the domain; its process is left alone."""
         self._ending = True
+        self.closed = True
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._close_console()
@@ -143,9 +166,11 @@ class Guest:
 
     def _exit(self) -> None:
         self._exited.set()
+        self._heard()
         self._stop(event_log.how_it_ended(self.paths.events))
 
     def _event(self, name: str, data: dict[str, Any]) -> None:
+        self._heard()
         if name == "SHUTDOWN" and data.get("reason") in REASONS:
             self._stop(REASONS[data["reason"]])
         elif name == "GUEST_PANICKED":
@@ -184,6 +209,7 @@ class Guest:
                 await self._look(client)
                 self._client = client
                 self._connected.set()
+                self._heard()
                 pause = 0.02
                 while client.runstate is Runstate.RUNNING:
                     await client.runstate_changed()

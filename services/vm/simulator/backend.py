@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.vm import checks
 from services.vm.backend import Built, Domain, Expected, OnStopped, Stopped, StopReason
 from services.vm.console import Console
 from services.vm.simulator.console import SimulatedTerminal
+from services.vm.simulator.disks import SimulatedDisk, SimulatedDisks, simulated
 from shared.contracts.vm import ConsoleInfo, HostCapabilities, PowerState, VmSpec
 from shared.errors import ApiError
 
@@ -48,6 +49,7 @@ class _Domain:
     stopped: StopReason | None = None
     timers: tuple[asyncio.TimerHandle, ...] = ()
     console: Console | None = None
+    disks: dict[str, SimulatedDisk] = field(default_factory=dict)
 
 
 class SimulatorBackend:
@@ -62,6 +64,7 @@ class SimulatorBackend:
         self._memory = memory
         self._used = MEMORY_OVERHEAD
         self._domains: dict[str, _Domain] = {}
+        self.disks = SimulatedDisks(lambda vm: self._domains[vm].disks if vm in self._domains else {})
 
     async def open(self, expected: Sequence[Expected]) -> dict[str, PowerState]:
         """All of them: nothing can have happened to them. What they do by themselves, they do from now on."""
@@ -153,7 +156,7 @@ class SimulatorBackend:
         return self._domains[vm]
 
     def _add(self, domain: Domain) -> None:
-        self._domains[domain.vm.uuid] = _Domain(domain)
+        self._domains[domain.vm.uuid] = _Domain(domain, disks=simulated(domain.disks))
         self._used += domain.memory
 
     async def _drop(self, found: _Domain) -> None:
