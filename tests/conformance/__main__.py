@@ -39,6 +39,7 @@ def bare_pool() -> Iterator[PoolUnderTest]:
     with tempfile.TemporaryDirectory() as folder:
         place = addresses("", 121)
         pool = PoolUnderTest(Path(folder) / "p", "--bare", "--hosts", "1", "--backend", "simulator", *place)
+        corpus.install_driver(pool.directory)
         pool.up()
         try:
             yield pool

@@ -19,8 +19,8 @@ PASSING = HERE / "passing.txt"
 FIGURES = HERE / "figures.toml"
 DEVIATIONS = HERE / "deviations.toml"
 
-FACTS = ("simulator",)
-"""What a bare pool on the simulator offers to the corpus."""
+FACTS = ("simulator", "conformance-sr")
+"""What a bare pool on the simulator offers to the corpus, with `install_driver`."""
 
 VERDICTS = {"ok": "passed", "differs": "failed", "deviates": "deviating", "stale": "stale", "skipped": "skipped"}
 """First words of the replay's lines."""
@@ -39,6 +39,13 @@ class Outcome:
     @property
     def passed(self) -> set[str]:
         return self.of("passed", "stale")
+
+
+def install_driver(pool: Path) -> None:
+    """Before the pool in that folder starts: the corpus's storage driver is among those that it finds."""
+    options = pool / "options"
+    options.mkdir(parents=True, exist_ok=True)
+    (options / "storage.toml").write_text(f'smapiv1_dir = "{FOLDER / "fixtures"}"\n')
 
 
 def area(case: str) -> str:

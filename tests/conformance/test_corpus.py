@@ -38,6 +38,7 @@ EITHER_WAY = {"vm/ops-Running/hvm-get_data_sources-51"}
 def outcome(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterator[corpus.Outcome]:
     options = ("--bare", "--hosts", "1", "--backend", "simulator", *addresses(worker_id, 121))
     pool = PoolUnderTest(tmp_path_factory.mktemp("bare") / "p", *options)
+    corpus.install_driver(pool.directory)
     pool.up()
     try:
         yield corpus.replay(pool.url, pool.password, FAST)
