@@ -1,0 +1,174 @@
+"""qemu-nbd processes: an opened disk becomes an NBD export on a Unix socket, for readers and writers on this host.
+
+A server belongs to who started it: it ends with `close`, and with the service (the kernel kills it then). Its socket is
+a file of the service's run folder; what a killed service has left there is removed by `sweep` at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from services.storage.nbd.address import Address, parse
+from services.storage.plugins.errors import Failure, backend_failure, plugin_failed
+from shared.contracts.storage import Backend
+from shared.errors import ApiError
+
+SUFFIX: Final = ".nbd"
+_START_WITHIN: Final = 30.0
+"""Seconds: storage may be slow to open."""
+_LOOK_EVERY: Final = 0.002
+"""Seconds. qemu-nbd has no way to say that it listens but that it does."""
+_LONGEST_PATH: Final = 107
+"""Bytes of a Unix socket's path."""
+_FORMATS: Final = {"raw": "raw", "qcow2": "qcow2", "vhd": "vpc"}
+"""What QEMU calls the formats of backends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """`qemu_nbd`: name or path. `clients`: connections to one export at the same time."""
+
+    qemu_nbd: str = "qemu-nbd"
+    clients: int = 16
+
+
+class NbdServer:
+    """One export. `address`: where it is. It may be somebody else's server (a plug-in's), which is left alone."""
+
+    def __init__(self, address: Address, process: asyncio.subprocess.Process | None) -> None:
+        self.address = address
+        self._process = process
+
+    @classmethod
+    async def start(cls, backend: Backend, folder: Path, *, bitmap: str = "", programs: Programs = Programs()) -> Self:
+        """Listens when it returns. The disk is activated, and stays so until the server is closed.
+
+        `bitmap`: of a qcow2 image, offered as the context `qemu:dirty-bitmap:<bitmap>`. Raises ApiError.
+        """
+        if backend.kind == "nbd":
+            try:
+                return cls(parse(backend.path), None)
+            except ValueError as error:
+                raise plugin_failed(str(error)) from error
+        path = folder / f"{secrets.token_hex(6)}{SUFFIX}"
+        if len(os.fsencode(path)) > _LONGEST_PATH:
+            raise plugin_failed(f"the path of the socket {path} is longer than {_LONGEST_PATH} bytes")
+        process = await _spawn([programs.qemu_nbd, *arguments(backend, path, bitmap, programs.clients)])
+        server = cls(Address(path=str(path)), process)
+        try:
+            await server._listening(backend)
+        except BaseException:
+            await server.close()
+            raise
+        return server
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    async def close(self) -> None:
+        """Returns when the image is not open any more. What writers have flushed is on the disk."""
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.terminate()
+        await asyncio.shield(self._ended(self._process))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.address.path)
+
+    async def _ended(self, process: asyncio.subprocess.Process) -> None:
+        try:
+            async with asyncio.timeout(_START_WITHIN):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+    async def _listening(self, backend: Backend) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stderr is not None
+        said = asyncio.ensure_future(process.stderr.read())
+        deadline = time.monotonic() + _START_WITHIN
+        try:
+            while not await _answers(self.address.path):
+                if said.done():  # it has closed its standard error: it has ended
+                    words = said.result().decode(errors="replace").strip()
+                    raise _failed(words or f"status {await process.wait()}", backend)
+                if time.monotonic() > deadline:
+                    raise plugin_failed(f"qemu-nbd does not listen within {_START_WITHIN:.0f} s", backend.path)
+                await asyncio.wait({said}, timeout=_LOOK_EVERY)
+        finally:
+            said.cancel()
+
+
+def arguments(backend: Backend, path: Path, bitmap: str = "", clients: int = 16) -> list[str]:
+    """Of qemu-nbd. Raises ApiError for a disk that QEMU does not read."""
+    if backend.format not in _FORMATS or not backend.path.startswith("/"):
+        raise plugin_failed(f"no NBD server for a disk of kind {backend.kind!r} and format {backend.format!r}")
+    access = ["--discard=unmap", "--detect-zeroes=unmap"] if backend.writable else ["--read-only"]
+    tracked = [f"--bitmap={bitmap}"] if bitmap else []
+    return [
+        *("--persistent", f"--shared={clients}", f"--socket={path}", f"--format={_FORMATS[backend.format]}"),
+        *(*access, *tracked, "--", backend.path),
+    ]
+
+
+def sweep(folder: Path) -> None:
+    """Removes the sockets of an earlier process: their servers have ended with it."""
+    for left in folder.glob(f"*{SUFFIX}"):
+        left.unlink(missing_ok=True)
+
+
+async def _spawn(command: list[str]) -> asyncio.subprocess.Process:
+    setpriv = shutil.which("setpriv")
+    tied = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+    try:
+        return await asyncio.create_subprocess_exec(
+            *tied,
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except OSError as error:
+        raise _missing(command[0], error.strerror) from error
+
+
+async def _answers(path: str) -> bool:
+    """Whether somebody listens."""
+    try:
+        _, writer = await asyncio.open_unix_connection(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    writer.close()
+    return True
+
+
+def _failed(words: str, backend: Backend) -> ApiError:
+    if "No such file or directory" in words and "exec" in words:
+        return _missing("qemu-nbd", words)
+    return backend_failure(Failure.VDI_LOAD, f"the disk {backend.path} cannot be opened", words)
+
+
+def _missing(program: str, reason: object) -> ApiError:
+    return plugin_failed(f"{program} cannot be run; it comes with the Debian package qemu-utils", reason)
