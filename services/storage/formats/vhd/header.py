@@ -16,7 +16,7 @@ BLOCK_SIZE: Final = 2 << 20
 """Bytes of a block in what we write."""
 MIN_BLOCK_SIZE: Final = 8 * SECTOR
 MAX_BLOCK_SIZE: Final = 64 << 20
-MAX_BAT_ENTRIES: Final = 1 << 26
+MAX_BAT_ENTRIES: Final = 1 << 22
 NO_PARENT: Final = uuids.UUID(int=0)
 
 MAC_URL: Final = b"MacX"
