@@ -60,6 +60,7 @@ def stop(directory: Path, say: Callable[[str], None]) -> bool:
     ran = _guests(directory, say) or ran
     if pool is not None:
         _links(pool, problems)
+        _views(directory, pool, problems)
         _sockets(directory, pool)
         try:
             broker.remove(directory, [queue for program in listed for queue in _queues(program, pool)])
@@ -168,6 +169,17 @@ def _links(pool: Plan, problems: list[str]) -> None:
         if any(device.startswith(host.device_prefix) for device in devices):
             try:
                 run_module("services.network.cleanup", "--prefix", host.device_prefix)
+            except ModuleFailed as error:
+                problems.append(str(error))
+
+
+def _views(directory: Path, pool: Plan, problems: list[str]) -> None:
+    """Mounts of storage drivers, by the storage service's own clean-up."""
+    for group, _ in pool.groups():
+        run = configuration.run_folder(directory, group)
+        if (run / "sm").exists():  # there were drivers
+            try:
+                run_module("services.storage.smapiv1.cleanup", "--run-dir", str(run))
             except ModuleFailed as error:
                 problems.append(str(error))
 

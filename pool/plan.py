@@ -23,7 +23,7 @@ SIMULATED = "simulated"
 """Name of the group of processes that all simulated hosts share."""
 SOCKET_PATH_LIMIT = 107
 """Bytes of a Unix socket's path (sun_path, less its NUL)."""
-_LONGEST_SOCKET = f"{SIMULATED}/run/00000000/1000000000.serial"
+_LONGEST_SOCKET = f"{SIMULATED}/run/sm/00000000/run/blktap-control/nbd1000000000.1000"
 
 
 class PlanError(Exception):

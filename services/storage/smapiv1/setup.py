@@ -7,6 +7,7 @@ from pathlib import Path
 
 from services.storage.options import StorageOptions
 from services.storage.registry import Registry
+from services.storage.smapiv1.cleanup import FOLDER
 from services.storage.smapiv1.discovery import Discovery, Drivers
 from services.storage.smapiv1.host import DriverHost
 from services.storage.smapiv1.private_view import PrivateView
@@ -18,7 +19,7 @@ from shared.service import Service
 def drivers(service: Service, options: StorageOptions, registry: Registry) -> Drivers:
     run = Path(options.run_dir) if options.run_dir else service.state_dir / "run"
     hosts = {
-        config.uuid: DriverHost(config.uuid, Xapi(options.xapi_socket), _view(options, run / "sm" / config.uuid[:8]))
+        config.uuid: DriverHost(config.uuid, Xapi(options.xapi_socket), _view(options, run / FOLDER / config.uuid[:8]))
         for config in service.hosts
     }
     discovery = Discovery(Path(options.smapiv1_dir), options.smapiv1_drivers, hosts, registry)
