@@ -1,0 +1,32 @@
+"""Removes what the drivers' mount namespaces of a stopped pool's hosts are made of, with all that drivers left mounted.
+
+    python -m services.storage.smapiv1.cleanup --run-dir DIR
+
+`--run-dir` is the service's option `run_dir`. Only for services that do not run: a running one removes its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from services.storage.smapiv1 import mounts
+
+FOLDER = "sm"
+"""Below `run_dir`: one folder for each host."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m services.storage.smapiv1.cleanup", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--run-dir", type=Path, required=True)
+    folder = parser.parse_args().run_dir / FOLDER
+    try:
+        mounts.remove_tree(folder)
+    except OSError as error:
+        sys.exit(f"cannot unmount {error.filename}: {error.strerror}")
+
+
+if __name__ == "__main__":
+    main()
