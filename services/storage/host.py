@@ -145,6 +145,8 @@ def _result(found: Probed) -> ProbeResult:
         name_description=found.description,
         total_space=found.total_space,
         free_space=found.free_space,
+        clustered=found.clustered,
+        health=found.health,
     )
     return ProbeResult(
         configuration=found.configuration,

@@ -86,6 +86,8 @@ class Probed(Record, frozen=True):
     description: str = ""
     total_space: int = 0
     free_space: int = 0
+    clustered: bool = False
+    health: Health = "healthy"
     extra_info: dict[str, str] = {}
     raw: str = ""
     """The whole answer of a driver whose answers are text."""
