@@ -10,7 +10,18 @@ from shared.bus import context
 from shared.bus.contract import Empty
 from shared.bus.interface import Bus, BusError
 from shared.contracts import task, vm_disks
-from shared.contracts.vm_disks import Chain, DiskCommit, DiskId, DiskResize, DiskSnapshot
+from shared.contracts.vm import PowerState
+from shared.contracts.vm_disks import (
+    Chain,
+    DiskCommit,
+    DiskId,
+    DiskMirror,
+    DiskMirrorEnd,
+    DiskResize,
+    DiskResume,
+    DiskSnapshot,
+    MirrorState,
+)
 from shared.service import Service
 
 PROGRESS_INTERVAL = 1.0
@@ -28,6 +39,11 @@ class DiskRequests:
         await service.serve(vm_disks.DISK_SNAPSHOT, self._snapshot, host=self._host.uuid)
         await service.serve(vm_disks.DISK_COMMIT, self._commit, host=self._host.uuid)
         await service.serve(vm_disks.DISK_RESIZE, self._resize, host=self._host.uuid)
+        await service.serve(vm_disks.DISK_PAUSE, self._pause, host=self._host.uuid)
+        await service.serve(vm_disks.DISK_RESUME, self._resume, host=self._host.uuid)
+        await service.serve(vm_disks.DISK_MIRROR, self._mirror, host=self._host.uuid)
+        await service.serve(vm_disks.DISK_MIRROR_STATE, self._mirror_state, host=self._host.uuid)
+        await service.serve(vm_disks.DISK_MIRROR_END, self._mirror_end, host=self._host.uuid)
 
     async def _chain(self, request: DiskId) -> Chain:
         return await self._disks.chain(await self._host.slot(request.dp))
@@ -42,6 +58,27 @@ class DiskRequests:
 
     async def _resize(self, request: DiskResize) -> Empty:
         await self._disks.resize(await self._host.slot(request.dp), request.virtual_size)
+        return Empty()
+
+    async def _pause(self, request: DiskId) -> Empty:
+        await self._disks.pause(await self._host.slot(request.dp))
+        return Empty()
+
+    async def _resume(self, request: DiskResume) -> Empty:
+        slot = await self._host.slot(request.dp)
+        running = self._host.power_state(slot.vm) is PowerState.RUNNING
+        await self._disks.resume(slot, request.backend, running=running)
+        return Empty()
+
+    async def _mirror(self, request: DiskMirror) -> Empty:
+        await self._disks.mirror(await self._host.slot(request.dp), request)
+        return Empty()
+
+    async def _mirror_state(self, request: DiskId) -> MirrorState:
+        return await self._disks.mirror_state(await self._host.slot(request.dp))
+
+    async def _mirror_end(self, request: DiskMirrorEnd) -> Empty:
+        await self._disks.mirror_end(await self._host.slot(request.dp), pivot=request.pivot)
         return Empty()
 
     def _reporter(self) -> Progress:

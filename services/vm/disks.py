@@ -41,16 +41,14 @@ class Disks(Protocol):
 
     async def resize(self, slot: Slot, virtual_size: int) -> None: ...
 
-    async def opened(self, slot: Slot) -> DiskBackend:
-        """What would open the disk again as it is open now."""
-        ...
-
     async def pause(self, slot: Slot) -> None:
         """Ends what is in flight and closes the images. The guest only sees that it takes long."""
         ...
 
-    async def resume(self, slot: Slot, backend: DiskBackend, *, running: bool) -> None:
-        """`running`: the guest's CPUs run afterwards, unless another of its disks is paused."""
+    async def resume(self, slot: Slot, backend: DiskBackend | None, *, running: bool) -> None:
+        """`backend`: None opens what was open. `running`: the guest's CPUs run afterwards, unless another of its disks
+        is paused.
+        """
         ...
 
     async def mirror(self, slot: Slot, wanted: DiskMirror) -> None: ...

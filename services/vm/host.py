@@ -210,6 +210,11 @@ class VmHost:
         vbds = [] if spec is None else [vbd.ref for vbd in spec.vbds if vbd.device == device]
         return Slot(uuid, device, vbds[0] if vbds else dp)
 
+    def power_state(self, uuid: str) -> PowerState:
+        """As it should be."""
+        vm = self._vms.get(uuid)
+        return PowerState.HALTED if vm is None or vm.record is None else vm.record.power_state
+
     # ---- parts of operations; the VM's turn is held
 
     async def _build(self, vm: _Vm, spec: VmSpec, paused: bool, cause: Cause) -> None:

@@ -135,7 +135,6 @@ async def test_operations_on_a_disk_that_is_not_there_say_so(run: Run) -> None:
             disks.snapshot(slot, "/a"),
             disks.commit(slot, commit, unheard),
             disks.resize(slot, MB),
-            disks.opened(slot),
             disks.pause(slot),
             disks.resume(slot, run.images.backend("/a"), running=False),
             disks.mirror(slot, mirror),
@@ -160,16 +159,16 @@ async def test_a_paused_disk_is_closed_and_resumed_with_its_content(run: Run) ->
     disks = run.bench.backend.disks
     await run.bench.backend.unpause(run.domain.vm.uuid)
     await run.disk.write(1)
-    was = await disks.opened(run.slot)
     for _ in range(2):
         await disks.pause(run.slot)
         assert await run.chain() == []
+    await run.bench.backend.unpause(run.domain.vm.uuid)  # comes true with the disk
     if run.bench.backend.name == "qemu":
         assert await run.images.holds(run.images.path("base"), 1)  # nobody has it locked
         await run.bench.reopen(PowerState.RUNNING)
         disks = run.bench.backend.disks
     for _ in range(2):
-        await disks.resume(run.slot, was, running=True)
+        await disks.resume(run.slot, None, running=True)
         assert await run.chain() == [run.images.path("base")]
     assert await run.disk.reads(1)
     assert (await run.bench.reopen(PowerState.RUNNING))[run.domain.vm.uuid] is PowerState.RUNNING

@@ -13,6 +13,7 @@ from services.vm.backend import Built, Domain, Expected, OnStopped, Stopped
 from services.vm.options import AccelChoice, private_folder
 from services.vm.qemu import command_line, event_log, host_facts, process, program
 from services.vm.qemu.accelerator import Accelerator, choose
+from services.vm.qemu.disks.access import look
 from services.vm.qemu.disks.disks import QemuDisks
 from services.vm.qemu.guest import Guest
 from services.vm.qemu.kernel import direct_boot
@@ -115,7 +116,9 @@ class QemuBackend:
         if guest.stopped is not None:
             return one.power_state
         try:
-            return PowerState.RUNNING if await guest.running() else PowerState.PAUSED
+            if not await guest.running():
+                return one.power_state if (await look(guest)).closed() else PowerState.PAUSED
+            return PowerState.RUNNING
         except ApiError as error:
             log.warning("domain %d: %s", one.domain.domid, error)
             return one.power_state
@@ -197,7 +200,9 @@ class QemuBackend:
         return Built(accel=accel, pid=identity.pid, started=identity.started)
 
     async def unpause(self, vm: str) -> None:
-        await self.guest(vm).execute("cont")
+        guest = self.guest(vm)
+        if not (await look(guest)).closed():  # else whoever resumes its disk does it
+            await guest.execute("cont")
 
     async def pause(self, vm: str) -> None:
         await self.guest(vm).execute("stop")

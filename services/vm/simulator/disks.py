@@ -63,21 +63,17 @@ class SimulatedDisks:
     async def resize(self, slot: Slot, virtual_size: int) -> None:
         self._open(slot).size = virtual_size
 
-    async def opened(self, slot: Slot) -> DiskBackend:
-        path = self._open(slot).images[0]
-        return DiskBackend(dp=f"vbd/{slot.vm}/{slot.device}", kind="file", path=path, format="none", writable=True)
-
     async def pause(self, slot: Slot) -> None:
         disk = self._require(slot)
         self._refuse_while_mirrored(slot, disk)
         if disk.images:
             disk.aside, disk.images = disk.images, []
 
-    async def resume(self, slot: Slot, backend: DiskBackend, *, running: bool) -> None:
+    async def resume(self, slot: Slot, backend: DiskBackend | None, *, running: bool) -> None:
         disk = self._require(slot)
         if not disk.images:
-            known = disk.aside and disk.aside[0] == backend.path
-            disk.images, disk.aside = disk.aside if known else [backend.path], []
+            known = backend is None or disk.aside[:1] == [backend.path]
+            disk.images, disk.aside = disk.aside if backend is None or known else [backend.path], []
 
     async def mirror(self, slot: Slot, wanted: DiskMirror) -> None:
         disk = self._require(slot)

@@ -14,8 +14,8 @@ from services.vm.qemu.disks import nodes
 FORMAT_OF = {driver: name for name, driver in nodes.FORMATS.items()}
 KIND_OF = {"file": "file", "host_device": "block", "nbd": "nbd"}
 """From QEMU's protocol drivers to kinds of `shared.contracts.storage.Backend`."""
-CLOSED = "blkdebug"
-"""Driver of placeholders."""
+PLACEHOLDER = "blkdebug"
+"""Driver of what stands for images that are closed."""
 
 
 class Image(NamedTuple):
@@ -72,7 +72,7 @@ class Graph:
         """The one that is written to first; none when there is no medium, or it is closed for the time being."""
         found: list[Image] = []
         at = self.device_node(device)
-        while at is not None and at.driver != CLOSED:
+        while at is not None and at.driver != PLACEHOLDER:
             if at.driver in FORMAT_OF:
                 found.append(self._image(at))
                 at = self.nodes.get(at.children.get("backing", ""))
@@ -80,12 +80,15 @@ class Graph:
                 at = self.nodes.get(at.children.get("file") or at.children.get("backing", ""))
         return found
 
-    def is_closed(self, device: str) -> bool:
-        return nodes.placeholder(device) in self.nodes
-
     def closed(self) -> list[str]:
-        """Placeholders that are in use."""
-        return [node.name for node in self.nodes.values() if node.driver == CLOSED and node.has_parents]
+        """Devices whose images are closed for the time being."""
+        names = [node.name for node in self.nodes.values() if node.has_parents]
+        return [name.removeprefix(nodes.CLOSED) for name in names if name.startswith(nodes.CLOSED)]
+
+    def is_dead(self, device: str) -> bool:
+        """Whether the guest holds a device without a disk."""
+        node = self.nodes.get(nodes.DEAD + device)
+        return node is not None and node.has_parents
 
     def unused(self, device: str) -> list[str]:
         """Nodes that were opened here for a device and that nothing uses any more."""

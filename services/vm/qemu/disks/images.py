@@ -9,7 +9,7 @@ from pathlib import Path
 
 from services.vm.disks import Progress, Slot
 from services.vm.qemu.disks import graph, jobs, nodes
-from services.vm.qemu.disks.access import Access, backend_of, look, sweep
+from services.vm.qemu.disks.access import Access, look, sweep
 from services.vm.qemu.guest import Guest
 from shared.contracts.storage import Backend as DiskBackend
 from shared.contracts.vm_disks import Chain, DiskCommit
@@ -26,10 +26,6 @@ class Images(Access):
         if top is None:
             return Chain()
         return Chain(images=[image.path for image in seen.images(slot.device)], virtual_size=top.size)
-
-    async def opened(self, slot: Slot) -> DiskBackend:
-        images = await self._images(self._require(slot), slot)
-        return backend_of(slot, images[0])
 
     async def snapshot(self, slot: Slot, overlay: str) -> None:
         async with self._alone(slot) as guest:

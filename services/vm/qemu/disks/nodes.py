@@ -35,14 +35,20 @@ def image_node(device: str) -> str:
     return f"image-{device}-{secrets.token_hex(4)}"
 
 
-def placeholder(device: str) -> str:
-    """What is under `disk-<n>` while its images are closed."""
-    return f"closed-{device}"
+CLOSED = "closed-"
+"""Begins the names of what is under `disk-<n>` while its images are closed."""
+DEAD = "dead-"
+"""The same after the disk was taken from a guest that still holds the device."""
+
+
+def opened(device: str) -> str:
+    """The object that says, while a disk is paused, what was open."""
+    return f"opened-{device}"
 
 
 def is_ours(name: str, device: str) -> bool:
     """Whether a node was opened here for that device, to be closed here."""
-    return name.startswith(f"image-{device}-") or name == placeholder(device)
+    return name.startswith(f"image-{device}-") or name in (CLOSED + device, DEAD + device)
 
 
 def disk_device(device: str) -> dict[str, Any]:
