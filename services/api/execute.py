@@ -176,8 +176,10 @@ class Executor:
         changes = [*call.ending, *(call.on_success if error is None else call.on_failure)]
         lock = operation.lock
         if lock is not None:
-            held = locking.held(call, lock, arguments)
-            changes = locking.release(call, lock, arguments, changes) if held else []
+            held = locking.held(call)
+            changes = locking.release(call, changes) if held else []
+        else:
+            changes = locking.allowing(call, changes)
         return changes + tasks.finish(call, call.message.result, value, error)
 
     async def _undo(self, call: Call) -> None:

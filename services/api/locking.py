@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Container, Sequence
-from typing import Any
+from contextlib import AsyncExitStack, nullcontext
+from typing import Any, Final
 
 from services.api.allowed import CHECKS, published
 from services.api.api import Api
@@ -42,22 +43,31 @@ async def acquire(call: Call, lock: Lock, arguments: tuple[Any, ...]) -> None:
     if lock.interrupts:
         await _interrupt(call, lock, ref)
 
+    sr = str(call.store.get(lock.cls, ref, "SR")) if lock.sr else ""
+    if sr:
+        call.ending.append(_given_back(call, "SR", sr))
+
     def decision(store: Store) -> tuple[Sequence[Change], Sequence[Precondition], None]:
         refusal = lock.refuse(store, arguments) if lock.refuse is not None else None
+        refusal = refusal or (CHECKS["SR"](store, sr, lock.sr) if sr else None)
         refusal = refusal or CHECKS[lock.cls](store, ref, lock.operation)
         if refusal is not None:
             raise refusal
-        taken: list[Change] = [
-            MapPut(cls=lock.cls, ref=ref, field="current_operations", key=call.task, value=lock.operation)
-        ]
+        taken: list[Change] = [_taken(call, lock.cls, ref, lock.operation)]
+        given = _unchanged(store, lock.cls, ref)
+        if sr:
+            taken.append(_taken(call, "SR", sr, lock.sr))
+            taken += published(store, "SR", sr, taken)
+            given += _unchanged(store, "SR", sr)
         if lock.reserve is not None:
             taken += lock.reserve(call, store, arguments)
         taken += published(store, lock.cls, ref, taken)
-        return [*call.task_row(), *taken], _unchanged(store, lock.cls, ref), None
+        return [*call.task_row(), *taken], given, None
 
     async def attempt() -> None:
+        turns = call.api.turns
         try:
-            async with call.api.turns.of((lock.cls, ref)):
+            async with turns.of((lock.cls, ref)), turns.of(("SR", sr)) if sr else nullcontext():
                 await call.api.database.decide(decision)
         except BaseException:
             if lock.reserve is not None:
@@ -69,24 +79,54 @@ async def acquire(call: Call, lock: Lock, arguments: tuple[Any, ...]) -> None:
     call.task_exists = call.task_exists or call.has_task
 
 
+def _taken(call: Call, cls: str, ref: str, operation: str) -> Change:
+    return MapPut(cls=cls, ref=ref, field="current_operations", key=call.task, value=operation)
+
+
+def _given_back(call: Call, cls: str, ref: str) -> Change:
+    return MapDrop(cls=cls, ref=ref, field="current_operations", key=call.task)
+
+
 def _locked(store: Store, lock: Lock, arguments: tuple[Any, ...]) -> str:
     """Reference of what is locked."""
+    if lock.find is not None:
+        return lock.find(store, arguments)
     if lock.argument is not None:
         return str(arguments[lock.argument])
     return next(iter(store.rows(lock.cls)), NULL)
 
 
-async def wait_until_allowed(call: Call, cls: str, ref: str, operation: str) -> None:
-    """For work on an object that many may do at once: no lock is taken, but it waits for whoever has one. Raises the
-    check's refusal.
+async def mark(call: Call, *marks: tuple[str, str, str]) -> None:
+    """Objects (class, reference) show an operation each until the call ends, beside what it has locked: an SR, a disk
+    before its SR. It waits for whoever is in the way. Raises HANDLE_INVALID and the checks' refusals, the SR's first.
     """
+    given_back = [_given_back(call, cls, ref) for cls, ref, _ in marks]
+
+    def decision(store: Store) -> tuple[Sequence[Change], Sequence[Precondition], None]:
+        for cls, ref, operation in reversed(marks):
+            refusal = CHECKS[cls](store, ref, operation)
+            if refusal is not None:
+                raise refusal
+        taken = [_taken(call, *one) for one in marks]
+        allowed = [now for cls, ref, _ in marks for now in published(store, cls, ref, taken)]
+        facts = [fact for cls, ref, _ in marks for fact in _unchanged(store, cls, ref)]
+        return [*call.task_row(), *taken, *allowed], facts, None
 
     async def attempt() -> None:
-        refusal = CHECKS[cls](call.store, ref, operation)
-        if refusal is not None:
-            raise refusal
+        async with AsyncExitStack() as turns:
+            for cls, ref, _ in marks:
+                await turns.enter_async_context(call.api.turns.of((cls, ref)))
+            await call.api.database.decide(decision)
 
+    call.ending += [change for change in given_back if change not in call.ending]
     await _when_free(call.api, attempt, Policy.STANDARD)
+    call.task_exists = call.task_exists or call.has_task
+
+
+async def unmark(call: Call, *objects: tuple[str, str]) -> None:
+    """They are free again before the call ends: what it does from here on may be done beside others."""
+    changes = [_given_back(call, cls, ref) for cls, ref in objects if call.store.row(cls, ref) is not None]
+    await call.api.database.transact(allowing(call, changes))
 
 
 async def decide(call: Call, cls: str, ref: str, decision: Decision, policy: Policy = Policy.FAIL_IMMEDIATELY) -> None:
@@ -156,9 +196,9 @@ async def _interrupt(call: Call, lock: Lock, ref: str) -> None:
             await wait(changed, _RECHECK)
 
 
-def held(call: Call, lock: Lock, arguments: tuple[Any, ...]) -> bool:
+def held(call: Call) -> bool:
     """Whether the call has its lock; if it never heard so, whether the rows say it."""
-    row = call.store.row(lock.cls, _locked(call.store, lock, arguments))
+    row = call.store.row(*call.locks) if call.locks[0] else None
     return call.locked or (row is not None and call.task in row["current_operations"])
 
 
@@ -168,14 +208,29 @@ async def cancel_task(api: Api, task: str) -> None:
     await api.bus.publish(CANCEL, Cancel(task=task), task=task)
 
 
-def release(call: Call, lock: Lock, arguments: tuple[Any, ...], changes: Sequence[Change]) -> list[Change]:
+def release(call: Call, changes: Sequence[Change]) -> list[Change]:
     """What gives the lock back, together with the outcome's `changes`."""
-    ref = _locked(call.store, lock, arguments)
-    if any(change.cls == lock.cls and change.ref == ref and isinstance(change, Delete) for change in changes):
-        return list(changes)
-    given_back: Change = MapDrop(cls=lock.cls, ref=ref, field="current_operations", key=call.task)
-    everything = [*changes, given_back]
-    return [*everything, *published(call.store, lock.cls, ref, everything)]
+    gone = {(change.cls, change.ref) for change in changes if isinstance(change, Delete)}
+    left = [change for change in changes if isinstance(change, Delete) or (change.cls, change.ref) not in gone]
+    if call.locks not in gone and call.store.row(*call.locks) is not None:
+        left.append(_given_back(call, *call.locks))
+    return allowing(call, left)
+
+
+def allowing(call: Call, changes: Sequence[Change]) -> list[Change]:
+    """The same, and what the locked object, and SRs and disks that were marked, allow from then on."""
+    freed = {(change.cls, change.ref): None for change in changes if isinstance(change, MapDrop)}
+    then = [
+        now
+        for cls, ref in freed
+        if (cls, ref) == call.locks or cls in _MARKED
+        for now in published(call.store, cls, ref, changes)
+    ]
+    return [*changes, *then]
+
+
+_MARKED: Final = frozenset({"SR", "VDI"})
+"""Classes of what a call may `mark` beside what it has locked."""
 
 
 def orphans(store: Store, running: Container[str]) -> list[Change]:

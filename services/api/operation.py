@@ -31,13 +31,18 @@ Refuse = Callable[["Store", tuple[Any, ...]], ApiError | None]
 """Gets the rows and the message's arguments; why the message is refused."""
 
 
+Find = Callable[["Store", tuple[Any, ...]], str]
+"""Gets the rows and the message's arguments; the reference of what is locked. Raises HANDLE_INVALID."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lock:
     """The message puts `operation` into `current_operations` of its argument number `argument`, of class `cls`. None:
-    of the pool, which no argument names.
+    of the pool, which no argument names. `find`: where it is an object that no argument names, such as a PBD's SR.
 
-    It is allowed when the class's check says so (`services.api.decisions`), and before that, `refuse`. `interrupts`:
-    operations in progress on the same object that are cancelled and waited for first.
+    It is allowed when the class's check says so (`services.api.decisions`), and before that, `refuse`. `sr`: of a disk,
+    the operation that its SR shows meanwhile; the SR is asked before the disk. `interrupts`: operations in progress on
+    the same object that are cancelled and waited for first.
     """
 
     cls: str
@@ -46,6 +51,8 @@ class Lock:
     policy: Policy = Policy.STANDARD
     reserve: Reserve | None = None
     refuse: Refuse | None = None
+    find: Find | None = None
+    sr: str = ""
     interrupts: frozenset[str] = frozenset()
 
 

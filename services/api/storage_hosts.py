@@ -1,108 +1,87 @@
-"""Which host does the work on an SR, and what its answers come to in rows."""
+"""Asking the storage service of the right host, and how long-lived scans bring rows in line."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Sequence
+from typing import Final
 
-from services.api import clock
 from services.api.api import Api
+from services.api.decisions.liveness import is_live
 from services.api.decisions.rows import existing
+from services.api.decisions.sr_hosts import host_for
+from services.api.decisions.vdi_rows import reconciled, stat_fields
+from shared.bus.contract import Method, Reply, Request
 from shared.contracts import storage as contract
-from shared.contracts.db import Change, Create, Delete, Precondition, RowPresent, Update
-from shared.contracts.storage import SrScan, SrStat, VdiInfo
-from shared.errors import ApiError
-from shared.store import NULL, Store
+from shared.contracts.db import Change, Precondition, RowPresent, Update
+from shared.contracts.storage import SrStat
+from shared.errors import ApiError, internal_error
+from shared.store import Store
+
+__all__ = ["ask", "disk", "host_for", "is_live", "rescan", "stat_change"]
+
+SCANS: Final = 10
+"""How often an SR is looked at anew whose driver adds or removes rows meanwhile (storage 4.3)."""
 
 
-def host_for(store: Store, sr: str, prefer: Iterable[str] = ()) -> str:
-    """A live host with the SR attached: one of `prefer` if possible, else the coordinator, else any.
-
-    Raises HANDLE_INVALID; SR_HAS_NO_PBDS [sr], when it is attached nowhere; HOST_OFFLINE.
-    """
-    row = existing(store, "SR", sr)
-    hosts: list[str] = [
-        pbd["host"] for pbd in (store.row("PBD", ref) for ref in row["PBDs"]) if pbd and pbd["currently_attached"]
-    ]
-    if not hosts:
-        raise ApiError("SR_HAS_NO_PBDS", sr)
-    live = [host for host in hosts if is_live(store, host)]
-    if not live:
-        raise ApiError("HOST_OFFLINE", hosts[0])
-    pool = next(iter(store.rows("pool").values()), None)
-    for host in (*prefer, pool["master"] if pool is not None else NULL):
-        if host in live:
-            return host
-    return live[0]
+async def ask(api: Api, host: str, method: Method[Request, Reply], request: Request) -> Reply:
+    """`host`: reference."""
+    return await api.bus.call(method, request, host=api.uuid_of("host", host))
 
 
-def is_live(store: Store, host: str) -> bool:
-    row = store.row("host", host)
-    metrics = store.row("host_metrics", row["metrics"]) if row is not None else None
-    return metrics is not None and bool(metrics["live"])
-
-
-def vdi_fields(info: VdiInfo) -> dict[str, object]:
-    """Of a disk as its SR describes it."""
-    return {
-        "uuid": info.uuid,
-        "location": info.location,
-        "virtual_size": info.virtual_size,
-        "physical_utilisation": info.physical_utilisation,
-        "read_only": info.read_only,
-        "sm_config": dict(info.sm_config),
-    }
+def disk(api: Api, vdi: str) -> contract.VdiRef:
+    """Raises HANDLE_INVALID."""
+    row = existing(api.store, "VDI", vdi)
+    return contract.VdiRef(sr=api.uuid_of("SR", row["SR"]), location=row["location"])
 
 
 def stat_change(sr: str, stat: SrStat) -> Change:
-    fields = {
-        "physical_size": stat.physical_size,
-        "physical_utilisation": stat.physical_utilisation,
-        "virtual_allocation": stat.virtual_allocation,
-    }
-    return Update(cls="SR", ref=sr, fields=fields)
+    return Update(cls="SR", ref=sr, fields={**stat_fields(stat), "virtual_allocation": stat.virtual_allocation})
 
 
 async def rescan(api: Api, sr: str, host: str, more: Sequence[Change] = ()) -> None:
-    """Asks a host (uuid) what the SR holds, and brings the rows in line, together with `more` changes."""
-    async with api.disks.scan(sr) as moving:
-        found = await api.bus.call(contract.SR_SCAN, contract.SrRef(sr=api.uuid_of("SR", sr)), host=host)
+    """Asks a host (uuid) what the SR holds, and brings the rows in line, together with `more` changes.
 
-        def decision(store: Store) -> tuple[Sequence[Change], Sequence[Precondition], None]:
-            return [*more, *reconciled(store, sr, found, moving)], [RowPresent(cls="SR", ref=sr)], None
-
-        await api.database.decide(decision)
-
-
-def reconciled(store: Store, sr: str, scan: SrScan, moving: Container[str] = ()) -> list[Change]:
-    """What a scan found, in rows: new disks appear, known ones are updated, those that are gone disappear.
-
-    Nothing is said about disks (uuid) that are `moving`.
+    A driver that writes rows itself while it looks has the last word: then it is asked again. Raises INTERNAL_ERROR if
+    it never stops.
     """
-    known = {store.get("VDI", ref, "location"): ref for ref in store.get("SR", sr, "VDIs")}
-    result: list[Change] = [stat_change(sr, scan.stat)]
-    for info in scan.disks:
-        ref = known.pop(info.location, None)
-        if info.uuid in moving:
-            continue
-        if ref is None:
-            fields = {
-                **vdi_fields(info),
-                "name_label": info.name_label,
-                "name_description": info.name_description,
-                "type": info.type,
-                "SR": sr,
-                "managed": True,
-                "snapshot_time": clock.EPOCH,
-            }
-            result.append(Create(cls="VDI", ref=f"OpaqueRef:{uuid.uuid4()}", fields=fields))
-            continue
-        row = existing(store, "VDI", ref)
-        now = {name: value for name, value in vdi_fields(info).items() if name != "uuid"}
-        if any(row[name] != value for name, value in now.items()):
-            result.append(Update(cls="VDI", ref=ref, fields=now))
-    for ref in known.values():
-        row = existing(store, "VDI", ref)
-        if not row["current_operations"] and row["uuid"] not in moving:
-            result.append(Delete(cls="VDI", ref=ref))
-    return result
+    async with api.disks.scan(sr) as moving:
+        request = contract.SrRef(sr=api.uuid_of("SR", sr))
+        for _ in range(SCANS):
+            before = _disks(api.store, sr)
+            found = await api.bus.call(contract.SR_SCAN, request, host=host)
+            if _others(api.store, sr, before, moving):
+                continue
+
+            def decision(store: Store) -> tuple[Sequence[Change], Sequence[Precondition], bool]:
+                if _others(store, sr, before, moving):  # noqa: B023 - decided before the next turn
+                    return [], [], False
+                changes = [*more, *reconciled(store, sr, found, moving)]  # noqa: B023
+                return changes, [RowPresent(cls="SR", ref=sr)], True
+
+            if await api.database.decide(decision):
+                return
+    raise internal_error(f"the disks of SR {request.sr} changed {SCANS} times while it was scanned")
+
+
+def _disks(store: Store, sr: str) -> dict[str, str]:
+    """References to uuids."""
+    return {ref: existing(store, "VDI", ref)["uuid"] for ref in existing(store, "SR", sr)["VDIs"]}
+
+
+def _others(store: Store, sr: str, before: dict[str, str], moving: set[str]) -> bool:
+    """Whether rows have come or gone that no call of ours makes or removes."""
+    now = _disks(store, sr)
+    return any((now.get(ref) or before[ref]) not in moving for ref in now.keys() ^ before.keys())
+
+
+async def restat(api: Api, sr: str) -> None:
+    """How full the SR is now. Raises what its plug-in says."""
+    host = host_for(api.store, sr)
+    stat = await ask(api, host, contract.SR_STAT, contract.SrRef(sr=api.uuid_of("SR", sr)))
+    row, fields = existing(api.store, "SR", sr), stat_fields(stat)
+    if any(row[name] != value for name, value in fields.items()):
+        try:
+            await api.database.transact([Update(cls="SR", ref=sr, fields=fields)], [RowPresent(cls="SR", ref=sr)])
+        except ApiError as error:
+            if error.code != "DB_CONFLICT":
+                raise

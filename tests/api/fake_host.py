@@ -20,7 +20,7 @@ from shared.bus.contract import Empty, Method
 from shared.bus.endpoint import Endpoint
 from shared.bus.memory import MemoryBroker
 from shared.bus.timing import Timing
-from shared.contracts import network, storage, vm
+from shared.contracts import network, storage, transfer, vm
 from shared.contracts.ha import HEARTBEAT, Heartbeat
 from shared.contracts.vm import Cause, PowerState
 from shared.errors import ApiError
@@ -60,6 +60,12 @@ class Disks:
     size: int = 1 << 40
     srs: dict[str, dict[str, storage.VdiInfo]] = field(default_factory=dict)
     open: dict[str, str] = field(default_factory=dict)
+    content: dict[str, str] = field(default_factory=dict)
+    """Location to what copies pass on: anything, "" at first."""
+    probed: storage.SrProbed = field(default_factory=storage.SrProbed)
+    """What probes find."""
+    asked: list[Any] = field(default_factory=list)
+    """Requests that leave no other trace."""
 
 
 class FakeHost:
@@ -104,6 +110,9 @@ class FakeHost:
             (storage.SR_DETACH, self._sr_detach),
             (storage.SR_DESTROY, self._sr_destroy),
             (storage.SR_SCAN, self._sr_scan),
+            (storage.SR_STAT, self._sr_stat),
+            (storage.SR_SET_NAME, self._nothing),
+            (storage.SR_PROBE, self._sr_probe),
             (storage.CLOSE, self._nothing),
             (storage.DATAPATHS, self._datapaths),
             (storage.FENCE, self._fence),
@@ -112,6 +121,17 @@ class FakeHost:
             (storage.VDI_CLONE, self._vdi_clone),
             (storage.VDI_COPY, self._vdi_clone),
             (storage.VDI_RESIZE, self._vdi_resize),
+            (storage.VDI_STAT, self._vdi_stat),
+            (storage.VDI_INTRODUCE, self._vdi_introduce),
+            (storage.VDI_DESCRIBE, self._vdi_describe),
+            (storage.VDI_REVERT, self._vdi_revert),
+            (storage.VDI_ENABLE_CBT, lambda request: self._set_disk(request, cbt_enabled=True)),
+            (storage.VDI_DISABLE_CBT, lambda request: self._set_disk(request, cbt_enabled=False)),
+            (storage.VDI_DATA_DESTROY, lambda request: self._set_disk(request, physical_utilisation=0)),
+            (storage.VDI_CHANGED_BLOCKS, self._changed_blocks),
+            (storage.VDI_GENERATE_CONFIG, self._generate_config),
+            (storage.VDI_EPOCH, self._epoch),
+            (transfer.COPY, self._copy),
             (network.SCAN, self._scan_interfaces),
             (network.BRIDGE_UP, self._nothing),
             (network.BRIDGE_DOWN, self._nothing),
@@ -316,7 +336,7 @@ class FakeHost:
             vendor="",
             copyright="",
             version="1",
-            required_api_version="1",
+            required_api_version="5.0",
             features=dict.fromkeys(features, 1),
             configuration={},
         )
@@ -347,9 +367,18 @@ class FakeHost:
         self.disks.open = {disk: host for disk, host in self.disks.open.items() if host != request.host}
         return storage.Fenced(leases=0)
 
-    async def _sr_create(self, request: storage.SrCreate) -> Empty:
+    async def _sr_create(self, request: storage.SrCreate) -> storage.SrCreated:
+        self.disks.asked.append(request)
         self.disks.srs[request.sr] = {}
-        return Empty()
+        return storage.SrCreated(device_config=request.device_config)
+
+    async def _sr_probe(self, request: storage.SrProbe) -> storage.SrProbed:
+        self.disks.asked.append(request)
+        return self.disks.probed
+
+    async def _sr_stat(self, request: storage.SrRef) -> storage.SrStat:
+        self._sr(request.sr)
+        return self._stat(request.sr)
 
     async def _sr_attach(self, request: storage.SrAttach) -> storage.SrStat:
         self.disks.srs.setdefault(request.sr, {})
@@ -397,11 +426,52 @@ class FakeHost:
         del self._sr(request.sr)[request.location]
         return Empty()
 
+    def _put(self, sr: str, info: storage.VdiInfo, **fields: Any) -> storage.VdiInfo:
+        self._sr(sr)[info.location] = info = msgspec.structs.replace(info, **fields)
+        return info
+
+    async def _vdi_stat(self, request: storage.VdiRef) -> storage.VdiInfo:
+        return self._disk(request.sr, request.location)
+
+    async def _vdi_introduce(self, request: storage.VdiIntroduce) -> storage.VdiInfo:
+        return self._disk(request.sr, request.location)
+
+    async def _vdi_describe(self, request: storage.VdiDescription) -> Empty:
+        info = self._disk(request.sr, request.location)
+        names = {"name_label": request.name_label, "name_description": request.name_description}
+        self._put(request.sr, info, **{name: text for name, text in names.items() if text is not None})
+        return Empty()
+
+    async def _vdi_revert(self, request: storage.VdiPair) -> storage.VdiInfo:
+        size = self._disk(request.sr, request.location).virtual_size
+        return self._put(request.sr, self._disk(request.sr, request.other), virtual_size=size)
+
+    async def _set_disk(self, request: storage.VdiRef, **fields: Any) -> Empty:
+        self._put(request.sr, self._disk(request.sr, request.location), **fields)
+        return Empty()
+
+    async def _changed_blocks(self, request: storage.VdiPair) -> storage.ChangedBlocks:
+        return storage.ChangedBlocks(bitmap=f"{request.location}>{request.other}", granularity=1 << 16)
+
+    async def _generate_config(self, request: storage.VdiRef) -> storage.StaticConfig:
+        return storage.StaticConfig(config=f"{self.uuid} {request.location}")
+
+    async def _epoch(self, request: storage.Epoch) -> Empty:
+        self.disks.asked.append(request)
+        return Empty()
+
+    async def _copy(self, request: transfer.Copy) -> transfer.Moved:
+        self._disk(request.sr, request.location)
+        self._disk(request.to_sr, request.to_location)
+        self.disks.asked.append(request)
+        self.disks.content[request.to_location] = self.disks.content.get(request.location, "")
+        return transfer.Moved(stream=0, data=0)
+
     async def _vdi_resize(self, request: storage.VdiResize) -> storage.VdiInfo:
         info = self._disk(request.sr, request.location)
-        info = msgspec.structs.replace(info, virtual_size=request.virtual_size)
-        self._sr(request.sr)[info.location] = info
-        return info
+        if request.virtual_size < info.virtual_size:
+            raise ApiError("SR_BACKEND_FAILURE_79", "", "a disk cannot shrink", "")
+        return self._put(request.sr, info, virtual_size=request.virtual_size)
 
     # ---- network
 

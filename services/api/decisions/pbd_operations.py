@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.api.decisions.rows import Rows, existing
+from services.api.decisions.rows import Rows, busy, existing, the_pool
 from services.api.decisions.vbd_operations import is_attached
 from shared.errors import ApiError
 
@@ -36,13 +36,40 @@ def check_plug(rows: Rows, pbd: str) -> ApiError | None:
     return None
 
 
+def check_idle(rows: Rows, pbd: str) -> ApiError | None:
+    """OTHER_OPERATION_IN_PROGRESS for a disk of the SR that is worked on."""
+    for ref in existing(rows, "SR", existing(rows, "PBD", pbd)["SR"])["VDIs"]:
+        row = rows.row("VDI", ref)
+        for task, operation in (row["current_operations"] if row is not None else {}).items():
+            return busy("VDI", ref, operation, task)
+    return None
+
+
 def check_unplug(rows: Rows, pbd: str) -> ApiError | None:
-    """Why the SR may not be detached there: VDI_IN_USE with the disks that VMs on that host hold."""
+    """Why the SR may not be detached there: High Availability needs it, or VMs on that host hold disks of it."""
     row = existing(rows, "PBD", pbd)
     if not row["currently_attached"]:
         return None
-    used = [ref for ref in existing(rows, "SR", row["SR"])["VDIs"] if _used_on(rows, ref, row["host"])]
+    disks = list(existing(rows, "SR", row["SR"])["VDIs"])
+    pool, host = the_pool(rows), rows.row("host", row["host"])
+    if pool is not None and pool["ha_enabled"]:
+        strict = host is not None and host["enabled"] and not pool["ha_allow_overcommit"]
+        if strict and any(_is_protected(rows, vdi) for vdi in disks):
+            return ApiError("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", row["SR"])
+        if set(pool["ha_statefiles"]) & set(disks):
+            return ApiError("HA_IS_ENABLED")
+    used = [ref for ref in disks if _used_on(rows, ref, row["host"])]
     return ApiError("VDI_IN_USE", *used) if used else None
+
+
+def _is_protected(rows: Rows, vdi: str) -> bool:
+    """Whether a VM has the disk that is to be restarted on another host."""
+    for ref in existing(rows, "VDI", vdi)["VBDs"]:
+        vbd = rows.row("VBD", ref)
+        vm = rows.row("VM", vbd["VM"]) if vbd is not None else None
+        if vm is not None and vm["ha_always_run"] and vm["ha_restart_priority"] == "restart":
+            return True
+    return False
 
 
 def _used_on(rows: Rows, vdi: str, host: str) -> bool:

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from services.api.decisions.rows import Record, Rows
 from shared.errors import ApiError
+
+_V2: Final = (2, 0)
+
+
+def driver(rows: Rows, sr: Record) -> Record | None:
+    """The row of the SR's driver; None when none is known."""
+    return next((row for row in rows.rows("SM").values() if row["type"] == sr["type"]), None)
 
 
 def features(rows: Rows, sr: Record) -> dict[str, int]:
     """Feature name to its version; none when no driver of the SR's type is known."""
-    for driver in rows.rows("SM").values():
-        if driver["type"] == sr["type"]:
-            found: dict[str, int] = driver["features"]
-            return found
-    return {}
+    row = driver(rows, sr)
+    found: dict[str, int] = row["features"] if row is not None else {}
+    return found
+
+
+def is_v1(rows: Rows, sr: Record) -> bool:
+    """Whether a SMAPIv1 driver works for the SR: it writes rows of disks itself."""
+    row = driver(rows, sr)
+    return row is not None and _version(row["required_api_version"]) < _V2
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Nobody knows what a version is that is no numbers: not an old one."""
+    parts = text.split(".")
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else _V2
 
 
 def lacks(rows: Rows, sr_ref: str, sr: Record, feature: str | None) -> ApiError | None:

@@ -37,6 +37,9 @@ FEATURES: Final[dict[str, str | None]] = {
 """Each operation, and the feature its driver must have."""
 
 OPERATIONS: Final = tuple(FEATURES)
+ON_DISKS: Final = frozenset(op for op in FEATURES if op.startswith("vdi_"))
+"""An SR does several of these at once; its driver keeps those apart that get in each other's way."""
+
 NOT_ON_TOOLS_SR: Final = frozenset({"vdi_create", "vdi_destroy"})
 ENDS: Final = frozenset({"destroy", "forget"})
 
@@ -53,17 +56,23 @@ def _ending(rows: Rows, ref: str, sr: Record, op: str) -> ApiError | None:
     return ApiError("SR_NOT_EMPTY") if kept else None
 
 
-def _busy(ref: str, sr: Record, op: str) -> ApiError | None:
+def _busy(ref: str, sr: Record, op: str, asserting: bool) -> ApiError | None:
     current: dict[str, str] = sr["current_operations"]
     if op == "plug" and set(current.values()) <= {"plug"}:
+        return None
+    if asserting and op in ON_DISKS and ON_DISKS.issuperset(current.values()):
         return None
     for task, running in current.items():
         return busy("SR", ref, running, task)
     return None
 
 
-def check(rows: Rows, sr: str, op: str) -> ApiError | None:
-    """Why the operation may not start now; None if it may."""
+def check(rows: Rows, sr: str, op: str, *, asserting: bool = True) -> ApiError | None:
+    """Why the operation may not start now; None if it may.
+
+    `asserting` false asks what `allowed_operations` shows, where an SR that is busy with disks allows no other disk's
+    operation either.
+    """
     row = rows.row("SR", sr)
     if row is None:
         return ApiError("HANDLE_INVALID", "SR", sr)
@@ -73,10 +82,10 @@ def check(rows: Rows, sr: str, op: str) -> ApiError | None:
         return ApiError("SR_OPERATION_NOT_SUPPORTED", sr)
     if op in ENDS and (error := _ending(rows, sr, row, op)):
         return error
-    return _busy(sr, row, op)
+    return _busy(sr, row, op, asserting)
 
 
 def allowed_operations(rows: Rows, sr: str) -> list[str]:
     """What belongs into `SR.allowed_operations`, sorted. Raises HANDLE_INVALID."""
     existing(rows, "SR", sr)
-    return sorted(op for op in OPERATIONS if check(rows, sr, op) is None)
+    return sorted(op for op in OPERATIONS if check(rows, sr, op, asserting=False) is None)

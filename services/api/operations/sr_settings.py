@@ -1,4 +1,4 @@
-"""SR messages that change its row, ask what it is fit for, or look for SRs that have no row yet."""
+"""SR messages that change its row, or ask what it is fit for."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from typing import Any
 
 from services.api.call import Call
 from services.api.decisions import features, sm_sessions, sr_everywhere
-from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
 from services.api.operation import operation
-from services.api.operations.sr import require_driver
-from services.api.storage_hosts import host_for
+from services.api.storage_hosts import ask, host_for
 from services.api.subcalls import perform
+from shared.contracts import storage as contract
 from shared.contracts.db import Update
 from shared.errors import ApiError
 
@@ -26,7 +25,10 @@ def _label(field: str) -> None:
 
     @operation(f"SR.set_{field}")
     async def set_label(call: Call, sr: str, value: str) -> None:
-        host_for(call.store, sr)
+        host = host_for(call.store, sr)
+        row = existing(call.store, "SR", sr)
+        names = {"name_label": row["name_label"], "name_description": row["name_description"], field: value}
+        await ask(call.api, host, contract.SR_SET_NAME, contract.SrName(sr=row["uuid"], **names))
         await call.transact([Update(cls="SR", ref=sr, fields={field: value})])
 
 
@@ -88,29 +90,6 @@ async def disable_database_replication(call: Call, sr: str) -> None:
             for vbd in list(row["VBDs"]):
                 await perform(call, "VBD.destroy", vbd)
             await perform(call, "VDI.destroy", vdi)
-
-
-# ---- SRs without a row
-
-
-@operation("SR.make", built=False)
-def make(call: Call, host: str, *arguments: Any) -> str:
-    """Replaced by SR.create before anybody used it."""
-    require_live(call.store, host)
-    raise ApiError("MESSAGE_DEPRECATED")
-
-
-def _probe(message: str) -> None:
-    @operation(message, built=False)
-    def probe(call: Call, host: str, device_config: dict[str, str], type: str, sm_config: dict[str, str]) -> Any:
-        """No driver of ours looks at media that it has not attached."""
-        require_live(call.store, host)
-        require_driver(call.store, type)
-        raise ApiError("NOT_IMPLEMENTED", message)
-
-
-for _name in ("SR.probe", "SR.probe_ext"):
-    _probe(_name)
 
 
 # ---- figures: hosts measure themselves and VMs, not SRs

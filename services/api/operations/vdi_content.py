@@ -1,29 +1,25 @@
-"""VDI messages about what is in a disk. The storage service does not read disks yet: what rows refuse is refused."""
+"""VDI messages about what is in a disk, and where it can be read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from services.api.allowed import CHECKS
+from services.api.allowed import CHECKS, published
 from services.api.call import Call
-from services.api.decisions import features
 from services.api.decisions.liveness import require_live
-from services.api.decisions.nbd import addresses
+from services.api.decisions.nbd import PORT, addresses, subject
 from services.api.decisions.rows import existing
+from services.api.decisions.sr_hosts import host_for
+from services.api.decisions.vdi_rows import refreshed
 from services.api.decisions.vdi_types import incompatible
-from services.api.operation import Lock, Refuse, operation
-from services.api.storage_hosts import host_for
+from services.api.operation import Lock, operation
+from services.api.storage_hosts import ask, disk
+from services.api.subcalls import perform
+from shared.contracts import storage as contract
+from shared.contracts.db import Change, MapDrop, MapPut
 from shared.errors import ApiError
 from shared.store import Store
-
-
-def _sr_allows(op: str, argument: int = 0) -> Refuse:
-    """The SR of that argument is asked before the disk itself."""
-
-    def refuse(store: Store, arguments: tuple[Any, ...]) -> ApiError | None:
-        return CHECKS["SR"](store, store.get("VDI", arguments[argument], "SR"), op)
-
-    return refuse
 
 
 def _not_built(call: Call, vdi: str) -> ApiError:
@@ -32,40 +28,49 @@ def _not_built(call: Call, vdi: str) -> ApiError:
     return ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
-@operation("VDI.resize_online", Lock("VDI", "resize_online", refuse=_sr_allows("vdi_resize")), built=False)
-def resize_online(call: Call, vdi: str, size: int) -> None:
-    raise _not_built(call, vdi)
+# ---- back to a snapshot
 
 
-@operation("VDI.revert", Lock("VDI", "revert_to", refuse=_sr_allows("vdi_revert")), built=False)
-def revert(call: Call, snapshot: str) -> None:
-    refusal = CHECKS["VDI"](call.store, existing(call.store, "VDI", snapshot)["snapshot_of"], "revert_from")
+def _hold_origin(call: Call, store: Store, arguments: tuple[Any, ...]) -> Sequence[Change]:
+    """The disk that is taken back is busy too."""
+    origin = existing(store, "VDI", arguments[0])["snapshot_of"]
+    refusal = CHECKS["VDI"](store, origin, "revert_from")
     if refusal is not None:
         raise refusal
-    raise _not_built(call, snapshot)
+    taken: list[Change] = [
+        MapPut(cls="VDI", ref=origin, field="current_operations", key=call.task, value="revert_from")
+    ]
+    given_back = MapDrop(cls="VDI", ref=origin, field="current_operations", key=call.task)
+    if given_back not in call.ending:
+        call.ending.append(given_back)
+    return [*taken, *published(store, "VDI", origin, taken)]
 
 
-@operation("VDI.generate_config", Lock("VDI", "generate_config", argument=1), built=False)
-def generate_config(call: Call, host: str, vdi: str) -> str:
+@operation("VDI.revert", Lock("VDI", "revert_to", sr="vdi_revert", reserve=_hold_origin))
+async def revert(call: Call, snapshot: str) -> None:
+    row = existing(call.store, "VDI", snapshot)
+    place, origin = disk(call.api, snapshot), disk(call.api, row["snapshot_of"])
+    request = contract.VdiPair(sr=place.sr, location=place.location, other=origin.location)
+    info = await ask(call.api, host_for(call.store, row["SR"]), contract.VDI_REVERT, request)
+    call.on_success += refreshed(call.store, row["snapshot_of"], info)
+
+
+# ---- attached without a database
+
+
+@operation("VDI.generate_config", Lock("VDI", "generate_config", argument=1))
+async def generate_config(call: Call, host: str, vdi: str) -> str:
     require_live(call.store, host)
-    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
-
-
-@operation("VDI.force_unlock", Lock("VDI", "force_unlock"), built=False)
-def force_unlock(call: Call, vdi: str) -> None:
-    """No SR has such locks any more."""
     host_for(call.store, existing(call.store, "VDI", vdi)["SR"])
-    raise ApiError("MESSAGE_DEPRECATED")
+    return (await ask(call.api, host, contract.VDI_GENERATE_CONFIG, disk(call.api, vdi))).config
 
 
-@operation("VDI.checksum", built=False)
-def checksum(call: Call, self: str) -> str:
-    raise _not_built(call, self)
+# ---- moved under a VM
 
 
 @operation("VDI.pool_migrate", built=False)
 def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> str:
-    """Moving a disk under its VM."""
+    """Moving a disk under its VM: what refuses it. The move itself is not built."""
     row = call.store.row("VDI", vdi)
     if row is None or not row["VBDs"]:
         raise ApiError("VDI_NEEDS_VM_FOR_MIGRATE", vdi)
@@ -77,7 +82,12 @@ def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> str:
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
-# ---- databases of other pools
+# ---- read whole
+
+
+@operation("VDI.checksum", built=False)
+def checksum(call: Call, self: str) -> str:
+    raise _not_built(call, self)
 
 
 def _database(call: Call, vdi: str) -> bool:
@@ -93,47 +103,28 @@ def open_database(call: Call, self: str) -> str:
 
 @operation("VDI.read_database_pool_uuid")
 def read_database_pool_uuid(call: Call, self: str) -> str:
-    """Of a disk without a database: none."""
-    if _database(call, self):
-        raise ApiError("NOT_IMPLEMENTED", f"{call.message.wire_name} of a database")
+    """Of a disk without a database, or whose database nobody has read: none."""
+    existing(call.store, "VDI", self)
     return ""
 
 
-# ---- changed blocks
-
-
-@operation("VDI.enable_cbt", Lock("VDI", "enable_cbt", refuse=_sr_allows("vdi_enable_cbt")), built=False)
-def enable_cbt(call: Call, self: str) -> None:
-    features.require(call.store, "cbt", "CBT")
-    raise _not_built(call, self)
-
-
-@operation("VDI.disable_cbt", Lock("VDI", "disable_cbt", refuse=_sr_allows("vdi_disable_cbt")), built=False)
-def disable_cbt(call: Call, self: str) -> None:
-    raise _not_built(call, self)
-
-
-@operation("VDI.data_destroy", Lock("VDI", "data_destroy", refuse=_sr_allows("vdi_data_destroy")), built=False)
-def data_destroy(call: Call, self: str) -> None:
-    raise _not_built(call, self)
-
-
-@operation(
-    "VDI.list_changed_blocks",
-    Lock("VDI", "list_changed_blocks", argument=1, refuse=_sr_allows("vdi_list_changed_blocks", 1)),
-    built=False,
-)
-def list_changed_blocks(call: Call, vdi_from: str, vdi_to: str) -> str:
-    existing(call.store, "VDI", vdi_from)
-    raise _not_built(call, vdi_to)
+# ---- read over the network
 
 
 @operation("VDI.get_nbd_info")
-def get_nbd_info(call: Call, self: str) -> list[dict[str, Any]]:
-    """Where the disk can be read from: nowhere, unless a network is there for it. Serving there is not built yet."""
+async def get_nbd_info(call: Call, self: str) -> list[dict[str, Any]]:
+    """Where the disk can be read from: on hosts that have it, by the addresses that are there for it."""
     row = existing(call.store, "VDI", self)
     if row["type"] == "cbt_metadata":
         raise incompatible(self, row["type"])
-    if addresses(call.store, row["SR"]):
-        raise ApiError("NOT_IMPLEMENTED", f"{call.message.wire_name} on a network for NBD")
-    return []
+    found: list[dict[str, Any]] = []
+    for host, ips in addresses(call.store, row["SR"]).items():
+        certificate = await perform(call, "host.get_server_certificate", host)
+        server = {
+            "exportname": f"/{row['uuid']}?session_id={call.session}",
+            "port": PORT,
+            "cert": certificate,
+            "subject": subject(certificate) or existing(call.store, "host", host)["hostname"],
+        }
+        found += [{**server, "address": ip} for ip in ips]
+    return found

@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from services.api.allowed import published
 from services.api.call import Call, new_ref
-from services.api.decisions import sm_sessions
+from services.api.decisions import sm_sessions, vdi_rows
 from services.api.decisions.rows import existing
 from services.api.operation import Lock, operation
-from services.api.storage_hosts import host_for, vdi_fields
+from services.api.storage_hosts import ask, disk, host_for
 from shared.contracts import storage as contract
 from shared.contracts.db import Change, Create, Delete, Update
 from shared.errors import ApiError
 from shared.store import NULL, Store
 
 UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
-
-def _same_place(store: Store, sr: str, location: str) -> str | None:
-    """The SR's disk there."""
-    vdis: list[str] = existing(store, "SR", sr)["VDIs"]
-    return next((ref for ref in vdis if existing(store, "VDI", ref)["location"] == location), None)
-
-
-async def _found(call: Call, sr: str, location: str) -> contract.VdiInfo:
-    """The disk as its SR sees it now. Raises VDI_MISSING."""
-    uuid = call.api.uuid_of("SR", sr)
-    host = call.api.uuid_of("host", host_for(call.store, sr))
-    scan = await call.api.bus.call(contract.SR_SCAN, contract.SrRef(sr=uuid), host=host)
-    for info in scan.disks:
-        if info.location == location:
-            return info
-    raise ApiError("VDI_MISSING", sr, location)
 
 
 @operation("VDI.introduce", Lock("SR", "vdi_introduce", argument=3))
@@ -49,37 +33,55 @@ async def introduce(
     other_config: dict[str, str],
     location: str,
     xenstore_data: dict[str, str],
+    sm_config: dict[str, str],
     *others: Any,
 ) -> str:
-    """A disk of the SR that was forgotten. What the SR knows is what it says, whatever the caller gave."""
-    known = _same_place(call.store, sr, location)
+    """A disk that is in the SR without a row. What it is and what it is called there, the SR says."""
+    host = host_for(call.store, sr)
+    known = vdi_rows.disk_at(call.store, sr, location)
     if known is not None and call.store.get("VDI", known, "uuid") != uuid:
         raise ApiError("LOCATION_NOT_UNIQUE", sr, location)
-    info = await _found(call, sr, location)
-    if uuid not in ("", info.uuid):
-        raise ApiError("INVALID_VALUE", "uuid", uuid)
-    fields = {
-        **vdi_fields(info),
-        "name_label": name_label or info.name_label,
-        "name_description": name_description or info.name_description,
+    request = contract.VdiIntroduce(sr=call.api.uuid_of("SR", sr), uuid=uuid, location=location, sm_config=sm_config)
+    info = await ask(call.api, host, contract.VDI_INTRODUCE, request)
+    given: dict[str, Any] = {
         "type": type,
         "sharable": sharable,
         "other_config": other_config,
         "xenstore_data": xenstore_data,
     }
-    ref = known or new_ref()
-    new: Change = Create(cls="VDI", ref=ref, fields={**fields, "SR": sr, "managed": True})
-    changes = [Update(cls="VDI", ref=ref, fields=fields) if known else new]
-    call.on_success += [*changes, *published(call.store, "VDI", ref, changes)]
+    given |= {name: text for name, text in _names(name_label, name_description) if text}
+    ref, change = _row(call.store, sr, info, given)
+    call.on_success += [change, *published(call.store, "VDI", ref, [change])]
     return ref
+
+
+def _names(name_label: str, name_description: str) -> Iterator[tuple[str, str]]:
+    """Empty ones leave the SR's."""
+    yield "name_label", name_label
+    yield "name_description", name_description
+
+
+def _row(store: Store, sr: str, info: contract.VdiInfo, given: dict[str, Any]) -> tuple[str, Change]:
+    """A driver may have written it by itself."""
+    places = vdi_rows.places(store, sr)
+    known = vdi_rows.disk_at(store, sr, info.location)
+    if known is None:
+        ref = new_ref()
+        return ref, Create(cls="VDI", ref=ref, fields={**vdi_rows.found(sr, info, places), **given})
+    said = vdi_rows.said(info, places, existing(store, "VDI", known))
+    return known, Update(cls="VDI", ref=known, fields={**said, **given})
 
 
 @operation("VDI.update", Lock("VDI", "update"))
 async def update(call: Call, vdi: str) -> None:
-    row = existing(call.store, "VDI", vdi)
-    info = await _found(call, row["SR"], row["location"])
-    fields = {name: value for name, value in vdi_fields(info).items() if name != "uuid"}
-    call.on_success.append(Update(cls="VDI", ref=vdi, fields=fields))
+    await renew(call, vdi)
+
+
+async def renew(call: Call, vdi: str) -> None:
+    """The row shows what the SR says of the disk now."""
+    host = host_for(call.store, existing(call.store, "VDI", vdi)["SR"])
+    info = await ask(call.api, host, contract.VDI_STAT, disk(call.api, vdi))
+    call.on_success += vdi_rows.refreshed(call.store, vdi, info)
 
 
 # ---- records alone
@@ -95,7 +97,7 @@ _RECORD: Final = (
 
 async def _insert(call: Call, values: tuple[Any, ...]) -> str:
     fields = dict(zip(_RECORD, values, strict=True))
-    if _same_place(call.store, fields["SR"], fields["location"]) is not None:
+    if vdi_rows.disk_at(call.store, fields["SR"], fields["location"]) is not None:
         raise ApiError("LOCATION_NOT_UNIQUE", fields["SR"], fields["location"])
     if UUID.fullmatch(fields["uuid"]) is None:
         raise ApiError("UUID_INVALID", "VDI", fields["uuid"])

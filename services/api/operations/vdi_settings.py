@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.api.allowed import CHECKS, published
+from services.api.allowed import published
 from services.api.call import Call
 from services.api.decisions import sm_sessions
 from services.api.decisions.rows import Rows, existing
 from services.api.decisions.vdi_types import incompatible
 from services.api.decisions.vm_operations import bad_power_state
 from services.api.operation import Lock, operation
-from services.api.storage_hosts import host_for
+from services.api.storage_hosts import ask, disk, host_for
+from shared.contracts import storage as contract
 from shared.contracts.db import Change, Update
 from shared.errors import ApiError
 from shared.store import Store
@@ -27,7 +28,15 @@ def _label(field: str) -> None:
 
     @operation(f"VDI.set_{field}")
     async def set_label(call: Call, self: str, value: str) -> None:
-        host_for(call.store, existing(call.store, "VDI", self)["SR"])
+        host = host_for(call.store, existing(call.store, "VDI", self)["SR"])
+        place = disk(call.api, self)
+        request = contract.VdiDescription(
+            sr=place.sr,
+            location=place.location,
+            name_label=value if field == "name_label" else None,
+            name_description=value if field == "name_description" else None,
+        )
+        await ask(call.api, host, contract.VDI_DESCRIBE, request)
         await _write(call, self, field, value)
 
 
@@ -75,12 +84,11 @@ async def set_allow_caching(call: Call, self: str, value: bool) -> None:
 
 
 def _refuse_on_boot(store: Store, arguments: tuple[Any, ...]) -> ApiError | None:
-    vdi = arguments[0]
-    return _in_use(store, vdi) or CHECKS["SR"](store, store.get("VDI", vdi, "SR"), "vdi_set_on_boot")
+    return _in_use(store, arguments[0])
 
 
-@operation("VDI.set_on_boot", Lock("VDI", "set_on_boot", refuse=_refuse_on_boot), built=False)
-def set_on_boot(call: Call, self: str, value: str) -> None:
-    """No driver of ours takes a disk back to what it was."""
+@operation("VDI.set_on_boot", Lock("VDI", "set_on_boot", sr="vdi_set_on_boot", refuse=_refuse_on_boot))
+async def set_on_boot(call: Call, self: str, value: str) -> None:
+    """The SR hears of it when a VM starts with the disk (`VDI_EPOCH`)."""
     host_for(call.store, existing(call.store, "VDI", self)["SR"])
-    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+    call.on_success.append(Update(cls="VDI", ref=self, fields={"on_boot": value}))

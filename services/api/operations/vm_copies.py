@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from services.api import clock
@@ -15,8 +16,8 @@ from services.api.decisions.rows import existing, is_null
 from services.api.decisions.vm_removal import removed
 from services.api.implicit import constructor_fields
 from services.api.operation import Lock, Policy, operation
-from services.api.operations.vdi import copy_disk, make_disk
-from shared.contracts import storage as contract
+from services.api.operations.vdi import make_disk
+from services.api.operations.vdi_copies import clone_disk, copy_disk
 from shared.contracts.db import Change, Create, Update
 from shared.errors import ApiError
 
@@ -38,34 +39,29 @@ async def create(call: Call, args: Mapping[str, Any]) -> str:
     return ref
 
 
-async def _copied(call: Call, vm: str, name: str, method: Any) -> str:
-    """Disks first, then the record, which appears with the end of the call."""
+async def _copied(call: Call, vm: str, name: str, disk: Callable[[Call, str], Awaitable[str]]) -> str:
+    """Disks first, each by `disk`, then the record, which appears with the end of the call."""
     made: dict[str, str] = {}
     ref = new_ref()
     for vbd_ref in existing(call.store, "VM", vm)["VBDs"]:
         vbd = existing(call.store, "VBD", vbd_ref)
         if vbd["type"] != "CD" and not vbd["empty"] and not is_null(vbd["VDI"]):
-            made[vbd_ref] = await copy_disk(call, vbd["VDI"], method)
+            made[vbd_ref] = await disk(call, vbd["VDI"])
     call.on_success += _with_allowed(call, ref, vm_records.cloned(call.store, vm, ref, name, made, fresh))
     return ref
 
 
 @operation("VM.clone", Lock("VM", "clone"))
 async def clone(call: Call, vm: str, new_name: str) -> str:
-    return await _copied(call, vm, new_name, contract.VDI_CLONE)
+    return await _copied(call, vm, new_name, clone_disk)
 
 
 @operation("VM.copy", Lock("VM", "copy"))
 async def copy(call: Call, vm: str, new_name: str, sr: str) -> str:
-    disks = [existing(call.store, "VBD", vbd) for vbd in existing(call.store, "VM", vm)["VBDs"]]
-    others = [
-        vbd
-        for vbd in disks
-        if vbd["type"] != "CD" and not is_null(vbd["VDI"]) and existing(call.store, "VDI", vbd["VDI"])["SR"] != sr
-    ]
-    if not is_null(sr) and others:
-        raise ApiError("NOT_IMPLEMENTED", "VM.copy to another SR")
-    return await _copied(call, vm, new_name, contract.VDI_COPY)
+    """The disks' own SRs, unless one is named."""
+    if not is_null(sr):
+        existing(call.store, "SR", sr)
+    return await _copied(call, vm, new_name, partial(copy_disk, sr=sr))
 
 
 @operation("VM.provision", Lock("VM", "provision"))

@@ -13,10 +13,9 @@ from services.api.call import Call, new_ref
 from services.api.decisions import vm_messages, vm_snapshots
 from services.api.decisions.rows import NULL, Record, existing, is_null
 from services.api.operation import Lock, operation
-from services.api.operations.vdi import copy_disk
+from services.api.operations.vdi_copies import clone_disk, snapshot_disk
 from services.api.operations.vm_copies import fresh
 from services.api.subcalls import perform
-from shared.contracts import storage as contract
 from shared.contracts.alerts import Alert
 from shared.contracts.db import Change, MapDrop, MapPut, Update
 from shared.errors import ApiError
@@ -35,7 +34,7 @@ async def take(call: Call, vm: str, new_name: str, alert: str, ignore_vdis: Cont
     taken = {vbd: vdi for vbd, vdi in drives.items() if vbd not in without}
     if taken and call.store.get("VM", vm, "power_state") in ("Running", "Paused"):
         raise ApiError("NOT_IMPLEMENTED", f"{call.message.wire_name} of a running VM with disks")
-    disks = {vbd: await copy_disk(call, vdi, contract.VDI_CLONE, snapshot=True) for vbd, vdi in taken.items()}
+    disks = {vbd: await snapshot_disk(call, vdi) for vbd, vdi in taken.items()}
     ref = new_ref()
     changes = vm_snapshots.taken(call.store, vm, ref, new_name, disks, fresh, clock.now(), without)
     call.on_success += [*changes, *published(call.store, "VM", ref, changes)]
@@ -84,7 +83,7 @@ async def revert(call: Call, snapshot: str) -> None:
     drives = vm_snapshots.disk_drives(call.store, snapshot)
     known = {existing(call.store, "VDI", vdi)["snapshot_of"] for vdi in drives.values()}
     replaced = [vdi for vdi in vm_snapshots.disk_drives(call.store, vm).values() if vdi in known]
-    copies = {vbd: await copy_disk(call, vdi, contract.VDI_CLONE) for vbd, vdi in drives.items()}
+    copies = {vbd: await clone_disk(call, vdi) for vbd, vdi in drives.items()}
     await call.transact(vm_snapshots.reverted(call.store, snapshot, vm, copies, fresh))
     call.undo.clear()  # the copies are the VM's disks from here on
     for disk in replaced:

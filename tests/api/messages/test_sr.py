@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.contracts import storage
 from shared.contracts.db import MapPut, Update
 from tests.api.core import records
 from tests.api.harness import Client, Pool
@@ -82,7 +83,22 @@ async def test_an_sr_is_looked_for_on_a_host_with_a_driver(pool: Pool, client: C
     for message in ("SR.probe", "SR.probe_ext"):
         assert await client.refusal(message, "OpaqueRef:x", {}, "frob", {}) == ["HOST_OFFLINE", "OpaqueRef:x"]
         assert await client.refusal(message, pool.host_ref(0), {}, "frob", {}) == ["SR_UNKNOWN_DRIVER", "frob"]
-        assert await client.refusal(message, pool.host_ref(0), {}, "fake", {}) == ["NOT_IMPLEMENTED", message]
+    found = storage.ProbedSr(uuid="u", name_label="<n>", total_space=5, free_space=3)
+    place = storage.ProbeResult(configuration={"at": "there"}, complete=True, sr=found)
+    pool.disks.probed = storage.SrProbed(results=[place, storage.ProbeResult(configuration={}, complete=False)])
+    text = await client.call("SR.probe", pool.host_ref(0), {"chappassword": "p"}, "fake", {})
+    assert "<UUID>u</UUID>" in text
+    assert "<name_label>&lt;n&gt;</name_label>" in text
+    assert "<size>5</size>" in text
+    [asked] = [request for request in pool.disks.asked if isinstance(request, storage.SrProbe)]
+    assert asked.device_config == {"chappassword": "p"}
+    known, room = await client.call("SR.probe_ext", pool.host_ref(0), {}, "FAKE", {})
+    assert (known["configuration"], known["complete"], known["sr"]["free_space"]) == ({"at": "there"}, True, 3)
+    assert (room["complete"], "sr" in room) == (False, False)
+    pool.disks.probed = storage.SrProbed(raw="<SRlist/>")
+    assert await client.call("SR.probe", pool.host_ref(0), {}, "fake", {}) == "<SRlist/>"
+    assert await client.refusal("SR.probe_ext", pool.host_ref(0), {}, "fake", {}) == ["SR_OPERATION_NOT_SUPPORTED"]
+    assert not pool.store.rows("secret")
     made = ["x", {}, 0, "", "", "fake", "", {}]
     assert await client.refusal("SR.make", *made) == ["HOST_OFFLINE", "x"]
     made[0] = pool.host_ref(0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.contracts.db import MapPut, SetAdd, Update
+from shared.contracts.db import MapPut, SetAdd, SetDrop, Update
 from tests.api.core import records
 from tests.api.harness import Client, Pool
 
@@ -118,8 +118,6 @@ async def test_a_forgotten_disk_is_introduced_again(pool: Pool, client: Client, 
     assert await client.refusal("VDI.introduce", *described("OpaqueRef:x")) == ["HANDLE_INVALID", "SR", "OpaqueRef:x"]
     nowhere = await client.refusal("VDI.introduce", *described(sr_of(pool)))
     assert nowhere == ["VDI_MISSING", sr_of(pool), "loc"]
-    another = await client.refusal("VDI.introduce", *described(sr_of(pool), location=place))
-    assert another == ["INVALID_VALUE", "uuid", UUID]
     again = await client.call("VDI.introduce", *described(sr_of(pool), uuid, place, virtual_size=1))
     row = pool.row("VDI", again)
     assert (row["uuid"], row["name_label"], row["other_config"], row["managed"]) == (uuid, "n", {"a": "b"}, True)
@@ -198,7 +196,25 @@ async def test_databases_are_in_disks_for_them(pool: Pool, client: Client, disk:
 async def test_disks_are_served_where_a_network_is_for_it(pool: Pool, client: Client, disk: str) -> None:
     assert await client.call("VDI.get_nbd_info", disk) == []
     await pool.write(SetAdd(cls="network", ref=pool.ref("network", "network"), field="purpose", value="nbd"))
-    assert (await client.refusal("VDI.get_nbd_info", disk))[0] == "NOT_IMPLEMENTED"
+    [pif, *others] = [ref for ref, row in pool.store.rows("PIF").items() if row["host"] == pool.host_ref(0)]
+    assert not others
+    at = {"IP": "10.0.0.1", "IPv6": ["fd00::1", ""], "currently_attached": True}
+    gone = [SetDrop(cls="network", ref=pool.row("PIF", pif)["network"], field="purpose", value="nbd")]
+    away = [Update(cls="PIF", ref=ref, fields={"currently_attached": False}) for ref in pool.store.rows("PIF")]
+    await pool.write(*away, Update(cls="PIF", ref=pif, fields=at))
+    certificate = await client.call("host.get_server_certificate", pool.host_ref(0))
+    first, second = await client.call("VDI.get_nbd_info", disk)
+    assert first == {
+        "exportname": f"/{pool.row('VDI', disk)['uuid']}?session_id={client.session}",
+        "address": "10.0.0.1",
+        "port": 10809,
+        "cert": certificate,
+        "subject": first["subject"],
+    }
+    assert first["subject"]
+    assert second["address"] == "fd00::1"
+    await pool.write(*gone)
+    assert await client.call("VDI.get_nbd_info", disk) == []
 
 
 async def test_a_copy_goes_where_there_is_room(pool: Pool, client: Client, disk: str) -> None:

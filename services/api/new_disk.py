@@ -1,0 +1,84 @@
+"""A disk that a call makes on an SR, and its row: both are there when the call has succeeded, else neither."""
+
+from __future__ import annotations
+
+import uuid as uuids
+from collections.abc import Mapping
+from typing import Any
+
+from services.api.allowed import published
+from services.api.call import Call, new_ref
+from services.api.decisions import vdi_rows
+from services.api.decisions.rows import existing
+from services.api.decisions.sr_hosts import host_for
+from services.api.storage_hosts import ask
+from shared.bus.contract import Method
+from shared.bus.interface import BusError
+from shared.contracts import storage as contract
+from shared.contracts.db import Change, Create, Delete, Update
+from shared.errors import ApiError
+
+
+class NewDisk:
+    """`uuid`: what it is to be called; a SMAPIv1 driver chooses another, and writes the row before it answers."""
+
+    def __init__(self, call: Call, sr: str) -> None:
+        self.uuid = str(uuids.uuid4())
+        self.sr_uuid = call.api.uuid_of("SR", sr)
+        self._call = call
+        self._sr = sr
+        self._ref = new_ref()
+        self._info: contract.VdiInfo | None = None
+        call.moves_disk(self.uuid)
+
+    async def make(self, method: Method[Any, contract.VdiInfo], request: Any, host: str = "") -> contract.VdiInfo:
+        """`host`: reference, "" for any with the SR."""
+        call = self._call
+        call.undo.append(self._undo)
+        try:
+            self._info = await ask(call.api, host or host_for(call.store, self._sr), method, request)
+        except ApiError as error:
+            if not isinstance(error, BusError) and error.code != "TASK_CANCELLED":
+                call.undo.remove(self._undo)  # the SR says that there is none
+            raise
+        call.moves_disk(self._info.uuid)
+        return self._info
+
+    async def keep(self, given: Mapping[str, Any]) -> str:
+        """Writes the row: what the SR says of the disk, with what the caller has `given` on top. Its reference."""
+        store, info = self._call.store, self._info
+        assert info is not None, "made before it is kept"
+        places = vdi_rows.places(store, self._sr)
+        known = vdi_rows.disk_at(store, self._sr, info.location)
+        change: Change
+        if known is not None:
+            self._ref = known
+            said = vdi_rows.said(info, places, existing(store, "VDI", known))
+            change = Update(cls="VDI", ref=known, fields={**said, **given})
+        else:
+            change = Create(cls="VDI", ref=self._ref, fields={**vdi_rows.found(self._sr, info, places), **given})
+        await self._call.transact([change, *published(store, "VDI", self._ref, [change])])
+        return self._ref
+
+    async def _undo(self) -> None:
+        """First the disk: a driver looks at its row, and may remove it."""
+        store = self._call.store
+        if self._info is None:  # no answer: the SR knows whether there is a disk, and where
+            host = host_for(store, self._sr)
+            scan = await ask(self._call.api, host, contract.SR_SCAN, contract.SrRef(sr=self.sr_uuid))
+            self._info = next((info for info in scan.disks if info.uuid == self.uuid), None)
+        if self._info is not None:
+            place = contract.VdiRef(sr=self.sr_uuid, location=self._info.location)
+            await remove_disk(self._call, self._sr, place)
+        row = store.row("VDI", self._ref)
+        vbds: list[Change] = [Delete(cls="VBD", ref=ref) for ref in (row["VBDs"] if row is not None else ())]
+        await self._call.api.database.transact([*vbds, Delete(cls="VDI", ref=self._ref)])
+
+
+async def remove_disk(call: Call, sr: str, place: contract.VdiRef) -> None:
+    """Removes the disk itself; one that its SR no longer has is fine."""
+    try:
+        await ask(call.api, host_for(call.store, sr), contract.VDI_DESTROY, place)
+    except ApiError as error:
+        if error.code != "VDI_MISSING":
+            raise
