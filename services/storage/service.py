@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -20,6 +21,7 @@ from services.storage.plugins.bundled import bundled
 from services.storage.plugins.interface import Plugin
 from services.storage.registry import Registry
 from services.storage.smapiv1.setup import drivers
+from services.storage.smapiv3.discovery import discovery
 from shared.bus import context
 from shared.bus.contract import Empty, Method, Reply, Request
 from shared.bus.interface import Bus, BusError
@@ -197,8 +199,11 @@ async def setup(service: Service) -> None:
     calls = Calls(service.registry)
     smapiv1 = drivers(service, options, plugins)
     await smapiv1.start(service.spawn)
-    plugins.settled()
     boot = boot_identity()
+    smapiv3 = discovery(Path(options.smapiv3_root), service.state_dir / "smapiv3", plugins)
+    await smapiv3.start(boot, within=START_WITHIN)
+    service.spawn(smapiv3.watch(), "look for SMAPIv3 plug-ins")
+    plugins.settled()
     hosts = [HostStorage(config.uuid, plugins, journal) for config in service.hosts]
     attaching = []
     for host in hosts:
@@ -213,6 +218,7 @@ async def setup(service: Service) -> None:
         for plugin in plugins.values():
             await plugin.close()
         await smapiv1.close()
+        await smapiv3.close()
         await journal.close()
 
     service.on_stop(close)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from services.storage.journal import Journal
 from services.storage.plugins.interface import ActivatedOnAnotherHost, Unimplemented
 from services.storage.registry import Registry
 from services.storage.smapiv3 import bindings
@@ -89,11 +90,17 @@ def _fingerprint(folder: Path) -> Fingerprint:
     return tuple(sorted(files))
 
 
+def discovery(root: Path, folder: Path, registry: Registry) -> Discovery:
+    """`folder`: for what has to be remembered, and for the packages that scripts import."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return Discovery(root, folder / "python", registry, State(Journal(folder / "journal")))
+
+
 class Discovery:
     """Puts the script plug-ins below `root` into the registry. `bindings`: folder for what their scripts import."""
 
-    def __init__(self, root: Path, folder: Path, registry: Registry, state: State) -> None:
-        self._root, self._bindings, self._registry, self._state = root, folder, registry, state
+    def __init__(self, root: Path, bindings: Path, registry: Registry, state: State) -> None:
+        self._root, self._bindings, self._registry, self._state = root, bindings, registry, state
         self.schemes = Schemes()
         self._plugins: dict[str, ScriptPlugin] = {}
         """By SR type, also those that are gone: SRs may still be attached."""
