@@ -12,8 +12,12 @@ from services.storage.plugins.ext import ExtMedium
 from services.storage.plugins.file.plugin import FilePlugin
 from services.storage.plugins.file.qemu_img import QemuImg
 from services.storage.plugins.interface import Plugin
+from services.storage.plugins.iso import IsoPlugin
 from services.storage.plugins.memory import MemoryMedium
 from services.storage.plugins.mounted import Medium, MountedPlugin
+from services.storage.plugins.nfs import NfsMedium
+from services.storage.plugins.smb import SmbMedium
+from services.storage.plugins.udev import UdevPlugin
 
 
 def bundled(options: StorageOptions, state_dir: Path, live: Live) -> dict[str, Plugin]:
@@ -24,10 +28,12 @@ def bundled(options: StorageOptions, state_dir: Path, live: Live) -> dict[str, P
     def files() -> FilePlugin:
         return FilePlugin(images, options.lock_timeout)
 
-    media: list[Medium] = [ExtMedium(mount_points / "visit"), MemoryMedium(mount_points)]
+    media: list[Medium] = [ExtMedium(mount_points / "visit"), NfsMedium(), SmbMedium(), MemoryMedium(mount_points)]
     mounted = [MountedPlugin(medium, files, mount_points) for medium in media]
     return {
         "file": files(),
         "dummy": DummyPlugin(Journal(state_dir / "dummy")),
+        "iso": IsoPlugin(mount_points),
+        "udev": UdevPlugin(),
         **{plugin.medium.kind.type: plugin for plugin in mounted},
     }

@@ -1,0 +1,42 @@
+"""Block devices for tests: files behind loop devices."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass
+class Loop:
+    path: str
+    file: Path
+
+    def vanish(self) -> None:
+        """Every read and write beyond the first block fails from now on, as with a disk that was pulled out."""
+        self.file.write_bytes(b"")
+        subprocess.run(["losetup", "--set-capacity", self.path], check=True)
+
+
+@contextmanager
+def loop_device(file: Path, size: int) -> Iterator[Loop]:
+    """Bytes."""
+    with file.open("wb") as image:
+        image.truncate(size)
+    path = _losetup("--find", "--show", str(file))
+    try:
+        yield Loop(path, file)
+    finally:
+        _losetup("--detach", path)
+        file.unlink()
+
+
+def attached_loops() -> set[str]:
+    return set(_losetup("--list", "--noheadings", "--output", "NAME").split())
+
+
+def _losetup(*arguments: str) -> str:
+    done = subprocess.run(["losetup", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
