@@ -12,9 +12,7 @@ import sys
 from pathlib import Path
 
 from services.storage.smapiv1 import mounts
-
-FOLDER = "sm"
-"""Below `run_dir`: one folder for each host."""
+from shared.driver_view import FOLDER
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Run in a new mount namespace: puts a host's files where its drivers look for them.
 
-    furnish.py '{"keep_shared": PATH, "folders": {INSIDE: SOURCE}, "files": {INSIDE: SOURCE}, "overlays": {INSIDE: ..}}'
+    furnish.py '{"keep_shared": PATH, "folders": {INSIDE: SOURCE}, "files": {INSIDE: SOURCE}, "overlays": {INSIDE: [..]}}'
 
 Everything but what lies below `keep_shared` becomes private first, so that others see nothing of this. Mount points
 that the machine lacks are made on it, empty, as systemd does for BindPaths=. A program of its own: only the standard
@@ -44,21 +44,21 @@ def bind(source: str, inside: str, folder: bool) -> None:
     mount(source, inside, flags=BIND | (RECURSIVE if folder else 0))
 
 
-def overlay(shims: str, inside: str) -> None:
-    """The shims' programs lie over the folder's, which stays as it is for others."""
-    layers = ":".join(each.replace("\\", "\\\\").replace(":", "\\:") for each in (shims, os.path.realpath(inside)))
-    mount("overlay", os.path.realpath(inside), "overlay", READ_ONLY, f"lowerdir={layers}")
+def overlay(layers: list[str], inside: str) -> None:
+    """Folders that lie over each other, the first on top; the system's stays as it is for others."""
+    names = [os.path.realpath(each).replace("\\", "\\\\").replace(":", "\\:") for each in layers]
+    mount("overlay", os.path.realpath(inside), "overlay", READ_ONLY, f"lowerdir={':'.join(names)}")
 
 
 def main(spec: dict[str, Any]) -> None:
     make_private(spec["keep_shared"])
-    for inside, shims in spec["overlays"].items():
-        if not os.path.isdir(shims):
-            continue
+    for inside, layers in spec["overlays"].items():
+        there = [layer for layer in layers if os.path.isdir(layer)]
         try:
-            overlay(shims, inside)
+            if there != [inside]:
+                overlay(there, inside)
         except OSError as error:
-            print(f"programs of {shims} are found by PATH alone: {error}", file=sys.stderr)
+            print(f"programs that {inside} lacks are found by PATH alone: {error}", file=sys.stderr)
     for inside, source in spec["folders"].items():
         if os.path.isdir(source):
             bind(source, inside, folder=True)

@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from shared.driver_view import mounted
+
 _MS_BIND: Final = 4096
 _MS_PRIVATE: Final = 1 << 18
 _MS_SHARED: Final = 1 << 20
@@ -31,26 +33,12 @@ def share(folder: Path) -> None:
     _mount("", folder, "", _MS_SHARED, "")
 
 
-def is_namespace(file: Path) -> bool:
-    """Whether a mount namespace is kept there."""
-    return any(point == str(file) and kind == "nsfs" for point, kind in mounted())
-
-
 def remove_tree(folder: Path) -> None:
     """Unmounts all that is mounted there and below, also what is in use, and removes the folder."""
     inside = f"{folder}/"
     for point in reversed([point for point, _ in mounted() if point == str(folder) or point.startswith(inside)]):
         _unmount(point)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def mounted() -> list[tuple[str, str]]:
-    """Mount points and types of file systems, in the order in which they were mounted."""
-    found = []
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, _, right = line.partition(" - ")
-        found.append((left.split()[4].encode().decode("unicode_escape"), right.split()[0]))
-    return found
 
 
 def _mount(source: str, target: Path, kind: str, flags: int, data: str) -> None:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from services.storage.plugins.errors import plugin_failed
-from services.storage.smapiv1 import mounts, process
-from services.storage.smapiv1.view import HERE, SystemView, View
+from services.storage.smapiv1 import error_codes, mounts, process
+from services.storage.smapiv1.view import HERE, OVER, UNDER, SystemView, View
+from shared.driver_view import entered, is_kept
 
 log = logging.getLogger("storage.smapiv1")
 
@@ -59,7 +60,7 @@ class PrivateView:
 
     async def open(self) -> None:
         """Finds the one again that a killed service has left, or makes one."""
-        if mounts.is_namespace(self._folder / "ns"):
+        if is_kept(self._folder / "ns"):
             return
         try:
             mounts.remove_tree(self._folder)
@@ -84,20 +85,23 @@ class PrivateView:
         if self._socket:
             (run / "xcp" / "xapi").symlink_to(Path(self._socket).absolute())
         (self._folder / "inventory").touch()
+        (self._folder / "share").mkdir()
+        (self._folder / "share" / "XE_SR_ERRORCODES.xml").write_text(error_codes.document())
         (self._folder / "ns").touch()
         self.state.mkdir()
 
     async def _unshare(self) -> None:
-        tree = HERE / "tree/usr"
         spec = {
             "keep_shared": str(self._folder / "run"),
             "folders": {
                 **{inside: str(self._folder / "run" / name) for inside, name in SHARED.items()},
                 **({} if self._drivers == _DRIVERS else {_DRIVERS: self._drivers}),
-                _ERROR_CODES: str(tree / "share/sm"),
+                _ERROR_CODES: str(self._folder / "share"),
             },
             "files": {INVENTORY: str(self._folder / "inventory")},
-            "overlays": {"/usr/bin": str(tree / "bin"), "/usr/sbin": str(tree / "sbin")},
+            "overlays": {
+                inside: [f"{OVER}{inside}", inside, f"{UNDER}{inside}"] for inside in ("/usr/bin", "/usr/sbin")
+            },
         }
         ended = await process.run(
             [
@@ -114,7 +118,7 @@ class PrivateView:
     def command(self, words: Sequence[str]) -> list[str]:
         if self._fallback is not None:
             return self._fallback.command(words)
-        return ["nsenter", f"--mount={self._folder / 'ns'}", "--", *words]
+        return entered(self._folder / "ns", words)
 
     def outside(self, path: str) -> str:
         """Links are followed as they are seen inside: their targets are fixed paths, too."""

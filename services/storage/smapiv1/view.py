@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from shared.driver_view import MODULES
+
 HERE: Final = Path(__file__).parent
-MODULES: Final = HERE / "driver_modules"
-"""What drivers import and no distribution brings."""
-SHIMS: Final = (HERE / "tree/usr/sbin", HERE / "tree/usr/bin")
+OVER: Final = HERE / "shims"
+"""Programs that drivers run instead of the system's; below it, folders as they are called there."""
+UNDER: Final = HERE / "substitutes"
+"""Programs for systems that have none of that name."""
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/opt/xensource/bin"
 _INHERITED: Final = ("XAPI_POOL_DIR",)
 """By this a pool finds all that descends from it."""
@@ -46,8 +49,14 @@ class View(Protocol):
 def environment() -> dict[str, str]:
     """Of every driver: as xapi has it, with what the system lacks."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    path = ":".join([*(str(folder) for folder in SHIMS), _PATH])
-    return {**inherited, "PATH": path, "ORIGINATOR": "SM", "PYTHONPATH": str(MODULES), "LANG": "C.UTF-8"}
+    over, under = (f"{folder}/usr/sbin:{folder}/usr/bin" for folder in (OVER, UNDER))
+    return {
+        **inherited,
+        "PATH": f"{over}:{_PATH}:{under}",
+        "ORIGINATOR": "SM",
+        "PYTHONPATH": str(MODULES),
+        "LANG": "C.UTF-8",
+    }
 
 
 class SystemView:
