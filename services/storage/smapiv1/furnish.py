@@ -1,6 +1,6 @@
 """Run in a new mount namespace: puts a host's files where its drivers look for them.
 
-    furnish.py '{"keep_shared": PATH, "folders": {INSIDE: SOURCE}, "files": {INSIDE: SOURCE}, "overlays": {INSIDE: [..]}}'
+    furnish.py '{"keep_shared": PATH, "folders": {INSIDE: SOURCE}, "files": {..}, "overlays": {INSIDE: [..]}}'
 
 Everything but what lies below `keep_shared` becomes private first, so that others see nothing of this. Mount points
 that the machine lacks are made on it, empty, as systemd does for BindPaths=. A program of its own: only the standard
