@@ -15,6 +15,7 @@ class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `smapiv1_drivers`: the names, without `SR`, of those that may be used, `*` is all; `smapiv1_interval`: between two
     looks there. `smapiv1_private`: they get a mount namespace of their own for each host, where that is possible.
     `smapiv3_root`: the folder of SMAPIv3 plug-ins, with `volume/` and `datapath/`.
+    `left_types`: SR types that come with the service and that are left to drivers of that name, such as `nfs`.
     `run_dir`: where sockets and mounts of this boot are, "" for a folder in that of the service's state.
     """
 
@@ -28,4 +29,5 @@ class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     smapiv1_interval: float = 3.0
     smapiv1_private: bool = True
     smapiv3_root: str = "/usr/libexec/xapi-storage-script"
+    left_types: tuple[str, ...] = ()
     run_dir: str = ""

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 
 from services.storage.plugins.interface import Plugin
 
 
 class Registry(Mapping[str, Plugin]):
-    """By SR type. A type that comes with the service is not replaced by one that is found.
+    """By SR type. A type that comes with the service is not replaced by one that is found, unless it is among those
+    that were `left` to others.
 
     `on_change` hears of each change after the first `settled`.
     """
 
-    def __init__(self, bundled: Mapping[str, Plugin], on_change: Callable[[], None] = lambda: None) -> None:
-        self._bundled = dict(bundled)
+    def __init__(
+        self,
+        bundled: Mapping[str, Plugin],
+        on_change: Callable[[], None] = lambda: None,
+        left: Container[str] = frozenset(),
+    ) -> None:
+        self._bundled = {kind: plugin for kind, plugin in bundled.items() if kind not in left}
         self._found: dict[str, Plugin] = {}
         self._on_change = on_change
         self._settled = False

@@ -195,7 +195,8 @@ def _quiet(work: Handler) -> Handler:
 async def setup(service: Service) -> None:
     options = service.options(StorageOptions)
     journal = Journal(service.state_dir / "journal")
-    plugins = Registry(bundled(options, service.state_dir, LiveOnBus(service.bus)), lambda: _announce(service))
+    brought = bundled(options, service.state_dir, LiveOnBus(service.bus))
+    plugins = Registry(brought, lambda: _announce(service), options.left_types)
     calls = Calls(service.registry)
     smapiv1 = drivers(service, options, plugins)
     await smapiv1.start(service.spawn)
