@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 INTERNAL: Final = "InternalAsync."
 PREFIXES: Final = ("Async.", INTERNAL)
 
+OWN: Final = "toolstack"
+"""Originator of calls that no client has made."""
+
 DUMMY: Final = "DummyRef:"
 """Tasks that are not in the database: nobody can look at them."""
 

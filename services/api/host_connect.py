@@ -15,6 +15,8 @@ from services.api import clock
 from services.api.allowed import published
 from services.api.api import Api
 from services.api.operations.host import DISABLED
+from services.api.operations.sr import attach_request
+from services.api.storage_drivers import StorageDrivers
 from services.api.storage_hosts import rescan, stat_change
 from services.api.vm_events import VmEvents
 from shared.bus.contract import Empty
@@ -37,8 +39,9 @@ ATTEMPTS: Final = 60
 class HostConnect:
     """One task per host that is being brought in. Coordinator only."""
 
-    def __init__(self, api: Api, vm_events: VmEvents) -> None:
+    def __init__(self, api: Api, vm_events: VmEvents, drivers: StorageDrivers) -> None:
         self._api = api
+        self._drivers = drivers
         self._vm_events = vm_events
         self._boots: dict[str, str] = {}
         self._work: dict[str, asyncio.Task[None]] = {}
@@ -101,8 +104,7 @@ class HostConnect:
         bus, database = self._api.bus, self._api.database
         facts = await bus.call(contract.CAPABILITIES, Empty(), host=host)
         await database.transact(host_facts(self._api.store, ref, facts))
-        drivers = await bus.call(storage.DRIVERS, Empty(), host=host)
-        await database.decide(lambda store: (driver_rows(store, drivers.drivers), [], None))
+        await self._drivers.ask(host, ref)
         problems = await self._plug(host, ref)
         await self._find_vms(host, ref)
         row = self._api.store.row("host", ref)
@@ -115,25 +117,28 @@ class HostConnect:
         """Attaches every SR that has a PBD on the host. Returns how many could not be."""
         problems = 0
         store = self._api.store
-        pbds = [(pbd, row) for pbd in store.get("host", ref, "PBDs") if (row := store.row("PBD", pbd)) is not None]
-        for pbd, row in pbds:
-            sr = store.row("SR", row["SR"])
-            if sr is None:
+        for pbd in list(store.get("host", ref, "PBDs")):
+            row = store.row("PBD", pbd)
+            if row is None or store.row("SR", row["SR"]) is None:
                 continue
-            request = storage.SrAttach(
-                sr=sr["uuid"], type=sr["type"], device_config=row["device_config"], ref=row["SR"]
-            )
             try:
-                stat = await self._api.bus.call(storage.SR_ATTACH, request, host=host)
+                stat = await self._api.bus.call(storage.SR_ATTACH, attach_request(store, pbd), host=host)
                 plugged = Update(cls="PBD", ref=pbd, fields={"currently_attached": True})
-                await rescan(self._api, row["SR"], host, [plugged, stat_change(row["SR"], stat)])
+                await self._api.database.transact([plugged, stat_change(row["SR"], stat)])
             except BusError:
                 raise
             except ApiError as error:
                 problems += 1
-                log.warning("SR %s cannot be attached on host %s: %s", sr["uuid"], host, error)
+                log.warning("SR %s cannot be attached on host %s: %s", row["SR"], host, error)
                 unplugged = Update(cls="PBD", ref=pbd, fields={"currently_attached": False})
                 await self._api.database.transact([unplugged])
+                continue
+            try:
+                await rescan(self._api, row["SR"], host)
+            except BusError:
+                raise
+            except ApiError as error:
+                log.warning("SR %s is attached on host %s, but not what it holds: %s", row["SR"], host, error)
         return problems
 
     async def _find_vms(self, host: str, ref: str) -> None:
@@ -247,35 +252,3 @@ def host_facts(store: Store, host: str, facts: contract.HostCapabilities) -> lis
         }
         changes.append(Create(cls="host_cpu", ref=f"OpaqueRef:{uuid.uuid4()}", fields=fields))
     return changes
-
-
-def driver_rows(store: Store, drivers: list[storage.DriverInfo]) -> list[Change]:
-    """Rows of class SM for the SR types that a host can run."""
-    known = {row["type"]: (ref, row) for ref, row in store.rows("SM").items()}
-    changes: list[Change] = []
-    for driver in drivers:
-        fields = {
-            "name_label": driver.name,
-            "name_description": driver.description,
-            "type": driver.type,
-            "vendor": driver.vendor,
-            "copyright": driver.copyright,
-            "version": driver.version,
-            "required_api_version": driver.required_api_version,
-            "configuration": driver.configuration,
-            "features": driver.features,
-            "capabilities": sorted(driver.features),
-            "driver_filename": driver.driver_filename,
-        }
-        if driver.type not in known:
-            changes.append(Create(cls="SM", ref=_driver_ref(driver.type), fields=fields))
-            continue
-        ref, row = known[driver.type]
-        if any(row[name] != value for name, value in fields.items()):
-            changes.append(Update(cls="SM", ref=ref, fields=fields))
-    return changes
-
-
-def _driver_ref(type_: str) -> str:
-    """The same for every host that reports the driver, so that two at once make one row."""
-    return f"OpaqueRef:{uuid.uuid5(uuid.NAMESPACE_URL, f'sm:{type_}')}"

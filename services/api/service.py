@@ -35,6 +35,8 @@ from services.api.observers import Observers
 from services.api.placement import Placement
 from services.api.rate_limit.gate import RateLimits, Settings
 from services.api.row_waiters import RowWaiters
+from services.api.sr_upkeep import SrUpkeep
+from services.api.storage_drivers import StorageDrivers
 from services.api.succession import Succession
 from services.api.vm_events import VmEvents
 from services.api.wire.jsonrpc import JSON
@@ -213,10 +215,12 @@ async def _coordinate(service: Service, api: Api) -> None:
     await sweep.drop_orphaned_locks(api)
     publisher = Publisher(api)
     vm_events = VmEvents(api)
-    hosts = HostConnect(api, vm_events)
+    drivers = StorageDrivers(api)
+    hosts = HostConnect(api, vm_events, drivers)
     blobs = BlobKeeper(api)
     await blobs.begin()
     await vm_events.subscribe()
+    await drivers.subscribe()
     await hosts.subscribe()
     progress = _ProgressWriter(api)
     await api.bus.subscribe(PROGRESS, progress.on_progress)
@@ -224,6 +228,8 @@ async def _coordinate(service: Service, api: Api) -> None:
     service.spawn(vm_events.run(), "VM events")
     service.spawn(progress.run(), "task progress")
     service.spawn(sweep.run(api), "sweep")
+    service.spawn(drivers.run(), "SR types")
+    service.spawn(SrUpkeep(api).run(), "scans of SRs")
     if api.options.rate_limit:
         service.spawn(api.limits.run(), "callers")
     service.spawn(blobs.run(), "blob files")

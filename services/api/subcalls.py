@@ -6,7 +6,9 @@ from typing import Any
 
 import msgspec
 
-from services.api.call import Call
+from services.api.api import Api
+from services.api.call import OWN, Call
+from services.api.edge.dispatcher import Caller
 from services.api.operation import OPERATIONS
 from shared.datamodel import model
 
@@ -17,3 +19,11 @@ async def perform(call: Call, message: str, *arguments: Any) -> Any:
     caller = msgspec.structs.replace(call.caller, task="", subtask_of=call.task, other_config={})
     inner = Call(call.api, caller, declared, message, call.session)
     return await call.api.executor.run(inner, OPERATIONS[message], arguments)
+
+
+async def perform_alone(api: Api, message: str, *arguments: Any) -> Any:
+    """Carries out a message that the coordinator itself wants: with locks and a task, but without a session."""
+    caller = Caller(host=api.host_uuid, trusted=True, originator=OWN)
+    return await api.executor.run(
+        Call(api, caller, model.messages[message], message, ""), OPERATIONS[message], arguments
+    )

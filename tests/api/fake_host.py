@@ -68,6 +68,23 @@ class Disks:
     """Requests that leave no other trace."""
 
 
+FEATURES = (
+    *("SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN", "SR_UPDATE", "VDI_CREATE", "VDI_DELETE"),
+    *("VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE", "VDI_INTRODUCE", "VDI_UPDATE"),
+)
+DRIVER = storage.DriverInfo(
+    type="fake",
+    name="fake",
+    description="",
+    vendor="",
+    copyright="",
+    version="1",
+    required_api_version="5.0",
+    features=dict.fromkeys(FEATURES, 1),
+    configuration={},
+)
+
+
 class FakeHost:
     def __init__(self, broker: MemoryBroker, uuid: str, disks: Disks, memory: int, timing: Timing) -> None:
         self.uuid = uuid
@@ -75,6 +92,7 @@ class FakeHost:
         self.disks = disks
         self.vms: dict[str, vm.VmState] = {}
         self.attached: set[str] = set()
+        self.drivers = [DRIVER]
         self.interfaces: list[network.Interface] = []
         self.served: list[str] = []
         """Methods in the order in which they were called."""
@@ -325,22 +343,7 @@ class FakeHost:
     # ---- storage
 
     async def _drivers(self, _: Empty) -> storage.Drivers:
-        features = (
-            *("SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN", "SR_UPDATE", "VDI_CREATE", "VDI_DELETE"),
-            *("VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE", "VDI_INTRODUCE", "VDI_UPDATE"),
-        )
-        driver = storage.DriverInfo(
-            type="fake",
-            name="fake",
-            description="",
-            vendor="",
-            copyright="",
-            version="1",
-            required_api_version="5.0",
-            features=dict.fromkeys(features, 1),
-            configuration={},
-        )
-        return storage.Drivers(drivers=[driver])
+        return storage.Drivers(drivers=self.drivers)
 
     def _sr(self, sr: str) -> dict[str, storage.VdiInfo]:
         if sr not in self.attached:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from services.api import role_rows
 from services.api.api import Api
 from services.api.audit.line import LOCAL_SESSION, LOCAL_SUPERUSER, NOBODY, Argument, Entry, Kind, Who
-from services.api.call import Call
+from services.api.call import OWN, Call
 from services.api.decisions.rows import is_null
 from services.api.edge.dispatcher import Caller
 from shared.datamodel import model
@@ -75,7 +75,7 @@ class Noted:
 
     def __init__(self, call: Call, arguments: tuple[Any, ...]) -> None:
         self._call = call
-        self._worth_it = is_noted(call.message)
+        self._worth_it = is_noted(call.message) and call.caller.originator != OWN
         self._who = who(call.api, call.session)
         self._arguments = tuple(_arguments(call.api, call.message, arguments)) if self._worth_it else ()
 
