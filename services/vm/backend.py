@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
-from services.vm.disks import Disks
 from shared.contracts.network import VifBackend
 from shared.contracts.storage import Backend as DiskBackend
 from shared.contracts.vm import ConsoleInfo, HostCapabilities, PowerState, VbdSpec, VifSpec, VmSpec
+
+if TYPE_CHECKING:
+    from services.vm.disks import Disks
 
 
 class Disk(msgspec.Struct, frozen=True):
@@ -83,11 +85,15 @@ class Expected(NamedTuple):
 OnStopped = Callable[[Stopped], None]
 """Called once for each domain that stops by itself, never for one that is being destroyed."""
 
+OnReleased = Callable[[str], None]
+"""Called with the VM (uuid) when its guest has let go of a device, asked or not."""
+
 
 class Backend(Protocol):
     """`vm` is a VM's uuid. Methods raise `ApiError`. A method that is cancelled leaves what `destroy` can clean up."""
 
     name: str
+    on_released: OnReleased
 
     @property
     def disks(self) -> Disks: ...

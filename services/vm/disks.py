@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
+from services.vm.backend import Disk
 from shared.contracts.storage import Backend as DiskBackend
 from shared.contracts.vm_disks import Chain, DiskCommit, DiskMirror, MirrorState
 
@@ -28,6 +29,25 @@ class Disks(Protocol):
     """Methods raise DEVICE_NOT_ATTACHED when the domain has nothing open there, OTHER_OPERATION_IN_PROGRESS while the
     disk is committed or mirrored, INTERNAL_ERROR with the hypervisor's words. Each may be asked again.
     """
+
+    async def plugged(self, vm: str) -> set[str]:
+        """Devices of a domain that have come with it or were plugged; also empty drives."""
+        ...
+
+    async def plug(self, slot: Slot, disk: Disk) -> None:
+        """Gives a running domain a disk, or a drive of it a medium. One that has it already is left alone.
+
+        Raises DEVICE_ATTACH_TIMEOUT, OPERATION_NOT_ALLOWED when there is no room for it.
+        """
+        ...
+
+    async def unplug(self, slot: Slot, *, force: bool) -> None:
+        """Takes a disk from a domain, or a medium from a drive, which stays; closes the images. One that is not there
+        is no error. `force`: also from a guest that does not let go.
+
+        Raises DEVICE_DETACH_TIMEOUT, DEVICE_DETACH_REJECTED: then the guest still has it, and may let go later.
+        """
+        ...
 
     async def chain(self, slot: Slot) -> Chain:
         """Never raises for a disk that is not there or paused: it has no image open."""

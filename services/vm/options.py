@@ -28,6 +28,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `minimum_reboot_delay`, `reboot_pause` (s): a guest that reboots itself sooner than the first after its start waits
     for the second; one that crashes so soon stays down. Simulated guests do not wait.
+
+    `unplug_timeout` (s): how long a guest may take to let go of a device.
     """
 
     backend: BackendChoice = "auto"
@@ -38,6 +40,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kvm_verdict: str = ""
     minimum_reboot_delay: float = 120.0
     reboot_pause: float = 15.0
+    unplug_timeout: float = 60.0
     simulated_cpus: int = 16
     simulated_memory: int = 256 * 2**30
 

@@ -84,6 +84,7 @@ def _host(service: Service, options: Options, run: Path, metrics: Metrics, confi
             guest_dir=guest_folder(options),
             kvm_verdict=Path(options.kvm_verdict or service.state_dir / "kvm.json").absolute(),
             paths=paths,
+            unplug_timeout=options.unplug_timeout,
         )
         return QemuBackend(settings, on_stopped)
 

@@ -65,6 +65,7 @@ class QemuKind:
             guest_dir=guest_dir,
             kvm_verdict=folder / "kvm.json",
             paths=self.paths,
+            unplug_timeout=3.0,
         )
 
     def make(self, on_stopped: OnStopped) -> Backend:

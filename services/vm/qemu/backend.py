@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.vm import checks
-from services.vm.backend import Built, Domain, Expected, OnStopped, Stopped
+from services.vm.backend import Built, Domain, Expected, OnReleased, OnStopped, Stopped
 from services.vm.options import AccelChoice, private_folder
 from services.vm.qemu import command_line, event_log, host_facts, process, program
 from services.vm.qemu.accelerator import Accelerator, choose
@@ -35,11 +35,14 @@ TRIM_EVERY = 60.0
 
 @dataclass(frozen=True)
 class Settings:
+    """`unplug_timeout` (s): how long a guest may take to let go of a device."""
+
     binary: str
     accel: AccelChoice
     guest_dir: Path
     kvm_verdict: Path
     paths: HostPaths
+    unplug_timeout: float = 60.0
 
 
 class QemuBackend:
@@ -52,7 +55,8 @@ class QemuBackend:
         self._paths = settings.paths
         self._on_stopped = on_stopped
         self._guests: dict[str, Guest] = {}
-        self.disks = QemuDisks(self._guests.get)
+        self.disks = QemuDisks(self._guests.get, settings.unplug_timeout)
+        self.on_released: OnReleased = lambda vm: None
         self._choosing: asyncio.Task[Accelerator] | None = None
         self._trimming: asyncio.Task[None] | None = None
 
@@ -107,8 +111,7 @@ class QemuBackend:
         handle = Handle.open(identity)
         if handle is None:
             return None
-        guest = Guest(one.domain, self._paths.domain(one.domain.domid), handle, self._stopped)
-        self._guests[one.domain.vm.uuid] = guest
+        guest = self._follow(one.domain, handle)
         if not await guest.connected(FIND_AGAIN_TIMEOUT):
             # it may be stopped by a debugger or wait for a dead disk: it is alive, and that is what counts
             log.warning("domain %d is there and does not answer on QMP", one.domain.domid)
@@ -193,8 +196,7 @@ class QemuBackend:
                 raise ProgramError("it ended at once")
         except (ProgramError, OSError, ValueError) as error:
             raise ApiError("FAILED_TO_START_EMULATOR", vm.ref, self._settings.binary, str(error)) from error
-        guest = Guest(domain, paths, handle, self._stopped)
-        self._guests[vm.uuid] = guest
+        guest = self._follow(domain, handle)
         if not await guest.connected(CONNECT_TIMEOUT):
             raise ApiError("FAILED_TO_START_EMULATOR", vm.ref, self._settings.binary, "it does not answer on QMP")
         return Built(accel=accel, pid=identity.pid, started=identity.started)
@@ -231,6 +233,12 @@ class QemuBackend:
         if vm not in self._guests:
             raise ApiError("INTERNAL_ERROR", f"VM {vm} has no domain here")
         return self._guests[vm]
+
+    def _follow(self, domain: Domain, handle: Handle) -> Guest:
+        vm = domain.vm.uuid
+        guest = self._guests[vm] = Guest(domain, self._paths.domain(domain.domid), handle, self._stopped)
+        guest.on_released = lambda device: self.on_released(vm)
+        return guest
 
     def _stopped(self, stopped: Stopped) -> None:
         log.info("domain %d of VM %s stopped by itself: %s", stopped.domid, stopped.vm, stopped.reason)

@@ -26,6 +26,9 @@ VGA = {"": "VGA", "std": "VGA", "cirrus": "cirrus-vga"}
 MAX_CDS = 6
 """Ports of q35's SATA controller."""
 PC_MAX_CDS = 4
+HOTPLUG_PORTS = 16
+FIRST_PORT_SLOT = 0x1D
+"""Of the main bus, far from those that QEMU gives to other devices."""
 
 
 def check(vm: VmSpec) -> None:
@@ -60,6 +63,7 @@ def command_line(binary: str, domain: Domain, paths: DomainPaths, accel: str, bo
         *_machine(domain, accel),
         *(_firmware(vm) if boot is None else _direct(boot)),
         *_character_devices(paths, vga=boot is None),
+        *_ports(vm),
         *_disks(domain, boot is None),
         *_nics(domain, boot is None),
     ]
@@ -112,6 +116,17 @@ def _character_devices(paths: DomainPaths, *, vga: bool) -> Iterator[str]:
         yield from ("-vnc", f"unix:{_escaped(paths.vnc)}")
 
 
+def _ports(vm: VmSpec) -> Iterator[str]:
+    """The main bus of a q35 takes no devices once it runs; these do, one each. Eight are one device of the bus."""
+    if vm.platform.get("machine", "q35") != "q35":
+        return
+    for number in range(HOTPLUG_PORTS):
+        slot, function = divmod(number, 8)
+        port = {"id": f"{nodes.PORT}{number}", "chassis": number + 1, "io-reserve": 0}
+        where = {"addr": f"{FIRST_PORT_SLOT + slot:#x}.{function}", "multifunction": True}
+        yield from ("-device", _json(driver="pcie-root-port", **port, **where))
+
+
 def _disks(domain: Domain, firmware: bool) -> Iterator[str]:
     order = _boot_order(domain.vm) if firmware else ""
     disks = sorted(domain.disks, key=lambda disk: int(disk.spec.device))
@@ -136,7 +151,7 @@ def _block(disk: Disk) -> Iterator[str]:
     backend, device = disk.backend, disk.spec.device
     if backend is None:
         raise ApiError("INTERNAL_ERROR", f"VBD {disk.spec.uuid} has no disk")
-    writable = backend.writable and disk.spec.mode == "RW" and disk.spec.type != "CD"
+    writable = nodes.is_writable(disk)
     image = nodes.image(backend, nodes.image_node(device), writable=writable)
     yield from ("-object", _json(**nodes.group(device)))
     yield from ("-blockdev", _json(**nodes.filtered(device, image, writable=writable)))

@@ -41,6 +41,10 @@ CRASHED = ("guest-panicked", "internal-error")
 """Of `query-status`."""
 
 
+class NoAnswer(ApiError):
+    """QEMU is there and did not answer in time."""
+
+
 class _Listener(EventListener):
     """Hands events over at once."""
 
@@ -53,7 +57,11 @@ class _Listener(EventListener):
 
 
 class Guest:
-    """Close it when the service lets go of it, `end` it when the domain is to be no more."""
+    """Close it when the service lets go of it, `end` it when the domain is to be no more.
+
+    `on_released`: called with the id of each device that the guest has let go of. `unplug_refused`: ids of devices
+    that it said it would not let go of.
+    """
 
     def __init__(self, domain: Domain, paths: DomainPaths, handle: Handle, on_stopped: OnStopped) -> None:
         self.domain = domain
@@ -69,6 +77,8 @@ class Guest:
         self._console: SerialConsole | None = None
         self._pulse = asyncio.Event()
         self.closed = False
+        self.on_released: Callable[[str], None] = lambda device: None
+        self.unplug_refused: set[str] = set()
         handle.on_exit(self._exit)
         self._task = asyncio.create_task(self._stay_connected(), name=f"QMP of domain {domain.domid}")
         self._task.add_done_callback(_tell_failure)
@@ -90,7 +100,7 @@ class Guest:
 
     async def execute(self, command: str, **arguments: Any) -> Any:
         """A QMP command's answer. Raises INTERNAL_ERROR with QEMU's words."""
-        if self.closed:
+        if self.closed and not self._exited.is_set():
             await asyncio.Event().wait()  # the service ends: the next one answers whoever waits for this
         if not await self.connected(CONNECT_TIMEOUT) or self._client is None:
             raise ApiError(
@@ -100,7 +110,7 @@ class Guest:
             async with asyncio.timeout(COMMAND_TIMEOUT):
                 return await self._client.execute(command, arguments or None)
         except TimeoutError:
-            raise ApiError("INTERNAL_ERROR", f"QEMU did not answer {command} in {COMMAND_TIMEOUT:.0f} s") from None
+            raise NoAnswer("INTERNAL_ERROR", f"QEMU did not answer {command} in {COMMAND_TIMEOUT:.0f} s") from None
         except QMPError as error:
             raise ApiError("INTERNAL_ERROR", f"{command}: {error}") from error
 
@@ -150,6 +160,8 @@ class Guest:
                 log.info("domain %d does not take `quit` and is killed: %r", self.domain.domid, error)
         if not await process.end(self._handle.identity, KILL_TIME, grace=grace):
             raise ApiError("INTERNAL_ERROR", f"the QEMU process {self._handle.identity.pid} cannot be killed")
+        self._exited.set()
+        self._heard()
         await asyncio.wait({self._task}, timeout=DISCONNECT_TIME)
         await self.close()
 
@@ -170,15 +182,19 @@ class Guest:
         self._stop(event_log.how_it_ended(self.paths.events))
 
     def _event(self, name: str, data: dict[str, Any]) -> None:
-        self._heard()
         if name == "SHUTDOWN" and data.get("reason") in REASONS:
             self._stop(REASONS[data["reason"]])
         elif name == "GUEST_PANICKED":
             self._stop(StopReason.CRASH)
         elif name == "POWERDOWN":
             self._powerdown.set()
+        elif name == "DEVICE_DELETED" and "device" in data:
+            self.on_released(str(data["device"]))
+        elif name == "DEVICE_UNPLUG_GUEST_ERROR" and "device" in data:
+            self.unplug_refused.add(str(data["device"]))
         elif name == "BLOCK_IO_ERROR":
             log.warning("domain %d: error of disk %s: %s", self.domain.domid, data.get("node-name"), data.get("reason"))
+        self._heard()
 
     def _stop(self, reason: StopReason) -> None:
         if self.stopped is None and not self._ending:

@@ -8,6 +8,7 @@ A VM's `other_config` tells what its guest does, for tests and demonstrations:
     sim:process-dies-after      ... its (imagined) emulator is killed
     sim:ignores-shutdown        "true": it does not react to the power button
     sim:fails-to-start          the text of a FAILED_TO_START_EMULATOR
+    sim:keeps-devices           "true": it does not let go of devices
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.vm import checks
-from services.vm.backend import Built, Domain, Expected, OnStopped, Stopped, StopReason
+from services.vm.backend import Built, Domain, Expected, OnReleased, OnStopped, Stopped, StopReason
 from services.vm.console import Console
 from services.vm.simulator.console import SimulatedTerminal
-from services.vm.simulator.disks import SimulatedDisk, SimulatedDisks, simulated
+from services.vm.simulator.disks import SimulatedDevices, SimulatedDisks
 from shared.contracts.vm import ConsoleInfo, HostCapabilities, PowerState, VmSpec
 from shared.errors import ApiError
 
@@ -49,7 +50,10 @@ class _Domain:
     stopped: StopReason | None = None
     timers: tuple[asyncio.TimerHandle, ...] = ()
     console: Console | None = None
-    disks: dict[str, SimulatedDisk] = field(default_factory=dict)
+    devices: SimulatedDevices = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.devices = SimulatedDevices.of(self.domain)
 
 
 class SimulatorBackend:
@@ -64,7 +68,8 @@ class SimulatorBackend:
         self._memory = memory
         self._used = MEMORY_OVERHEAD
         self._domains: dict[str, _Domain] = {}
-        self.disks = SimulatedDisks(lambda vm: self._domains[vm].disks if vm in self._domains else {})
+        self.disks = SimulatedDisks(lambda vm: self._domains[vm].devices if vm in self._domains else None)
+        self.on_released: OnReleased = lambda vm: None
 
     async def open(self, expected: Sequence[Expected]) -> dict[str, PowerState]:
         """All of them: nothing can have happened to them. What they do by themselves, they do from now on."""
@@ -156,7 +161,7 @@ class SimulatorBackend:
         return self._domains[vm]
 
     def _add(self, domain: Domain) -> None:
-        self._domains[domain.vm.uuid] = _Domain(domain, disks=simulated(domain.disks))
+        self._domains[domain.vm.uuid] = _Domain(domain)
         self._used += domain.memory
 
     async def _drop(self, found: _Domain) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from services.vm.backend import Disk
+from services.vm.backend import Disk, Domain
 from services.vm.disks import Progress, Slot
 from shared.contracts.storage import Backend as DiskBackend
 from shared.contracts.vm_disks import Chain, DiskCommit, DiskMirror, MirrorState
 from shared.errors import ApiError
+
+KEEPS = "sim:keeps-devices"
+"""Key of a VM's other_config: "true" when its guest does not let go of devices."""
 
 
 @dataclass(eq=False)
@@ -35,14 +38,51 @@ def simulated(disks: tuple[Disk, ...]) -> dict[str, SimulatedDisk]:
     }
 
 
-class SimulatedDisks:
-    """`disks`: of a VM's living domain, by device."""
+@dataclass(eq=False)
+class SimulatedDevices:
+    """Of one domain. `here`: devices. `disks`: those without content, by device."""
 
-    def __init__(self, disks: Callable[[str], dict[str, SimulatedDisk]]) -> None:
-        self._disks = disks
+    here: set[str]
+    disks: dict[str, SimulatedDisk]
+    keeps: bool
+
+    @classmethod
+    def of(cls, domain: Domain) -> SimulatedDevices:
+        here = {disk.spec.device for disk in domain.disks}
+        return cls(here, simulated(domain.disks), domain.vm.other_config.get(KEEPS) == "true")
+
+
+class SimulatedDisks:
+    """`devices`: of a VM's living domain; None when there is none."""
+
+    def __init__(self, devices: Callable[[str], SimulatedDevices | None]) -> None:
+        self._devices = devices
+
+    async def plugged(self, vm: str) -> set[str]:
+        devices = self._devices(vm)
+        return set() if devices is None else set(devices.here)
+
+    async def plug(self, slot: Slot, disk: Disk) -> None:
+        devices = self._devices(slot.vm)
+        if devices is None:
+            raise ApiError("DEVICE_NOT_ATTACHED", slot.vbd)
+        if not (slot.device in devices.here and slot.device in devices.disks):
+            devices.disks |= simulated((disk,))
+        devices.here.add(slot.device)
+
+    async def unplug(self, slot: Slot, *, force: bool) -> None:
+        devices = self._devices(slot.vm)
+        if devices is None or slot.device not in devices.here:
+            return
+        if devices.keeps and not force:
+            raise ApiError("DEVICE_DETACH_TIMEOUT", "VBD", slot.vbd)
+        if not force and slot.device in devices.disks:
+            self._refuse_while_mirrored(slot, devices.disks[slot.device])
+        devices.here.discard(slot.device)
+        devices.disks.pop(slot.device, None)
 
     async def chain(self, slot: Slot) -> Chain:
-        disk = self._disks(slot.vm).get(slot.device)
+        disk = self._disk(slot)
         return Chain() if disk is None else Chain(images=list(disk.images), virtual_size=disk.size)
 
     async def snapshot(self, slot: Slot, overlay: str) -> None:
@@ -92,8 +132,12 @@ class SimulatedDisks:
                 raise ApiError("INTERNAL_ERROR", f"there is no mirror of {slot.device}")
             disk.images = [wanted.target.path]
 
+    def _disk(self, slot: Slot) -> SimulatedDisk | None:
+        devices = self._devices(slot.vm)
+        return None if devices is None else devices.disks.get(slot.device)
+
     def _require(self, slot: Slot) -> SimulatedDisk:
-        disk = self._disks(slot.vm).get(slot.device)
+        disk = self._disk(slot)
         if disk is None:
             raise ApiError("DEVICE_NOT_ATTACHED", slot.vbd)
         return disk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from services.vm.backend import Disk
 from shared.contracts.storage import Backend as DiskBackend
 from shared.errors import ApiError
 
@@ -35,6 +36,8 @@ def image_node(device: str) -> str:
     return f"image-{device}-{secrets.token_hex(4)}"
 
 
+PORT = "hotplug-"
+"""Begins the names of ports that take devices of a running machine."""
 CLOSED = "closed-"
 """Begins the names of what is under `disk-<n>` while its images are closed."""
 DEAD = "dead-"
@@ -49,6 +52,11 @@ def opened(device: str) -> str:
 def is_ours(name: str, device: str) -> bool:
     """Whether a node was opened here for that device, to be closed here."""
     return name.startswith(f"image-{device}-") or name in (CLOSED + device, DEAD + device)
+
+
+def is_writable(disk: Disk) -> bool:
+    backend, spec = disk.backend, disk.spec
+    return backend is not None and backend.writable and spec.mode == "RW" and spec.type != "CD"
 
 
 def disk_device(device: str) -> dict[str, Any]:
