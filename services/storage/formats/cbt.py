@@ -1,8 +1,7 @@
 """Changed block tracking: the `.cbtlog` file of a disk, and the bitmaps that the API gives of them.
 
-A log says which blocks of 64 KiB were written since the disk's snapshot before (its parent). Files are in the byte order
-of the host, here little-endian, with the first block in the least significant bit; the API's bitmaps have it in the
-most significant one.
+A log says which blocks of 64 KiB were written since the disk's snapshot before (its parent). Files are little-endian,
+with the first block in the least significant bit; the API's bitmaps have it in the most significant one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""qcow2 streams: written with a length known beforehand (`writer`), read forward only (`reader`)."""
