@@ -11,6 +11,7 @@ import msgspec
 from services.storage.journal import Journal
 from services.storage.plugins.interface import Handle, Plugin
 from services.storage.plugins.interface import SrStat as Space
+from services.storage.settle import settle
 from shared.bus.contract import Record
 from shared.contracts.storage import SrAttach, SrStat
 from shared.errors import ApiError
@@ -19,10 +20,11 @@ log = logging.getLogger("storage.sr")
 
 
 class Wanted(Record, frozen=True):
-    """What an SR was attached with; kept until it is detached."""
+    """What an SR was attached with; kept until it is detached. `attaching`: a crash may have come between."""
 
     type: str
     device_config: dict[str, str]
+    attaching: bool = False
 
 
 class Repositories:
@@ -68,16 +70,25 @@ class Repositories:
         return [sr for sr in self._wanted if sr not in self._attached]
 
     async def attach(self, request: SrAttach) -> None:
-        """Attaching one that is attached already changes nothing."""
+        """Attaching one that is attached already changes nothing.
+
+        Written down before it is begun: what it mounts is not forgotten by a crash.
+        """
         if request.sr in self._attached:
             return
         plugin = self.plugin(request.type)
-        handle = await plugin.sr.attach(request.sr, request.device_config, self.host)
         wanted = Wanted(type=request.type, device_config=request.device_config)
-        await self._write(request.sr, wanted)
+        before = self._wanted.get(request.sr)
+        await self._write(request.sr, msgspec.structs.replace(wanted, attaching=before is None))
+        try:
+            handle = await plugin.sr.attach(request.sr, request.device_config, self.host)
+        except BaseException:
+            await settle(self._write(request.sr, before))
+            raise
         self._wanted[request.sr] = wanted
         self._attached[request.sr] = (plugin, handle)
         self._failures.pop(request.sr, None)
+        await self._write(request.sr, wanted)
 
     async def attach_again(self, sr: str) -> bool:
         """After a restart. False: it failed, and why is kept for callers."""
@@ -88,9 +99,15 @@ class Repositories:
         except ApiError as error:
             if str(error) != str(self._failures.get(sr)):
                 log.error("SR %s cannot be attached again: %s", sr, error)
-            self._failures[sr] = error
+            if wanted.attaching:  # nobody was told that it is attached
+                await self.forget(sr)
+            else:
+                self._failures[sr] = error
             return False
         self._failures.pop(sr, None)
+        if wanted.attaching:
+            self._wanted[sr] = msgspec.structs.replace(wanted, attaching=False)
+            await self._write(sr, self._wanted[sr])
         return True
 
     def suspend(self, sr: str, why: ApiError) -> None:

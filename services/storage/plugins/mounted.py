@@ -217,18 +217,23 @@ class _Sr(SrSkeleton):
         await self._plugin.files.sr.set_name(sr, name, description)
 
     async def _attach(self, uuid: str, configuration: dict[str, str], host: str, mount: Mount, place: Path) -> Handle:
-        files = self._plugin.files.sr
+        files, volatile = self._plugin.files.sr, self._medium.kind.volatile
         folder = {"location": str(place / uuid)}
+
+        def same(found: Mounted) -> bool:
+            return self._medium.same(mount, found)
+
         found = mounted_at(place)
-        if found is None or not self._medium.same(mount, found):
-            await self._medium.check(configuration, uuid)
-        fresh = await ensure(mount, place, lambda found: self._medium.same(mount, found), self._failures)
+        fresh = found is None or not same(found)
         try:
-            if self._medium.kind.volatile and fresh:
+            if fresh:
+                await self._medium.check(configuration, uuid)
+                await ensure(mount, place, same, self._failures)
+            if volatile and fresh:
                 await files.create(uuid, folder, "", "")
             return await files.attach(uuid, folder, host)
         except BaseException:
-            if fresh or not self._medium.kind.volatile:
+            if fresh or not volatile:
                 # also a mount that a crash left; where QEMU has files open, it stays
                 with contextlib.suppress(ApiError):
                     await release(place, self._failures)
