@@ -10,6 +10,8 @@ class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `qemu_img`: name or path of the program. `lock_timeout`: how long to wait for another host that rearranges images.
     `retry_interval`: between attempts to attach an SR again that should be attached.
+    `coalesce`: whether images that are needless apart are merged; `coalesce_delay`: after a change, and
+    `coalesce_interval`: without one; `coalesce_rate`: bytes a second that are copied at most, 0 for no limit.
 
     `xapi_socket`: where the host's API is, for SMAPIv1 drivers. `smapiv1_dir`: the folder of their executables;
     `smapiv1_drivers`: the names, without `SR`, of those that may be used, `*` is all; `smapiv1_interval`: between two
@@ -23,6 +25,10 @@ class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     qemu_img_timeout: float = 120.0
     lock_timeout: float = 30.0
     retry_interval: float = 5.0
+    coalesce: bool = True
+    coalesce_delay: float = 5.0
+    coalesce_interval: float = 300.0
+    coalesce_rate: int = 256 << 20
     xapi_socket: str = ""
     smapiv1_dir: str = "/opt/xensource/sm"
     smapiv1_drivers: tuple[str, ...] = ("*",)

@@ -16,7 +16,7 @@ import pytest
 
 from services.storage.plugins.file import lease
 from services.storage.plugins.file.plugin import FilePlugin
-from services.storage.plugins.file.tree import Node, ancestors, garbage
+from services.storage.plugins.file.tree import Disk, Image, Tree
 from services.storage.plugins.interface import ActivatedOnAnotherHost, Domain, Handle, Volume
 from shared.errors import ApiError
 from tests.storage.support import HOST_A, HOST_B, MIB, SR, file_plugin, new
@@ -58,9 +58,17 @@ def holds(volume: Volume, text: str, at: int = 0) -> bool:
 
 
 def _io(volume: Volume, command: str) -> str:
-    image = volume.uri[0].removeprefix("file://")
+    image = top(volume)
     done = subprocess.run(["qemu-io", "-f", "qcow2", "-c", command, image], capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
+
+
+def top(volume: Volume) -> str:
+    """The image that a hypervisor would open, by its sidecar."""
+    own = Path(volume.uri[0].removeprefix("file://"))
+    side = own.with_suffix(".json")
+    named = json.loads(side.read_bytes()).get("image", "") if side.exists() else ""
+    return str(own.with_stem(named) if named else own)
 
 
 def images(folder: Path) -> list[Path]:
@@ -204,8 +212,20 @@ async def test_attaching_removes_what_a_crash_left_and_nothing_else(plugin: File
     sr = await attach(plugin, folder)
     source = await plugin.volume.create(sr, new(), 4 * MIB)
     write(source, "a")
-    # killed between sharing the image and switching the disk to its new one
-    os.link(folder / f"{source.key}.qcow2", folder / "node.qcow2")
+    # killed between making a new image and telling the disk of it
+    await _run(
+        "qemu-img",
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-u",
+        "-b",
+        f"{source.key}.qcow2",
+        *("-F", "qcow2"),
+        str(folder / "node.qcow2"),
+        "4M",
+    )
     (folder / "node.json").write_text('{"uuid": "node", "hidden": true, "read_only": true}')
     (folder / f".tmp-{HOST_A}-half").write_text("half an image")
     (folder / f".tmp-{HOST_B}-other").write_text("another host is at it")
@@ -216,17 +236,21 @@ async def test_attaching_removes_what_a_crash_left_and_nothing_else(plugin: File
     assert holds(source, "a")
 
 
-def test_only_hidden_nodes_that_nobody_needs_are_garbage() -> None:
-    nodes = [
-        Node(key="root", parent="", hidden=True),
-        Node(key="middle", parent="root", hidden=True),
-        Node(key="leaf", parent="middle", hidden=False),
-        Node(key="dead-root", parent="", hidden=True),
-        Node(key="dead-child", parent="dead-root", hidden=True),
-        Node(key="loop", parent="loop", hidden=True),
-    ]
-    assert garbage(nodes) == ["dead-child", "dead-root", "loop"]
-    assert ancestors({node.key: node for node in nodes}, "leaf") == ["middle", "root"]
+def test_only_images_of_ours_that_nobody_needs_are_garbage() -> None:
+    tree = Tree(
+        [
+            Image("root", ""),
+            Image("middle", "root"),
+            Image("leaf", "middle"),
+            Image("dead-root", ""),
+            Image("dead-child", "dead-root"),
+            Image("loop", "loop"),
+            Image("theirs", "", ours=False),
+        ],
+        [Disk("disk", "leaf", writable=True)],
+    )
+    assert tree.garbage() == ["dead-child", "dead-root", "loop"]
+    assert tree.chain("leaf") == ["leaf", "middle", "root"]
 
 
 # -- what can be wrong -------------------------------------------------------------------------------------------------
@@ -301,8 +325,7 @@ async def test_a_damaged_image_is_refused_and_still_listed(
 async def test_a_disk_whose_data_node_is_gone_is_refused(plugin: FilePlugin, sr: Handle, folder: Path) -> None:
     source = await plugin.volume.create(sr, new(), MIB)
     clone = await plugin.volume.clone(sr, source.key, new())
-    [node] = [image for image in images(folder) if image.stem not in (source.key, clone.key)]
-    node.unlink()
+    (folder / f"{source.key}.qcow2").unlink()
     with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_65"):
         await plugin.datapath.attach(clone.uri[0], Domain(host=HOST_A, dp="dp"))
 

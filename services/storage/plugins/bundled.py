@@ -9,6 +9,7 @@ from services.storage.live import Live
 from services.storage.options import StorageOptions
 from services.storage.plugins.dummy import DummyPlugin
 from services.storage.plugins.ext import ExtMedium
+from services.storage.plugins.file.coalesce import Coalescing
 from services.storage.plugins.file.plugin import FilePlugin
 from services.storage.plugins.file.qemu_img import QemuImg
 from services.storage.plugins.interface import Plugin
@@ -23,10 +24,16 @@ from services.storage.plugins.udev import UdevPlugin
 def bundled(options: StorageOptions, state_dir: Path, live: Live) -> dict[str, Plugin]:
     """By SR type. `live`: how images are changed that a hypervisor has open."""
     images = QemuImg(options.qemu_img, options.qemu_img_timeout)
+    coalescing = Coalescing(
+        enabled=options.coalesce,
+        delay=options.coalesce_delay,
+        interval=options.coalesce_interval,
+        rate=options.coalesce_rate,
+    )
     mount_points = state_dir / "sr-mount"
 
     def files() -> FilePlugin:
-        return FilePlugin(images, options.lock_timeout)
+        return FilePlugin(images, options.lock_timeout, live, coalescing)
 
     media: list[Medium] = [ExtMedium(mount_points / "visit"), NfsMedium(), SmbMedium(), MemoryMedium(mount_points)]
     mounted = [MountedPlugin(medium, files, mount_points) for medium in media]

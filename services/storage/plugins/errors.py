@@ -56,6 +56,8 @@ class Failure(IntEnum):
     ISO_LOCATION_INVALID = 225
     ISO_PATH_INVALID = 226
     ISO_SMB_VERSION = 227
+    CBT_SIZES = 459
+    CHANGED_BLOCKS = 460
     NO_WRITE = 461
 
 

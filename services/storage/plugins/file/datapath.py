@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from services.storage.plugins.errors import Failure
 from services.storage.plugins.file import lease
+from services.storage.plugins.file.attached import Attached
 from services.storage.plugins.file.lease import Taken
 from services.storage.plugins.interface import ActivatedOnAnotherHost, Domain, Handle, Held, Implementation
+from shared.errors import ApiError
 
 if TYPE_CHECKING:
     from services.storage.plugins.file.plugin import FilePlugin
+
+_WALKS = 3
+"""How often a chain is followed before an image that is gone is taken for gone: a merge may just have replaced it."""
 
 
 class FileDatapath:
@@ -18,8 +24,8 @@ class FileDatapath:
 
     async def attach(self, uri: str, domain: Domain) -> Implementation:
         sr, key = self._plugin.at(uri, domain.host)
-        await sr.run(sr.folder.check_chain, key)
-        return Implementation(kind="file", path=str(sr.folder.image(key)), format="qcow2")
+        chain = await self._chain(sr, key)
+        return Implementation(kind="file", path=str(sr.folder.image(chain[0])), format="qcow2")
 
     async def activate(self, uri: str, domain: Domain) -> None:
         await self._acquire(uri, domain, writable=True)
@@ -29,7 +35,8 @@ class FileDatapath:
 
     async def deactivate(self, uri: str, domain: Domain) -> None:
         sr, key = self._plugin.at(uri, domain.host)
-        await self._plugin.patiently(sr, lease.release, sr.folder.path, key, domain.host)
+        await sr.patiently(lease.release, sr.folder.path, key, domain.host)
+        self._plugin.wake(sr)
 
     async def detach(self, uri: str, domain: Domain) -> None:
         """Nothing to let go of."""
@@ -43,11 +50,29 @@ class FileDatapath:
 
     async def fence(self, sr: Handle, host: str) -> int:
         attached = self._plugin.attached(sr)
-        return await self._plugin.patiently(attached, lease.fence, attached.folder.path, host)
+        return await attached.patiently(lease.fence, attached.folder.path, host)
 
     async def _acquire(self, uri: str, domain: Domain, writable: bool) -> None:
+        """The lease first, then a merge is made to stop: who merges looks at leases after it has said so."""
         sr, key = self._plugin.at(uri, domain.host)
+        folder = sr.folder
+        known = any(holder.host == domain.host for holder, _ in await sr.run(lease.others, folder.path, key))
         try:
-            await self._plugin.patiently(sr, lease.acquire, sr.folder.path, key, domain, writable)
+            await sr.patiently(lease.acquire, folder.path, key, domain, writable)
         except Taken as taken:
             raise ActivatedOnAnotherHost(taken.lease.host, taken.lease.dp) from taken
+        try:
+            await sr.quiet(await self._chain(sr, key), domain.dp)
+        except BaseException:
+            if not known:
+                await sr.patiently(lease.release, folder.path, key, domain.host)
+            raise
+
+    async def _chain(self, sr: Attached, key: str) -> list[str]:
+        for _ in range(_WALKS - 1):
+            try:
+                return await sr.run(sr.folder.chain, key)
+            except ApiError as error:
+                if error.code != f"SR_BACKEND_FAILURE_{Failure.VDI_LOAD:d}":
+                    raise
+        return await sr.run(sr.folder.chain, key)

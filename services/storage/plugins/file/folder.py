@@ -1,11 +1,16 @@
 """The folder of one SR: which file is what, reading and writing them. These methods block; run them in a worker thread.
 
 .sr.json            which SR this is; its absence means that the right file system is not mounted here
-.leases/            who has what activated (see `lease`)
-.guard              locked while images are added, removed or rearranged
+.leases/            who has what activated (see `lease`), and which images are being merged (see `merging`)
+.guard              locked while images are added, removed or rearranged, and while sidecars are changed
 .tmp-<host>-<key>   an image in the making; removed when its host attaches the SR again
-<key>.qcow2         an image, named by its backing file relative to the folder, so mount points may differ
-<key>.json          what the image cannot say about itself
+<name>.qcow2        an image, named by its backing file relative to the folder, so mount points may differ
+<key>.json          a disk: which image it reads first, and what an image cannot say about itself; or, `hidden`, that
+                    the image of this name is ours and nobody's disk
+<name>.cbt          changed blocks of a disk (see `changes`), named by its sidecar
+
+A disk's key never changes, nor does the name of an image that a hypervisor may have open: what changes is which image
+the sidecar names, in one atomic step.
 """
 
 from __future__ import annotations
@@ -13,13 +18,14 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from services.storage.plugins.errors import Failure, backend_failure, volume_missing
 from services.storage.plugins.file import lease, qcow2
-from services.storage.plugins.file.tree import Node, garbage
+from services.storage.plugins.file.tree import Disk, Image, Tree
 from services.storage.plugins.interface import SrStat, Volume
 from shared.bus.contract import Record
 from shared.errors import ApiError
@@ -29,6 +35,8 @@ log = logging.getLogger("storage.file")
 MARKER = ".sr.json"
 GUARD = ".guard"
 SUFFIX = ".qcow2"
+SIDECAR = ".json"
+LOG = ".cbt"
 _RESERVED = 256 << 10
 """Bytes that a just created image takes; what a disk costs at least, and a little more."""
 
@@ -40,9 +48,23 @@ class Marker(Record, frozen=True):
     version: int = 1
 
 
+class Tracking(Record, frozen=True):
+    """What changed in a disk since `parent`, the disk (key) whose snapshot it continues, "" if none is known.
+
+    It is what the log (name of a file, "" for none) says, and whatever the images hold that lie above the image `since`
+    ("" for all of the disk's images).
+    """
+
+    parent: str = ""
+    since: str = ""
+    log: str = ""
+
+
 class Sidecar(Record, frozen=True):
     """`origin`: what the disk was made from, "" for nothing; lets a repeated request find its result.
 
+    `image`: what is read first, "" for the image that has the disk's own name. `empty`: the data were destroyed.
+    `reset`: the image that each run of a VM begins with, "" for a disk that keeps what is written.
     `virtual_size`: for when the image cannot be read; the image's own header is right.
     """
 
@@ -55,23 +77,30 @@ class Sidecar(Record, frozen=True):
     virtual_size: int = 0
     origin: str = ""
     version: int = 1
+    image: str = ""
+    empty: bool = False
+    reset: str = ""
+    tracking: Tracking | None = None
 
 
 class Folder:
     def __init__(self, path: Path, uuid: str, host: str) -> None:
         self.path, self.uuid, self.host = path, uuid, host
 
-    def image(self, key: str) -> Path:
+    def image(self, name: str) -> Path:
         """Raises VDI_MISSING for what cannot be a key: it comes from outside and becomes a path."""
-        if not key or key.startswith(".") or "/" in key or "\0" in key or len(key) > 200:
-            raise volume_missing(self.uuid, key)
-        return self.path / (key + SUFFIX)
+        if not name or name.startswith(".") or "/" in name or "\0" in name or len(name) > 200:
+            raise volume_missing(self.uuid, name)
+        return self.path / (name + SUFFIX)
 
     def sidecar(self, key: str) -> Path:
-        return self.image(key).with_suffix(".json")
+        return self.image(key).with_suffix(SIDECAR)
 
-    def draft(self, key: str) -> Path:
-        return self.path / f".tmp-{self.host}-{key}"
+    def draft(self, name: str) -> Path:
+        return self.path / f".tmp-{self.host}-{name}"
+
+    def changes(self, name: str) -> Path:
+        return self.path / (name + LOG)
 
     def uri(self, key: str) -> str:
         return f"file://{self.image(key)}"
@@ -105,11 +134,6 @@ class Folder:
         """Removes what a crash of this host left. The caller holds the SR's guard."""
         for draft in self.path.glob(f".tmp-{self.host}-*"):
             draft.unlink(missing_ok=True)
-        for side in self.path.glob("*.json"):
-            if not side.name.startswith(".") and not side.with_suffix(SUFFIX).exists():
-                known = self._read_sidecar(side.stem)
-                if known is not None and known.hidden:
-                    side.unlink(missing_ok=True)
         lease.sweep(self.path, self.host)
         self.collect_garbage()
 
@@ -126,88 +150,129 @@ class Folder:
         free = space.f_bavail * space.f_frsize
         return free if free >= _RESERVED and (space.f_favail > 1 or space.f_files == 0) else 0
 
-    def image_keys(self) -> list[str]:
+    def names(self) -> tuple[list[str], list[str]]:
+        """Of the images, and of the sidecars."""
         try:
-            names = os.listdir(self.path)
+            found = sorted(name for name in os.listdir(self.path) if name[0] != ".")
         except OSError as error:
             raise backend_failure(Failure.SR_SCAN, f"cannot list {self.path}: {error.strerror}") from error
-        return sorted(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX) and name[0] != ".")
+        images = [name.removesuffix(SUFFIX) for name in found if name.endswith(SUFFIX)]
+        return images, [name.removesuffix(SIDECAR) for name in found if name.endswith(SIDECAR)]
 
     def ls(self) -> list[Volume]:
         """A damaged image is listed too: a disk that vanishes from a scan is forgotten with all that refers to it."""
         self.check()
         volumes = []
-        for key in self.image_keys():
-            side = self.read_sidecar(key)
-            if not side.hidden:
-                try:
-                    volumes.append(self.volume(key))
-                except ApiError as error:
-                    if error.code != "VDI_MISSING":  # deleted since it was listed
-                        volumes.append(self._damaged(key, side))
+        for key, side in self._disks():
+            try:
+                volumes.append(self._volume(key, side))
+            except ApiError as error:
+                if error.code != "VDI_MISSING":  # deleted since it was listed
+                    volumes.append(self._described(key, side, side.virtual_size))
         return volumes
+
+    def _disks(self) -> Iterator[tuple[str, Sidecar]]:
+        images, sidecars = self.names()
+        for key in sorted({*images, *sidecars}):
+            try:
+                side = self.read_sidecar(key)
+            except ApiError as error:
+                log.error("SR %s: %s", self.uuid, error)
+                side = Sidecar(uuid=key, name=key, read_only=True)
+            if not side.hidden:
+                yield key, side
 
     # -- one disk ----------------------------------------------------------------------------------------------------
 
-    def volume(self, key: str) -> Volume:
-        """Raises VDI_MISSING, also for a hidden node; SR_BACKEND_FAILURE_65."""
-        header, side = self.header(key), self.read_sidecar(key)
-        if side.hidden:
+    def disk(self, key: str) -> Sidecar:
+        """Raises VDI_MISSING, also for a hidden image."""
+        side = self._read_sidecar(key)
+        if side is None and not self.image(key).exists():
+            self.check()
             raise volume_missing(self.uuid, key)
-        return Volume(
-            key=key,
-            uuid=side.uuid,
-            name=side.name,
-            description=side.description,
-            read_write=not side.read_only,
-            virtual_size=header.virtual_size,
-            physical_utilisation=self._allocated(key),
-            uri=[self.uri(key)],
-            keys=side.keys,
-        )
+        if side is not None and side.hidden:
+            raise volume_missing(self.uuid, key)
+        return side or Sidecar(uuid=key, name=key)
 
-    def _damaged(self, key: str, side: Sidecar) -> Volume:
-        return Volume(
-            key=key,
-            uuid=side.uuid,
-            name=side.name,
-            description=side.description,
-            read_write=not side.read_only,
-            virtual_size=side.virtual_size,
-            physical_utilisation=self._allocated(key),
-            uri=[self.uri(key)],
-            keys=side.keys,
-        )
+    def volume(self, key: str) -> Volume:
+        """Raises VDI_MISSING, also for a hidden image; SR_BACKEND_FAILURE_65."""
+        return self._volume(key, self.disk(key))
 
-    def _allocated(self, key: str) -> int:
+    def top(self, key: str) -> str:
+        """The image that a disk reads first. Raises VDI_MISSING, SR_BACKEND_FAILURE_65 for one without data."""
+        top = first(key, self.disk(key))
+        if not top:
+            raise backend_failure(Failure.VDI_LOAD, f"the data of disk {key} were destroyed")
+        return top
+
+    def _volume(self, key: str, side: Sidecar) -> Volume:
+        top = first(key, side)
         try:
-            return self.image(key).stat().st_blocks * 512
+            size = self.header(top).virtual_size if top else side.virtual_size
+        except ApiError as error:
+            if error.code == "VDI_MISSING":
+                raise volume_missing(self.uuid, key) from error
+            raise
+        return self._described(key, side, size)
+
+    def _described(self, key: str, side: Sidecar, size: int) -> Volume:
+        return Volume(
+            key=key,
+            uuid=side.uuid,
+            name=side.name,
+            description=side.description,
+            read_write=not side.read_only,
+            virtual_size=size,
+            physical_utilisation=self._occupied(first(key, side)),
+            uri=[self.uri(key)],
+            keys=side.keys,
+            cbt_enabled=side.tracking is not None,
+        )
+
+    def _occupied(self, name: str) -> int:
+        """Bytes on the disk; what lies below an image belongs to others."""
+        try:
+            return self.image(name).stat().st_blocks * 512 if name else 0
         except FileNotFoundError:
             return 0
 
-    def header(self, key: str) -> qcow2.Header:
+    def header(self, name: str) -> qcow2.Header:
+        """Of an image. Raises VDI_MISSING, SR_BACKEND_FAILURE_65."""
         try:
-            return qcow2.read_header(self.image(key))
+            return qcow2.read_header(self.image(name))
         except FileNotFoundError:
             self.check()
-            raise volume_missing(self.uuid, key) from None
+            raise volume_missing(self.uuid, name) from None
         except qcow2.NotQcow2 as error:
-            raise backend_failure(Failure.VDI_LOAD, f"the image {key} is damaged: {error}") from error
+            raise backend_failure(Failure.VDI_LOAD, f"the image {name} is damaged: {error}") from error
         except OSError as error:
-            raise backend_failure(Failure.IO, f"cannot read the image {key}: {error.strerror}") from error
+            raise backend_failure(Failure.IO, f"cannot read the image {name}: {error.strerror}") from error
 
-    def check_chain(self, key: str) -> None:
-        """Raises what `header` raises, for the disk or, as SR_BACKEND_FAILURE_65, for a node that carries its data."""
-        above = backing_key(self.header(key))
-        seen = {key}
-        while above and above not in seen:
-            seen.add(above)
+    def chain(self, key: str) -> list[str]:
+        """The images of a disk, the one that is read first to begin with.
+
+        Raises VDI_MISSING for the disk's own image, SR_BACKEND_FAILURE_65 when one that it needs is gone or damaged.
+        """
+        name = self.top(key)
+        chain: list[str] = []
+        while name and name not in chain:
             try:
-                above = backing_key(self.header(above))
+                parent = backing_name(self.header(name))
             except ApiError as error:
                 if error.code == "VDI_MISSING":
-                    raise backend_failure(Failure.VDI_LOAD, f"the image {above}, which {key} needs, is gone") from error
+                    if not chain:
+                        raise volume_missing(self.uuid, key) from error
+                    raise backend_failure(
+                        Failure.VDI_LOAD, f"the image {name}, which the disk {key} needs, is gone"
+                    ) from error
                 raise
+            chain.append(name)
+            name = parent
+        return chain
+
+    def is_blank(self, name: str) -> bool:
+        """Whether an image that nobody writes to holds nothing of its own."""
+        return qcow2.is_blank(self.image(name), self.header(name))
 
     def read_sidecar(self, key: str) -> Sidecar:
         """For an image that somebody put there without one: what can be said anyway."""
@@ -223,60 +288,79 @@ class Folder:
             raise backend_failure(Failure.VDI_LOAD, f"cannot read {path}: {error}") from error
 
     def write_sidecar(self, key: str, side: Sidecar) -> None:
-        replace_file(self.sidecar(key), msgspec.json.encode(side))
+        replace_file(self.sidecar(key), msgspec.json.encode(side), self.draft(key + SIDECAR))
 
-    def publish(self, key: str) -> None:
-        """Makes a finished draft the disk's image, durably."""
-        draft = self.draft(key)
-        _sync(draft)
-        os.replace(draft, self.image(key))
-        _sync(self.path)
+    def publish(self, name: str) -> None:
+        """Makes a finished draft an image, durably."""
+        draft = self.draft(name)
+        sync(draft)
+        os.replace(draft, self.image(name))
+        sync(self.path)
 
-    def share(self, key: str, parent: str) -> None:
-        """Gives the image of `key` a second name, `parent`, under which its data stay when `key` gets a new image."""
-        os.link(self.image(key), self.image(parent))
-        _sync(self.path)
-
-    def remove(self, key: str) -> None:
-        """The image first: a sidecar alone is no disk."""
-        self.image(key).unlink(missing_ok=True)
-        self.sidecar(key).unlink(missing_ok=True)
-        _sync(self.path)
+    def forget(self, key: str) -> None:
+        """There is no such disk any more. Its image stays until it is found to be garbage."""
+        if self.image(key).exists():
+            self.write_sidecar(key, Sidecar(uuid=key, hidden=True, read_only=True))
+        else:
+            self.sidecar(key).unlink(missing_ok=True)
+            sync(self.path)
 
     # -- disks that share data ---------------------------------------------------------------------------------------
 
-    def nodes(self) -> tuple[list[Node], list[str]]:
-        """Every image that can be read, and the keys of those that cannot: nobody knows what these need."""
-        nodes, damaged = [], []
-        for key in self.image_keys():
+    def tree(self) -> Tree:
+        names, sidecars = self.names()
+        images, disks, damaged = [], [], []
+        for key in sorted({*names, *sidecars}):
             try:
-                parent, hidden = backing_key(self.header(key)), self.read_sidecar(key).hidden
+                side = self._read_sidecar(key)
+                if side is None or not side.hidden:
+                    known = side or Sidecar(uuid=key)
+                    pins = (known.reset,) if known.reset else ()
+                    disks.append(Disk(key=key, image=first(key, known), writable=not known.read_only, pins=pins))
+                if key in names:
+                    header = self.header(key)
+                    images.append(Image(key, backing_name(header), header.virtual_size, ours=side is not None))
             except ApiError as error:
                 if error.code != "VDI_MISSING":  # deleted since it was listed
                     damaged.append(key)
-                continue
-            nodes.append(Node(key=key, parent=parent, hidden=hidden))
-        return nodes, damaged
+        return Tree(images, disks, damaged)
 
     def collect_garbage(self) -> list[str]:
-        """Removes hidden nodes that no disk needs; none while an image is damaged. The caller holds the SR's guard."""
-        nodes, damaged = self.nodes()
-        if damaged:
-            log.warning("SR %s: no clean-up while images are damaged: %s", self.uuid, ", ".join(damaged))
+        """Removes images that no disk needs; none while one is damaged. The caller holds the SR's guard."""
+        tree = self.tree()
+        if tree.damaged:
+            log.warning("SR %s: no clean-up while images are damaged: %s", self.uuid, ", ".join(tree.damaged))
             return []
-        unneeded = garbage(nodes)
-        for key in unneeded:
-            self.remove(key)
+        unneeded = tree.garbage()
+        for name in unneeded:
+            self.image(name).unlink(missing_ok=True)
+        images, sidecars = self.names()
+        logs = set()
+        for key in sidecars:
+            side = self.read_sidecar(key)
+            if side.hidden and key not in images:
+                self.sidecar(key).unlink(missing_ok=True)
+            elif side.tracking is not None:
+                logs.add(side.tracking.log)
+        for path in self.path.glob(f"*{LOG}"):
+            if path.stem not in logs:
+                path.unlink(missing_ok=True)
+        if unneeded:
+            sync(self.path)
         return unneeded
 
 
-def backing_key(header: qcow2.Header) -> str:
+def first(key: str, side: Sidecar) -> str:
+    """The image that a disk reads first, "" for one without data."""
+    return "" if side.empty else side.image or key
+
+
+def backing_name(header: qcow2.Header) -> str:
     return os.path.basename(header.backing).removesuffix(SUFFIX)
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, draft: Path) -> None:
     """Atomic and durable: readers see the old or the new content, also after a power loss."""
-    draft = path.with_name(f".new-{path.name}")
     try:
         with open(draft, "wb") as file:
             file.write(content)
@@ -286,10 +370,10 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError:
         draft.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(file)

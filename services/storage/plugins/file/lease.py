@@ -111,6 +111,11 @@ def others(folder: Path, key: str, host: str = "") -> list[tuple[Lease, bool]]:
     return [(lease, writes) for _, lease, writes in _all(folder, key) if lease.host != host]
 
 
+def everything(folder: Path) -> list[tuple[str, Lease, bool]]:
+    """(key, lease, True for a writer's) of all hosts."""
+    return _all(folder)
+
+
 def held(folder: Path, host: str) -> list[tuple[str, Lease, bool]]:
     """(key, lease, True for a writer's) of one host."""
     return [found for found in _all(folder) if found[1].host == host]

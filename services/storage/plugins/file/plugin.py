@@ -1,33 +1,30 @@
 """The SR type `file`: qcow2 images in a folder, which may be shared by several hosts.
 
-Disks that share data do so by backing files. Cloning or snapshotting a writable disk gives its image a second name, a
-hidden read-only node; the disk continues in a new empty image over it, and the new disk is another one. The order of
-steps is such that a crash anywhere leaves every disk with its content and at most a node that nobody needs.
+Disks that share data do so by backing files (`tree`): how a disk branches is in `branching`, how images that are
+needless apart become one again in `coalesce`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import random
-import time
-from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
+from services.storage.live import Live
 from services.storage.plugins.errors import Failure, backend_failure
-from services.storage.plugins.file import lease
 from services.storage.plugins.file.attached import Attached
+from services.storage.plugins.file.branching import Branching
+from services.storage.plugins.file.coalesce import Coalescer, Coalescing, Status
 from services.storage.plugins.file.datapath import FileDatapath
-from services.storage.plugins.file.folder import GUARD, SUFFIX, Folder
-from services.storage.plugins.file.lease import Busy, Guard
+from services.storage.plugins.file.folder import SUFFIX, Folder
 from services.storage.plugins.file.qemu_img import QemuImg
 from services.storage.plugins.file.sr import FileSr
 from services.storage.plugins.file.volume import FileVolume
 from services.storage.plugins.interface import Handle
-from shared.contracts.storage import DriverInfo
+from shared.contracts.storage import Backend, DriverInfo
+from shared.contracts.vm_disks import Chain
 from shared.errors import ApiError
 
 log = logging.getLogger("storage.file")
@@ -35,20 +32,50 @@ log = logging.getLogger("storage.file")
 _WORKERS = 4
 """Threads for the blocking calls of one SR; a folder whose server hangs blocks nobody else."""
 
-_A = ParamSpec("_A")
-_R = TypeVar("_R")
+
+class NoHypervisor:
+    """For a plug-in that is used without a VM service: nothing is open."""
+
+    async def chain(self, host: str, dp: str) -> Chain:
+        return Chain()
+
+    async def snapshot(self, host: str, dp: str, overlay: str) -> None:
+        raise ApiError("DEVICE_NOT_ATTACHED", dp)
+
+    async def commit(self, host: str, dp: str, top: str, base: str, backing: str = "") -> None:
+        raise ApiError("DEVICE_NOT_ATTACHED", dp)
+
+    async def resize(self, host: str, dp: str, size: int) -> None:
+        raise ApiError("DEVICE_NOT_ATTACHED", dp)
+
+    async def pause(self, host: str, dp: str) -> None:
+        raise ApiError("DEVICE_NOT_ATTACHED", dp)
+
+    async def resume(self, host: str, dp: str, backend: Backend | None = None) -> None:
+        raise ApiError("DEVICE_NOT_ATTACHED", dp)
 
 
 class FilePlugin:
-    """`lock_timeout`: seconds to wait for another host that rearranges images."""
+    """`lock_timeout`: seconds to wait for another host that rearranges images. `live`: how images are changed that a
+    hypervisor has open. `coalescing`: how images are merged; None: they are not, unless `coalesce` is called.
+    """
 
-    def __init__(self, images: QemuImg, lock_timeout: float) -> None:
+    def __init__(
+        self,
+        images: QemuImg,
+        lock_timeout: float,
+        live: Live | None = None,
+        coalescing: Coalescing | None = None,
+    ) -> None:
         self.images = images
+        self._live = live or NoHypervisor()
+        self._coalescing = coalescing
         self._lock_timeout = lock_timeout
         self._attached: dict[Handle, Attached] = {}
+        self._coalescers: dict[Handle, tuple[Coalescer, asyncio.Task[None] | None]] = {}
         self._workers: dict[Path, ThreadPoolExecutor] = {}
         self.sr = FileSr(self)
-        self.volume = FileVolume(self)
+        self.volume = FileVolume(self, self._live)
         self.datapath = FileDatapath(self)
 
     @property
@@ -57,7 +84,7 @@ class FilePlugin:
 
     @property
     def branches_in_use(self) -> bool:
-        return False
+        return True
 
     def query(self) -> DriverInfo:
         return DriverInfo(
@@ -70,35 +97,69 @@ class FilePlugin:
             required_api_version="5.0",
             features=dict.fromkeys(
                 [
+                    *("VDI_RESIZE_ONLINE", "VDI_CONFIG_CBT", "VDI_REVERT", "VDI_COMPOSE"),
                     *("SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN", "SR_UPDATE"),
                     *("VDI_CREATE", "VDI_DELETE", "VDI_ATTACH", "VDI_DETACH", "VDI_ACTIVATE", "VDI_DEACTIVATE"),
                     *("VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE", "VDI_INTRODUCE", "VDI_UPDATE", "THIN_PROVISIONING"),
                 ],
                 1,
-            ),
+            )
+            | {"VDI_RESET_ON_BOOT": 2},
             configuration={"location": "absolute path of the folder (required)"},
         )
 
     async def close(self) -> None:
+        for handle in list(self._coalescers):
+            await self._stop_coalescing(handle)
         for workers in self._workers.values():
             workers.shutdown(wait=False, cancel_futures=True)
 
-    def attach(self, folder: Folder) -> Handle:
+    async def attach(self, folder: Folder) -> Handle:
         handle = Handle(f"{folder.host} {folder.path}")
-        self._attached[handle] = self.unattached(folder)
+        await self._stop_coalescing(handle)
+        attached = self._attached[handle] = self.unattached(folder)
+        options = self._coalescing
+        branching = Branching(self.images, self._live)
+        coalescer = Coalescer(attached, self.images, self._live, branching, options or Coalescing())
+        task = None
+        if options is not None and options.enabled:
+            task = asyncio.create_task(coalescer.forever(), name=f"merge images of {folder.uuid}")
+        self._coalescers[handle] = (coalescer, task)
+        coalescer.wake()
         return handle
 
-    def detach(self, handle: Handle) -> None:
+    async def detach(self, handle: Handle) -> None:
+        await self._stop_coalescing(handle)
         gone = self._attached.pop(handle, None)
         if gone is not None and all(other.folder.path != gone.folder.path for other in self._attached.values()):
             self._workers.pop(gone.folder.path).shutdown(wait=False)
+
+    async def _stop_coalescing(self, handle: Handle) -> None:
+        _, task = self._coalescers.pop(handle, (None, None))
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def wake(self, sr: Attached) -> None:
+        """Images of an SR may be needless apart now."""
+        for handle, (coalescer, _) in self._coalescers.items():
+            if self._attached[handle].folder.path == sr.folder.path:
+                coalescer.wake()
+
+    async def coalesce(self, sr: Handle) -> int:
+        """Merges all that this host can merge now; how many merges that were."""
+        return await self._coalescers[sr][0].round()
+
+    def coalescing(self, sr: Handle) -> Status:
+        return self._coalescers[sr][0].status
 
     def unattached(self, folder: Folder) -> Attached:
         workers = self._workers.get(folder.path)
         if workers is None:
             workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix=f"sr-{folder.uuid[:8]}")
             self._workers[folder.path] = workers
-        return Attached(folder, workers)
+        return Attached(folder, workers, self._lock_timeout)
 
     def attached(self, handle: Handle) -> Attached:
         try:
@@ -110,27 +171,3 @@ class FilePlugin:
         """The attached SR and the key that a disk's URI stands for."""
         image = Path(uri.removeprefix("file://"))
         return self.attached(Handle(f"{host} {image.parent}")), image.name.removesuffix(SUFFIX)
-
-    @asynccontextmanager
-    async def locked(self, sr: Attached, key: str | None = None) -> AsyncIterator[None]:
-        """The SR's guard, or that of one disk's leases. Raises SR_VDI_LOCKING_FAILED."""
-        path = sr.folder.path / GUARD if key is None else lease.guard_path(sr.folder.path, key)
-        guard = await self.patiently(sr, Guard, path)
-        try:
-            yield
-        finally:
-            guard.close()
-
-    async def patiently(self, sr: Attached, work: Callable[_A, _R], *args: _A.args, **kwargs: _A.kwargs) -> _R:
-        """Repeats work that finds a guard taken, as long as that may be."""
-        end = time.monotonic() + self._lock_timeout
-        delay = 0.002
-        while True:
-            try:
-                return await sr.run(work, *args, **kwargs)
-            except Busy as busy:
-                if time.monotonic() > end:
-                    log.error("waited %s s for the lock %s in vain", self._lock_timeout, busy)
-                    raise ApiError("SR_VDI_LOCKING_FAILED") from busy
-            await asyncio.sleep(delay * random.uniform(0.5, 1.5))
-            delay = min(delay * 2, 0.1)

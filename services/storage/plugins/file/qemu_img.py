@@ -28,8 +28,11 @@ class QemuImg:
         self._program, self._timeout = program, timeout
 
     async def create(self, image: Path, size: int, backing: str, failure: Failure) -> None:
-        """`backing`: name of an image in the same folder, "" for none. Raises `NoSpace`, ApiError."""
-        base = ["-b", backing, "-F", "qcow2"] if backing else []
+        """`backing`: name of an image in the same folder, "" for none; it is not opened, for a hypervisor may have it.
+
+        Raises `NoSpace`, ApiError.
+        """
+        base = ["-u", "-b", backing, "-F", "qcow2"] if backing else []
         await self._run(["create", "-q", "-f", "qcow2", *base, str(image), str(size)], failure, self._timeout)
 
     async def resize(self, image: Path, size: int) -> None:
@@ -39,6 +42,19 @@ class QemuImg:
         await self._run(
             ["convert", "-p", "-f", "qcow2", "-O", "qcow2", str(source), str(target)], Failure.VDI_CLONE, None, report
         )
+
+    async def commit(self, top: Path, base: str, rate: int) -> None:
+        """Writes what an image holds into its backing file, a name in the same folder, and leaves the image as it is.
+
+        `rate`: bytes a second, 0 for as fast as it goes. Killed and run again, it has the same result.
+        """
+        limit = ["-r", str(rate)] if rate else []
+        await self._run(["commit", "-q", "-d", "-f", "qcow2", *limit, "-b", base, str(top)], Failure.IO, None)
+
+    async def rebase(self, image: Path, backing: str) -> None:
+        """Only the name in the header: the new backing file, "" for none, reads as the old one did."""
+        base = ["-b", backing, "-F", "qcow2"] if backing else ["-b", ""]
+        await self._run(["rebase", "-q", "-u", "-f", "qcow2", *base, str(image)], Failure.IO, self._timeout)
 
     async def _run(
         self, arguments: list[str], failure: Failure, timeout: float | None, report: Report | None = None

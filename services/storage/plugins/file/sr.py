@@ -49,20 +49,20 @@ class FileSr(SrSkeleton):
         sr = self._plugin.unattached(Folder(_location(configuration), uuid, host))
         await sr.run(sr.folder.check)
         await sr.run(sr.folder.check_writable)
-        async with self._plugin.locked(sr):
+        async with sr.locked():
             await sr.run(sr.folder.sweep)
-        return self._plugin.attach(sr.folder)
+        return await self._plugin.attach(sr.folder)
 
     async def detach(self, sr: Handle) -> None:
-        self._plugin.detach(sr)
+        await self._plugin.detach(sr)
 
     async def destroy(self, sr: Handle) -> None:
         attached = self._plugin.attached(sr)
-        async with self._plugin.locked(attached):
+        async with attached.locked():
             if await attached.run(attached.folder.ls):
                 raise ApiError("SR_NOT_EMPTY")
             await attached.run(_remove, attached.folder)
-        self._plugin.detach(sr)
+        await self._plugin.detach(sr)
 
     async def stat(self, sr: Handle) -> SrStat:
         attached = self._plugin.attached(sr)
@@ -104,12 +104,13 @@ def _prepare(path: Path, marker: Marker) -> None:
     if found is not None and found.uuid != marker.uuid:
         raise backend_failure(Failure.SR_EXISTS, f"the folder holds another SR, {found.uuid}: {path}")
     if found is None:
-        replace_file(path / MARKER, msgspec.json.encode(marker))
+        replace_file(path / MARKER, msgspec.json.encode(marker), path / f".new-{MARKER}")
 
 
 def _remove(folder: Folder) -> None:
-    for key in folder.image_keys():
-        folder.remove(key)
+    images, sidecars = folder.names()
+    for path in (*map(folder.image, images), *map(folder.sidecar, sidecars)):
+        path.unlink(missing_ok=True)
     shutil.rmtree(folder.path / lease.FOLDER)
     (folder.path / MARKER).unlink()
     (folder.path / GUARD).unlink()
