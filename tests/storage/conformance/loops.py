@@ -29,6 +29,7 @@ def loop_device(file: Path, size: int) -> Iterator[Loop]:
     try:
         yield Loop(path, file)
     finally:
+        subprocess.run(["blockdev", "--setrw", path], check=True)  # the kernel keeps this for whoever is next
         _losetup("--detach", path)
         file.unlink()
 

@@ -1,0 +1,125 @@
+"""The SR type `ext`: what devices it takes, what it writes to them, what it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from services.storage.live import Live
+from services.storage.options import StorageOptions
+from services.storage.plugins.bundled import bundled
+from services.storage.plugins.ext import Signature, parse_blkid, signature
+from services.storage.plugins.interface import Plugin
+from services.storage.plugins.program import run
+from shared.errors import ApiError
+from tests.storage.conformance.loops import Loop, loop_device
+from tests.storage.support import HOST_A, MIB, SR
+
+OTHER = "5a000000-0000-4000-8000-0000000000ff"
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Loop]:
+    with loop_device(tmp_path / "device", 12 * MIB) as made:
+        yield made
+
+
+@pytest.fixture
+async def plugin(tmp_path: Path) -> AsyncIterator[Plugin]:
+    plugins = bundled(StorageOptions(), tmp_path, cast(Live, None))
+    yield plugins["ext"]
+    for plugin in plugins.values():
+        await plugin.close()
+
+
+def test_what_blkid_says_is_read() -> None:
+    text = "DEVNAME=/dev/sdb\nLABEL=a=b\nUUID=5a00\nTYPE=ext4\nUSAGE=filesystem\n"
+    assert parse_blkid(text) == Signature(type="ext4", uuid="5a00", label="a=b")
+    assert parse_blkid("PTTYPE=gpt\nPTUUID=77\n") == Signature(partitions="gpt")
+    assert parse_blkid("").blank
+
+
+@pytest.mark.parametrize(
+    "holder", [["mkswap"], ["mkfs.ext4", "-q", "-F"], ["mkfs.ext4", "-q", "-F", "-L", "xapi-sr", "-d", "/etc/default"]]
+)
+async def test_a_device_that_holds_something_is_refused_and_left_alone(
+    plugin: Plugin, loop: Loop, holder: list[str]
+) -> None:
+    await run([*holder, loop.path])
+    before = await signature(loop.path)
+    with pytest.raises(ApiError, match="SR_DEVICE_IN_USE"):
+        await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    assert await signature(loop.path) == before
+
+
+async def test_a_device_with_partitions_is_refused(plugin: Plugin, loop: Loop) -> None:
+    partition = struct.pack("<B3sB3sII", 0, bytes(3), 0x83, bytes(3), 2048, 2048)
+    await asyncio.to_thread(
+        loop.file.write_bytes, (bytes(446) + partition).ljust(510, b"\0") + b"\x55\xaa" + bytes(12 * MIB - 512)
+    )
+    with pytest.raises(ApiError, match="SR_DEVICE_IN_USE"):
+        await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    assert await plugin.sr.probe({"device": loop.path}) == []
+
+
+async def test_a_device_that_somebody_has_for_himself_is_refused(plugin: Plugin, loop: Loop) -> None:
+    holder = os.open(loop.path, os.O_RDWR | os.O_EXCL)
+    try:
+        with pytest.raises(ApiError, match="SR_DEVICE_IN_USE"):
+            await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    finally:
+        os.close(holder)
+
+
+async def test_another_sr_s_device_is_refused(plugin: Plugin, loop: Loop) -> None:
+    await plugin.sr.create(OTHER, {"device": loop.path}, "", "")
+    with pytest.raises(ApiError, match="SR_DEVICE_IN_USE"):
+        await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    with pytest.raises(ApiError, match=f"does not hold this SR, but ext4 label xapi-sr {OTHER}"):
+        await plugin.sr.attach(SR, {"device": loop.path}, HOST_A)
+
+
+async def test_the_file_system_says_whose_it_is_and_is_erased_with_the_sr(plugin: Plugin, loop: Loop) -> None:
+    configuration = await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    assert await signature(loop.path) == Signature(type="ext4", uuid=SR, label="xapi-sr")
+    await plugin.sr.destroy(await plugin.sr.attach(SR, configuration, HOST_A))
+    assert (await signature(loop.path)).blank
+
+
+async def test_what_a_crash_leaves_of_a_destroyed_sr_is_no_hindrance(plugin: Plugin, loop: Loop) -> None:
+    """Killed between the removal of the SR and that of its file system."""
+    await run(["mkfs.ext4", "-q", "-F", "-L", "xapi-sr", "-U", OTHER, loop.path])
+    configuration = await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    await plugin.sr.destroy(await plugin.sr.attach(SR, configuration, HOST_A))
+
+
+async def test_an_sr_whose_making_was_interrupted_after_formatting_is_made_by_the_repetition(
+    plugin: Plugin, loop: Loop
+) -> None:
+    await run(["mkfs.ext4", "-q", "-F", "-L", "xapi-sr", "-U", SR, loop.path])
+    with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_47"):
+        await plugin.sr.attach(SR, {"device": loop.path}, HOST_A)
+    configuration = await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    await plugin.sr.destroy(await plugin.sr.attach(SR, configuration, HOST_A))
+
+
+async def test_a_file_system_that_is_mounted_read_only_is_refused_as_such(plugin: Plugin, loop: Loop) -> None:
+    configuration = await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    await run(["blockdev", "--setro", loop.path])
+    with pytest.raises(ApiError, match=r"SR_BACKEND_FAILURE_(461|52)"):
+        await plugin.sr.attach(SR, configuration, HOST_A)
+
+
+async def test_without_a_program_it_says_which_package_has_it(
+    plugin: Plugin, loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.storage.plugins.program.SYSTEM_PATH", "/nonexistent")
+    with pytest.raises(ApiError, match="blkid cannot be run; it comes with the Debian package util-linux"):
+        await plugin.sr.create(SR, {"device": loop.path}, "", "")
