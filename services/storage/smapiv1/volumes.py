@@ -40,7 +40,7 @@ class VolumeGroup(VolumeSkeleton):
             self._plugin.program,
             at.sr,
             "vdi_create",
-            str(size),
+            _bytes(size),
             new.name,
             new.description,
             facts.get("metadata_of_pool", ""),
@@ -73,7 +73,7 @@ class VolumeGroup(VolumeSkeleton):
 
     async def resize(self, sr: Handle, key: str, size: int) -> Volume:
         at = self._plugin.of(sr)
-        return await self._made(at, "vdi_resize", await self._ask(at, key, "vdi_resize", str(size)))
+        return await self._made(at, "vdi_resize", await self._ask(at, key, "vdi_resize", _bytes(size)))
 
     async def stat(self, sr: Handle, key: str) -> Volume:
         """As the driver last said."""
@@ -199,6 +199,11 @@ async def set_content_id(at: Attached, ref: str, value: str | None) -> None:
     await at.host.xapi.call(at.sr, "VDI.remove_from_other_config", ref, CONTENT_ID)
     if value is not None:
         await at.host.xapi.call(at.sr, "VDI.add_to_other_config", ref, CONTENT_ID, value)
+
+
+def _bytes(size: int) -> str:
+    """Sizes are unsigned to drivers: what is negative is more than any of them has."""
+    return str(size % 2**64)
 
 
 def _sm_config(keys: dict[str, str]) -> dict[str, str]:
