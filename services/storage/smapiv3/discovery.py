@@ -114,8 +114,7 @@ class Discovery:
         await self._state.start(boot)
         self._seen = await asyncio.to_thread(look, self._root)
         await self._act(differences({}, self._seen, self._seen))
-        if self._asking:
-            await asyncio.wait(self._asking.values(), timeout=within)
+        await self.answers(within)
 
     async def watch(self) -> None:
         """For ever."""
@@ -128,6 +127,12 @@ class Discovery:
         found = await asyncio.to_thread(look, self._root)
         await self._act(differences(self._known, self._seen, found))
         self._seen = found
+
+    async def answers(self, within: float | None = None) -> None:
+        """Waits (seconds) until the plug-ins that were found have said what they are."""
+        asking = [task for task in self._asking.values() if not task.done()]
+        if asking:
+            await asyncio.wait(asking, timeout=within)
 
     async def close(self) -> None:
         asking = list(self._asking.values())

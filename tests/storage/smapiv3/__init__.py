@@ -1,0 +1,1 @@
+"""Script plug-ins of SMAPIv3."""
