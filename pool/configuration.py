@@ -17,6 +17,7 @@ from pool.plan import SIMULATED, Host, Plan, runtime, socket_path
 from pool.programs import STAGES, Program, config_file
 from pool.roles import role_file
 from pool.service_tools import run_module
+from shared import driver_view
 
 KVM_VERDICT = Path(__file__).parent.parent / ".cache" / "kvm-verdict"
 """Whether this machine's KVM runs a guest: found out once for all hosts and pools of this folder."""
@@ -99,7 +100,15 @@ def _api(place: Place) -> dict[str, Any]:
         "audit_log": str(place.directory / place.group / "audit.log"),
         "pool_secret_file": str(pool_secret_file(place.directory, place.group)),
         "log_dir": str(place.directory / place.group),
+        **_driver_view(place),
     }
+
+
+def _driver_view(place: Place) -> dict[str, Any]:
+    """Processes that serve several hosts are on none of them."""
+    if place.shared:
+        return {}
+    return {"driver_view": str(driver_view.namespace(run_folder(place.directory, place.group), place.hosts[0].uuid))}
 
 
 def _db(place: Place) -> dict[str, Any]:

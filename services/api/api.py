@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`manage_host`: whether the machine itself may be changed: its clock, name, SSH server, power. `plugins`,
     `extensions`: folders of programs (`docs/host-side.md`), which are killed after `program_timeout` seconds.
+    `driver_view`: see `shared.driver_view.namespace`, "" for none.
     `directories`: the same for external directories (`docs/directory.md`).
 
     `role_file`: says what the host is in its pool (`shared.host_role`). Without one: `role`: coordinator | member, and
@@ -80,6 +81,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     extensions: str = "/etc/xapi.d/extensions"
     directories: str = "/etc/xapi.d/extauth"
     program_timeout: float = 3600.0
+    driver_view: str = ""
     internal_address: str = ""
     proxies: str = "127.0.0.0/8, ::1"
     connections: int = 12_000

@@ -34,6 +34,7 @@ from shared.contracts.storage import (
     VdiIntroduce,
     VdiList,
     VdiPair,
+    VdiPersistence,
     VdiRef,
     VdiResize,
 )
@@ -163,6 +164,10 @@ class Disks:
     async def generate_config(self, request: VdiRef) -> StaticConfig:
         async with self._working(request.sr, request.location, operation="generate_config") as (plugin, handle):
             return StaticConfig(config=await plugin.volume.generate_config(handle, request.location))
+
+    async def set_persistent(self, request: VdiPersistence) -> None:
+        async with self._working(request.sr, request.location, operation="set_on_boot") as (plugin, handle):
+            await plugin.volume.set_persistent(handle, request.location, request.persistent)
 
     async def epoch(self, request: Epoch) -> None:
         """Where a plug-in has no idea of runs, a disk keeps what it is told."""

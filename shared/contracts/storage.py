@@ -211,6 +211,14 @@ class StaticConfig(Record, frozen=True):
     config: str
 
 
+class VdiPersistence(Record, frozen=True):
+    """`persistent` false: what a VM writes to the disk goes when the next run begins."""
+
+    sr: str
+    location: str
+    persistent: bool
+
+
 class Epoch(Record, frozen=True):
     """`begin`: the VM is about to start with the disk; otherwise it has ended. `persistent`: the disk keeps what it is
     told.
@@ -396,6 +404,7 @@ VDI_CHANGED_BLOCKS = _vdi(
     "vdi_changed_blocks", VdiPair, ChangedBlocks, "Which blocks differ between `location` and the later `other`."
 )
 VDI_GENERATE_CONFIG = _vdi("vdi_generate_config", VdiRef, StaticConfig, "For `attach` without a database.")
+VDI_SET_PERSISTENT = _vdi("vdi_set_persistent", VdiPersistence, Empty, "For plug-ins that prepare for resets.")
 VDI_EPOCH = _vdi("vdi_epoch", Epoch, Empty, "A VM begins or ends a run with the disk: resets disks that forget.")
 
 OPEN = Method(_S, "open", Open, Opened, "Attaches and activates disks for datapaths.", timeout=LONG, errors=_VDI_ERRORS)

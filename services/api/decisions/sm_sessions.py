@@ -11,8 +11,13 @@ OWN_SR: Final = "_sm_session"
 """Key in the session's `other_config`: reference of the SR."""
 
 
+def is_own(rows: Rows, session: str, sr: str) -> bool:
+    """Whether it is the SR's plug-in that calls: it is not to be asked in turn, since it waits for the answer."""
+    row = rows.row("session", session)
+    return row is not None and row["other_config"].get(OWN_SR) == sr
+
+
 def require_own(rows: Rows, session: str, sr: str) -> None:
     """Raises PERMISSION_DENIED."""
-    row = rows.row("session", session)
-    if row is None or row["other_config"].get(OWN_SR) != sr:
+    if not is_own(rows, session, sr):
         raise ApiError("PERMISSION_DENIED", "only the storage plug-in of the SR may do this")

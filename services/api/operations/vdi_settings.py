@@ -28,7 +28,11 @@ def _label(field: str) -> None:
 
     @operation(f"VDI.set_{field}")
     async def set_label(call: Call, self: str, value: str) -> None:
-        host = host_for(call.store, existing(call.store, "VDI", self)["SR"])
+        sr = existing(call.store, "VDI", self)["SR"]
+        host = host_for(call.store, sr)
+        if sm_sessions.is_own(call.store, call.session, sr):
+            await _write(call, self, field, value)
+            return
         place = disk(call.api, self)
         request = contract.VdiDescription(
             sr=place.sr,
@@ -89,6 +93,9 @@ def _refuse_on_boot(store: Store, arguments: tuple[Any, ...]) -> ApiError | None
 
 @operation("VDI.set_on_boot", Lock("VDI", "set_on_boot", sr="vdi_set_on_boot", refuse=_refuse_on_boot))
 async def set_on_boot(call: Call, self: str, value: str) -> None:
-    """The SR hears of it when a VM starts with the disk (`VDI_EPOCH`)."""
-    host_for(call.store, existing(call.store, "VDI", self)["SR"])
+    """The SR prepares for it; what the disk is told is forgotten when a VM starts with it (`VDI_EPOCH`)."""
+    host = host_for(call.store, existing(call.store, "VDI", self)["SR"])
+    place = disk(call.api, self)
+    request = contract.VdiPersistence(sr=place.sr, location=place.location, persistent=value == "persist")
+    await ask(call.api, host, contract.VDI_SET_PERSISTENT, request)
     call.on_success.append(Update(cls="VDI", ref=self, fields={"on_boot": value}))

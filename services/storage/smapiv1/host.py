@@ -216,7 +216,7 @@ class DriverHost:
 
     async def _ended(self, program: Program, call: Call, words: Sequence[str]) -> process.Ended:
         try:
-            return await process.run(words, environment())
+            return await process.run(words, environment(self.xapi.socket))
         except (OSError, ValueError) as error:
             log.error("driver %s: %s cannot be run: %s", program.type, call.command, error)
             raise plugin_failed(f"{program.path} cannot be run", error) from error

@@ -46,8 +46,8 @@ class View(Protocol):
         ...
 
 
-def environment() -> dict[str, str]:
-    """Of every driver: as xapi has it, with what the system lacks."""
+def environment(socket: str) -> dict[str, str]:
+    """Of every driver: as xapi has it, with what the system lacks. `socket`: of the API, for `XenAPI.xapi_local`."""
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     over, under = (f"{folder}/usr/sbin:{folder}/usr/bin" for folder in (OVER, UNDER))
     return {
@@ -55,6 +55,7 @@ def environment() -> dict[str, str]:
         "PATH": f"{over}:{_PATH}:{under}",
         "ORIGINATOR": "SM",
         "PYTHONPATH": str(MODULES),
+        "XAPI_SOCKET": socket,
         "LANG": "C.UTF-8",
     }
 

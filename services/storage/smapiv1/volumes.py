@@ -91,9 +91,14 @@ class VolumeGroup(VolumeSkeleton):
         return await self._made(at, "vdi_introduce", made)
 
     async def describe(self, sr: Handle, key: str, name: str | None, description: str | None) -> None:
-        """The names are in the row already; the driver may keep them elsewhere, too."""
+        """The driver reads the names in the row, and may keep them elsewhere, too."""
+        at = self._plugin.of(sr)
+        ref, _ = await at.host.disk(at.sr, at.uuid, key)
+        for field, value in (("name_label", name), ("name_description", description)):
+            if value is not None:
+                await at.host.xapi.call(at.sr, f"VDI.set_{field}", ref, value)
         if self._plugin.can("VDI_UPDATE"):
-            await self._ask(self._plugin.of(sr), key, "vdi_update")
+            await self._ask(at, key, "vdi_update")
 
     async def set(self, sr: Handle, key: str, keys: dict[str, str | None]) -> None:
         """Of what others may change, only the identity of the content is the adapter's to write."""
@@ -180,7 +185,8 @@ class VolumeGroup(VolumeSkeleton):
             if name in new.params:
                 await at.host.xapi.call(at.sr, "VDI.remove_from_sm_config", ref, name)
                 await at.host.xapi.call(at.sr, "VDI.add_to_sm_config", ref, name, new.params[name])
-        await self._ask(at, location, "vdi_update")
+        if self._plugin.can("VDI_UPDATE"):
+            await self._ask(at, location, "vdi_update")
         return await self._plugin.find(at, location)
 
     async def _ask(self, at: Attached, key: str, command: str, *args: str, **members: Any) -> Any:

@@ -29,7 +29,7 @@ class Xapi:
     """One host's socket. Sessions are made when needed, one for each SR, and made again when they have ended."""
 
     def __init__(self, socket: str) -> None:
-        self._socket = socket
+        self.socket = socket
         self._sessions: dict[str, str] = {}
         self._making: dict[str, asyncio.Lock] = {}
 
@@ -68,17 +68,17 @@ class Xapi:
             "POST /jsonrpc HTTP/1.0\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             f"originator: {ORIGINATOR}\r\ncontent-length: {len(body)}\r\n\r\n"
         )
-        if not self._socket:
+        if not self.socket:
             raise plugin_failed("this host has no socket on which drivers could call the API")
         try:
-            reader, writer = await asyncio.open_unix_connection(self._socket)
+            reader, writer = await asyncio.open_unix_connection(self.socket)
         except OSError as error:
-            raise plugin_failed(f"the API does not answer at {self._socket}", error.strerror) from error
+            raise plugin_failed(f"the API does not answer at {self.socket}", error.strerror) from error
         try:
             writer.write(head.encode() + body)
             answer = await reader.read()
         except OSError as error:
-            raise plugin_failed(f"the API has closed the connection at {self._socket}", error.strerror) from error
+            raise plugin_failed(f"the API has closed the connection at {self.socket}", error.strerror) from error
         finally:
             writer.close()
         return _result(answer)
