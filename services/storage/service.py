@@ -142,6 +142,7 @@ class Handlers:
             (contract.VDI_DATA_DESTROY, _quiet(disks.data_destroy)),
             (contract.VDI_CHANGED_BLOCKS, disks.changed_blocks),
             (contract.VDI_GENERATE_CONFIG, disks.generate_config),
+            (contract.VDI_SET_PERSISTENT, _quiet(disks.set_persistent)),
             (contract.VDI_EPOCH, _quiet(disks.epoch)),
             (contract.OPEN, self._open),
             (contract.CLOSE, _quiet(lambda request: host.datapaths.close(request.dps))),
