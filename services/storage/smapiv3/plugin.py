@@ -7,7 +7,7 @@ from services.storage.smapiv3.attached import AttachedSrs
 from services.storage.smapiv3.data import DataMethods
 from services.storage.smapiv3.datapaths import READONLY, DatapathMethods, Schemes
 from services.storage.smapiv3.query import driver_info, features_by_scripts, query
-from services.storage.smapiv3.repositories import RETRY_INTERVAL, SrMethods
+from services.storage.smapiv3.repositories import SrMethods
 from services.storage.smapiv3.scripts import Scripts
 from services.storage.smapiv3.state import State
 from services.storage.smapiv3.volumes import VolumeMethods
@@ -17,16 +17,14 @@ from shared.contracts.storage import DriverInfo
 class ScriptPlugin:
     """`ask` comes first, and again when the folder has changed."""
 
-    def __init__(
-        self, kind: str, scripts: Scripts, schemes: Schemes, state: State, retry_interval: float = RETRY_INTERVAL
-    ) -> None:
+    def __init__(self, kind: str, scripts: Scripts, schemes: Schemes, state: State) -> None:
         srs = AttachedSrs(kind, scripts, schemes, state)
         self._kind, self._scripts = kind, scripts
         self._info: DriverInfo | None = None
         self.datapath = DatapathMethods(schemes, state)
         self.data = DataMethods(schemes, state)
         self.volume = VolumeMethods(srs, self.datapath)
-        self.sr = SrMethods(srs, self.volume, retry_interval)
+        self.sr = SrMethods(srs, self.volume)
 
     async def ask(self) -> None:
         """Raises what calls raise, and `WrongVersion`."""

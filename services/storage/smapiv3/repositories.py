@@ -33,9 +33,8 @@ ADVICE: dict[HealthState, str] = {"Unavailable": "try reboot", "Unreachable": "t
 
 
 class SrMethods(SrSkeleton):
-    def __init__(self, srs: AttachedSrs, volumes: VolumeMethods, retry_interval: float = RETRY_INTERVAL) -> None:
+    def __init__(self, srs: AttachedSrs, volumes: VolumeMethods) -> None:
         self._srs, self._volumes = srs, volumes
-        self._retry_interval = retry_interval
         self._seen: dict[Handle, SrStat] = {}
         """What the last listing has found."""
 
@@ -124,7 +123,7 @@ class SrMethods(SrSkeleton):
             said = await self._stat(sr)
             if said.health[0] != "Unreachable":
                 break
-            await asyncio.sleep(self._retry_interval)
+            await asyncio.sleep(RETRY_INTERVAL)
         else:
             said = await self._stat(sr)
         state, text = said.health
