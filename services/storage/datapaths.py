@@ -30,7 +30,11 @@ from shared.errors import ApiError, internal_error
 log = logging.getLogger("storage.datapath")
 
 COPY = "copy/"
-"""Prefix of the datapaths of copies: their reader is this process, so they do not outlive it."""
+"""Prefix of the datapaths of copies inside an SR."""
+TASK = "task/"
+"""Prefix of those of exports, imports and copies between disks."""
+OWN = (COPY, TASK)
+"""Datapaths whose users are this process and its children, so they do not outlive it."""
 
 Checkpoint = Callable[[str], None]
 """Called at every point between two durable or visible effects, with its name. For tests that end the process there."""
@@ -135,8 +139,8 @@ class Datapaths:
     def all(self) -> list[str]:
         return list(self._entries)
 
-    def copies(self) -> list[str]:
-        return [dp for dp in self._entries if dp.startswith(COPY)]
+    def own(self) -> list[str]:
+        return [dp for dp in self._entries if dp.startswith(OWN)]
 
     async def recover(self, sr: str) -> None:
         """Makes the SR's idea of what this host has open that of the journal. The caller holds the SR exclusively."""

@@ -37,17 +37,17 @@ class HostStorage:
         self, host: str, plugins: Mapping[str, Plugin], journal: Journal, checkpoint: Checkpoint = _nowhere
     ) -> None:
         self.host = host
-        self._locks = Locks()
+        self.locks = Locks()
         self.repositories = Repositories(host, plugins, journal)
-        self.datapaths = Datapaths(self.repositories, self._locks, journal, checkpoint)
-        self.disks = Disks(self.repositories, self.datapaths, self._locks)
+        self.datapaths = Datapaths(self.repositories, self.locks, journal, checkpoint)
+        self.disks = Disks(self.repositories, self.datapaths, self.locks)
         self._journal = journal
 
     async def start(self, boot: str) -> None:
         """Before the first `retry`. `boot`: see `services.storage.boot`; after a reboot nobody has anything open."""
         key = f"boot/{self.host}"
         rebooted = self._journal.data.get(key) not in (None, boot)
-        gone = self.datapaths.all() if rebooted else self.datapaths.copies()
+        gone = self.datapaths.all() if rebooted else self.datapaths.own()
         await self.datapaths.abandon(gone, {key: boot})
 
     async def retry(self) -> None:
@@ -55,7 +55,7 @@ class HostStorage:
         await asyncio.gather(*(self._attach_again(sr) for sr in self.repositories.missing()))
 
     async def _attach_again(self, sr: str) -> None:
-        async with self._locks.sr(sr):
+        async with self.locks.sr(sr):
             if sr in self.repositories.missing() and await self.repositories.attach_again(sr):
                 try:
                     await self.datapaths.recover(sr)
@@ -70,7 +70,7 @@ class HostStorage:
         return SrProbed(raw=raw, results=[] if raw else [_result(each) for each in found])
 
     async def create_sr(self, request: SrCreate) -> SrCreated:
-        async with self._locks.sr(request.sr):
+        async with self.locks.sr(request.sr):
             plugin = self.repositories.plugin(request.type)
             configuration = await plugin.sr.create_on(
                 self.host,
@@ -83,12 +83,12 @@ class HostStorage:
             return SrCreated(device_config=configuration)
 
     async def stat(self, sr: str) -> SrStat:
-        async with self._locks.shared(sr):
+        async with self.locks.shared(sr):
             return await self.repositories.stat(sr)
 
     async def set_name(self, request: SrName) -> None:
         """Nothing is lost where the plug-in keeps no names: the database has them."""
-        async with self._locks.shared(request.sr):
+        async with self.locks.shared(request.sr):
             plugin, handle = self.repositories.find(request.sr)
             try:
                 await plugin.sr.set_name(handle, request.name_label, request.name_description)
@@ -96,7 +96,7 @@ class HostStorage:
                 return
 
     async def attach_sr(self, request: SrAttach) -> SrStat:
-        async with self._locks.sr(request.sr):
+        async with self.locks.sr(request.sr):
             if request.sr not in self.repositories.attached():
                 await self.repositories.attach(request)
                 try:
@@ -108,13 +108,13 @@ class HostStorage:
 
     async def detach_sr(self, sr: str) -> None:
         self._refuse_used(sr)  # before waiting for those who work on its disks
-        async with self._locks.sr(sr):
+        async with self.locks.sr(sr):
             self._refuse_used(sr)
             await self.repositories.detach(sr)
 
     async def destroy_sr(self, sr: str) -> None:
         self._refuse_used(sr)
-        async with self._locks.sr(sr):
+        async with self.locks.sr(sr):
             self._refuse_used(sr)
             plugin, handle = self.repositories.find(sr)
             await plugin.sr.destroy(handle)
@@ -126,7 +126,7 @@ class HostStorage:
             raise ApiError("HOST_IS_LIVE", host)
         count = 0
         for sr in self.repositories.attached():
-            async with self._locks.shared(sr):
+            async with self.locks.shared(sr):
                 plugin, handle = self.repositories.find(sr)
                 count += await plugin.datapath.fence(handle, host)
         return count

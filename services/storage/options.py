@@ -8,7 +8,8 @@ import msgspec
 class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Times in seconds.
 
-    `qemu_img`: name or path of the program. `lock_timeout`: how long to wait for another host that rearranges images.
+    `qemu_img`, `qemu_nbd`: names or paths of the programs. `client_patience`: for who is to take part in a
+    transfer. `lock_timeout`: how long to wait for another host that rearranges images.
     `retry_interval`: between attempts to attach an SR again that should be attached.
     `coalesce`: whether images that are needless apart are merged; `coalesce_delay`: after a change, and
     `coalesce_interval`: without one; `coalesce_rate`: bytes a second that are copied at most, 0 for no limit.
@@ -23,6 +24,8 @@ class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     qemu_img: str = "qemu-img"
     qemu_img_timeout: float = 120.0
+    qemu_nbd: str = "qemu-nbd"
+    client_patience: float = 60.0
     lock_timeout: float = 30.0
     retry_interval: float = 5.0
     coalesce: bool = True

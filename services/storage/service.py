@@ -16,16 +16,20 @@ from services.storage.boot import boot_identity
 from services.storage.host import HostStorage
 from services.storage.journal import Journal
 from services.storage.live import LiveOnBus
+from services.storage.nbd.server import Programs
 from services.storage.options import StorageOptions
 from services.storage.plugins.bundled import bundled
 from services.storage.plugins.interface import Plugin
 from services.storage.registry import Registry
 from services.storage.smapiv1.setup import drivers
 from services.storage.smapiv3.discovery import discovery
+from services.storage.sockets import socket_folder
+from services.storage.transfer.transfers import Transfers
 from shared.bus import context
 from shared.bus.contract import Empty, Method, Reply, Request
 from shared.bus.interface import Bus, BusError
 from shared.contracts import storage as contract
+from shared.contracts import transfer
 from shared.contracts.task import PROGRESS, Progress
 from shared.errors import ApiError
 from shared.service import Service
@@ -111,8 +115,8 @@ Handler = Callable[[Any], Awaitable[Any]]
 class Handlers:
     """One host's methods."""
 
-    def __init__(self, host: HostStorage, plugins: Mapping[str, Plugin], bus: Bus) -> None:
-        self._host, self._plugins, self._bus = host, plugins, bus
+    def __init__(self, host: HostStorage, plugins: Mapping[str, Plugin], bus: Bus, transfers: Transfers) -> None:
+        self._host, self._plugins, self._bus, self._transfers = host, plugins, bus, transfers
 
     def table(self) -> list[tuple[Method[Any, Any], Handler]]:
         host, disks = self._host, self._host.disks
@@ -148,6 +152,11 @@ class Handlers:
             (contract.CLOSE, _quiet(lambda request: host.datapaths.close(request.dps))),
             (contract.DATAPATHS, self._datapaths),
             (contract.FENCE, self._fence),
+            (transfer.EXPORT, self._transfers.export),
+            (transfer.IMPORT, self._transfers.import_),
+            (transfer.TRANSFER_END, self._transfer_end),
+            (transfer.TRANSFER_CANCEL, _quiet(lambda request: self._transfers.cancel(request.transfer))),
+            (transfer.COPY, self._copy),
         ]
 
     async def _drivers(self, _: Empty) -> contract.Drivers:
@@ -155,6 +164,12 @@ class Handlers:
 
     async def _vdi_copy(self, request: contract.VdiClone) -> contract.VdiInfo:
         return await self._host.disks.copy(request, self._reporter())
+
+    async def _transfer_end(self, request: transfer.TransferId) -> transfer.Moved:
+        return await self._transfers.end(request.transfer, self._reporter())
+
+    async def _copy(self, request: transfer.Copy) -> transfer.Moved:
+        return await self._transfers.copy(request, self._reporter())
 
     async def _open(self, request: contract.Open) -> contract.Opened:
         return contract.Opened(backends=await self._host.datapaths.open(request.disks))
@@ -207,15 +222,19 @@ async def setup(service: Service) -> None:
     service.spawn(smapiv3.watch(), "look for SMAPIv3 plug-ins")
     plugins.settled()
     hosts = [HostStorage(config.uuid, plugins, journal) for config in service.hosts]
-    attaching = []
+    sockets, programs = socket_folder(service.state_dir, options.run_dir), Programs(options.qemu_nbd)
+    attaching, transfers = [], []
     for host in hosts:
         await host.start(boot)
         attaching.append(service.spawn(host.retry(), f"attach the SRs of {host.host} again"))
         calls.follow(host)
-        for method, handler in Handlers(host, plugins, service.bus).table():
+        moving = Transfers(host.repositories, host.datapaths, host.locks, sockets, programs, options.client_patience)
+        transfers.append(moving)
+        for method, handler in Handlers(host, plugins, service.bus, moving).table():
             await service.serve(method, calls.measured(method, handler), host=host.host)
 
     async def close() -> None:
+        await asyncio.gather(*(moving.close() for moving in transfers))
         await calls.end()
         for plugin in plugins.values():
             await plugin.close()

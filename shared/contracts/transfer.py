@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from shared.bus.contract import Empty, Method, Record, Replay
+from shared.contracts.storage import LONG
 
 Format = Literal["raw", "vhd", "qcow2", "tar"]
 
@@ -89,9 +90,17 @@ _ERRORS = (
     *("IMPORT_ERROR", "VDI_COPY_FAILED", "TASK_CANCELLED", "SR_BACKEND_FAILURE_*"),
 )
 
-EXPORT = Method(_S, "export", Export, Prepared, "Opens a disk for reading and prepares a stream of it.", errors=_ERRORS)
+EXPORT = Method(
+    _S,
+    "export",
+    Export,
+    Prepared,
+    "Opens a disk for reading and prepares a stream of it.",
+    timeout=LONG,
+    errors=_ERRORS,
+)
 IMPORT = Method(
-    _S, "import", Import, Prepared, "Opens a disk for writing and prepares to take a stream.", errors=_ERRORS
+    _S, "import", Import, Prepared, "Opens a disk for writing and prepares a stream.", timeout=LONG, errors=_ERRORS
 )
 TRANSFER_END = Method(
     _S,

@@ -1,7 +1,7 @@
 """qemu-nbd processes: an opened disk becomes an NBD export on a Unix socket, for readers and writers on this host.
 
 A server belongs to who started it: it ends with `close`, and with the service (the kernel kills it then). Its socket is
-a file of the service's run folder; what a killed service has left there is removed by `sweep` at the next start.
+a file of the service's folder for sockets (`services.storage.sockets`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from services.storage.plugins.errors import Failure, backend_failure, plugin_fai
 from shared.contracts.storage import Backend
 from shared.errors import ApiError
 
-SUFFIX: Final = ".nbd"
+_SUFFIX: Final = ".nbd"
 _START_WITHIN: Final = 30.0
 """Seconds: storage may be slow to open."""
 _LOOK_EVERY: Final = 0.002
@@ -41,25 +41,28 @@ class Programs:
     clients: int = 16
 
 
+PROGRAMS: Final = Programs()
+
+
 class NbdServer:
     """One export. `address`: where it is. It may be somebody else's server (a plug-in's), which is left alone."""
 
-    def __init__(self, address: Address, process: asyncio.subprocess.Process | None) -> None:
+    def __init__(self, address: Address, process: asyncio.subprocess.Process | None = None) -> None:
         self.address = address
         self._process = process
 
     @classmethod
-    async def start(cls, backend: Backend, folder: Path, *, bitmap: str = "", programs: Programs = Programs()) -> Self:
+    async def start(cls, backend: Backend, folder: Path, *, bitmap: str = "", programs: Programs = PROGRAMS) -> Self:
         """Listens when it returns. The disk is activated, and stays so until the server is closed.
 
         `bitmap`: of a qcow2 image, offered as the context `qemu:dirty-bitmap:<bitmap>`. Raises ApiError.
         """
         if backend.kind == "nbd":
             try:
-                return cls(parse(backend.path), None)
+                return cls(parse(backend.path))
             except ValueError as error:
                 raise plugin_failed(str(error)) from error
-        path = folder / f"{secrets.token_hex(6)}{SUFFIX}"
+        path = folder / f"{secrets.token_hex(6)}{_SUFFIX}"
         if len(os.fsencode(path)) > _LONGEST_PATH:
             raise plugin_failed(f"the path of the socket {path} is longer than {_LONGEST_PATH} bytes")
         process = await _spawn([programs.qemu_nbd, *arguments(backend, path, bitmap, programs.clients)])
@@ -130,12 +133,6 @@ def arguments(backend: Backend, path: Path, bitmap: str = "", clients: int = 16)
         *("--persistent", f"--shared={clients}", f"--socket={path}", f"--format={_FORMATS[backend.format]}"),
         *(*access, *tracked, "--", backend.path),
     ]
-
-
-def sweep(folder: Path) -> None:
-    """Removes the sockets of an earlier process: their servers have ended with it."""
-    for left in folder.glob(f"*{SUFFIX}"):
-        left.unlink(missing_ok=True)
 
 
 async def _spawn(command: list[str]) -> asyncio.subprocess.Process:

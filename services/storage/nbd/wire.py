@@ -8,12 +8,14 @@ from typing import Any, cast
 
 from services.storage.nbd.protocol import Parser, ProtocolError, Result
 
+_EARLY = 4096
+"""Bytes that are taken at a time while nobody waits for them."""
 _HIGH_WATER = 4 << 20
 """Bytes that wait for the server before writers wait."""
 
 
 class Wire(asyncio.BufferedProtocol):
-    """Nothing may arrive while no parser runs."""
+    """Little is read while no parser runs, and kept for the next one."""
 
     def __init__(self) -> None:
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
@@ -21,7 +23,9 @@ class Wire(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._parser: Parser[Any] | None = None
         self._ended: asyncio.Future[Any] | None = None
-        self._into = memoryview(bytearray(1))
+        self._into = memoryview(b"")
+        self._early = b""
+        self._spare = memoryview(bytearray(_EARLY))
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -33,8 +37,9 @@ class Wire(asyncio.BufferedProtocol):
         self._parser, self._ended = parser, ended
         if self.lost.done():
             self._fail(self.lost.result())
-        else:
+        elif self._transport is not None:
             self._resume()
+            self._transport.resume_reading()
         return ended
 
     def send(self, *data: bytes | memoryview) -> None:
@@ -71,13 +76,15 @@ class Wire(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._use(cast(asyncio.Transport, transport))  # uvloop's are none by their class
+        self._pause()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._into
+        return self._into if self._parser is not None else self._spare
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._parser is None:
-            self.abort(ProtocolError("the NBD server speaks without being asked"))
+            self._early += bytes(self._spare[:nbytes])
+            self._pause()
             return
         self._into = self._into[nbytes:]
         if not self._into:
@@ -101,12 +108,23 @@ class Wire(asyncio.BufferedProtocol):
         assert self._ended is not None
         try:
             self._into = next(self._parser)
+            while self._early:
+                taken = min(len(self._early), len(self._into))
+                self._into[:taken] = self._early[:taken]
+                self._early, self._into = self._early[taken:], self._into[taken:]
+                if not self._into:
+                    self._into = next(self._parser)
         except StopIteration as end:
-            self._parser, self._into = None, memoryview(bytearray(1))
+            self._parser = None
+            self._pause()
             if not self._ended.done():
                 self._ended.set_result(end.value)
         except ProtocolError as error:
             self.abort(error)
+
+    def _pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def _fail(self, reason: Exception) -> None:
         if self._ended is not None and not self._ended.done():

@@ -1,0 +1,48 @@
+"""Where the sockets of this service are: a folder whose paths are short enough for Unix sockets."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from shared.config import ConfigError
+
+LONGEST: Final = 100
+"""Bytes of a socket's path that every program takes."""
+_NAME: Final = 24
+"""Bytes of the longest name in the folder."""
+
+
+def socket_folder(state: Path, run_dir: str) -> Path:
+    """Made, and nobody else's; what a killed process has left there is removed, since its servers have ended with it.
+
+    `run_dir`: as in the service's options. Raises `ConfigError`.
+    """
+    digest = hashlib.sha256(str(state.absolute()).encode()).hexdigest()[:12]
+    run = Path(run_dir) if run_dir else state / "run"
+    for folder in (
+        run.absolute() / "disks",
+        Path("/run") / f"xapi-{digest}-disks",
+        Path("/tmp") / f"xapi-{digest}-disks",
+    ):
+        if len(os.fsencode(folder)) + 1 + _NAME <= LONGEST and _usable(folder):
+            _sweep(folder.iterdir())
+            return folder
+    raise ConfigError("no folder for sockets: set run_dir to one that is short and writable")
+
+
+def _usable(folder: Path) -> bool:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return folder.stat().st_uid == os.geteuid() and os.access(folder, os.W_OK)
+
+
+def _sweep(left: Iterable[Path]) -> None:
+    for path in left:
+        if path.is_socket():
+            path.unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""The disk of a transfer, as formats see it: an NBD export, or a simulated disk; what passes it is counted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from services.storage.formats.interface import Extent, Sink, Source
+from services.storage.nbd.address import parse
+from services.storage.nbd.client import NbdClient, NbdError
+from services.storage.transfer import job
+
+
+class Simulated:
+    """A disk without content: reads as zeros, and takes anything without keeping it."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    async def read(self, offset: int, length: int) -> bytes:
+        return bytes(length)
+
+    async def extents(self, offset: int = 0, length: int | None = None) -> AsyncIterator[Extent]:
+        length = self.size - offset if length is None else length
+        if length:
+            yield Extent(offset, length, True)
+
+    async def write(self, offset: int, data: bytes) -> None:
+        await asyncio.sleep(0)
+
+    async def zero(self, offset: int, length: int) -> None:
+        await asyncio.sleep(0)
+
+    async def flush(self) -> None:
+        await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        await asyncio.sleep(0)
+
+
+class Disk(Source, Sink):
+    """`data`: bytes that were read or written as data. `reached`: the furthest byte that was looked at or written."""
+
+    def __init__(self, size: int, medium: NbdClient | Simulated) -> None:
+        self._size, self._medium = size, medium
+        self.data = self.reached = 0
+
+    @classmethod
+    async def open(cls, disk: job.Disk) -> Disk:
+        """Raises `NbdError`; an export may be larger than the disk, since it has whole sectors."""
+        if not disk.nbd:
+            return cls(disk.size, Simulated(disk.size))
+        medium = await NbdClient.connect(parse(disk.nbd))
+        if medium.size < disk.size:
+            await medium.close()
+            raise NbdError(5, f"the disk should have {disk.size} bytes, but is opened with {medium.size}")
+        return cls(disk.size, medium)
+
+    async def close(self) -> None:
+        await self._medium.close()
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    async def read(self, offset: int, length: int) -> bytes:
+        data = await self._medium.read(offset, length)
+        self.data += length
+        self.reached = max(self.reached, offset + length)
+        return data
+
+    def extents(self, offset: int = 0, length: int | None = None) -> AsyncIterator[Extent]:
+        return self._medium.extents(offset, self._size - offset if length is None else length)
+
+    async def write(self, offset: int, data: bytes) -> None:
+        await self._medium.write(offset, data)
+        self.data += len(data)
+        self.reached = max(self.reached, offset + len(data))
+
+    async def zero(self, offset: int, length: int) -> None:
+        """What reads as zeros already is left as it is: a thin disk stays thin, with no marks for zeros either."""
+        async for extent in self._medium.extents(offset, length):
+            if not extent.zero:
+                await self._medium.zero(extent.offset, extent.length)
+        self.reached = max(self.reached, offset + length)
+
+    async def flush(self) -> None:
+        await self._medium.flush()
+
+
+class ZerosFirst(Sink):
+    """A sink for streams that leave zeros out: all of it is made zeros before the first write, not earlier, so that a
+    stream without anything changes nothing.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._zeroed: asyncio.Task[None] | None = None
+
+    @property
+    def size(self) -> int:
+        return self._sink.size
+
+    async def write(self, offset: int, data: bytes) -> None:
+        await self._zero_all()
+        await self._sink.write(offset, data)
+
+    async def zero(self, offset: int, length: int) -> None:
+        await self._zero_all()
+
+    async def flush(self) -> None:
+        await self._sink.flush()
+
+    async def _zero_all(self) -> None:
+        if self._zeroed is None:
+            self._zeroed = asyncio.create_task(self._sink.zero(0, self._sink.size))
+        await asyncio.shield(self._zeroed)

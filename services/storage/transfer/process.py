@@ -1,0 +1,97 @@
+"""A worker, as the service has it: started, listened to, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+from services.storage.transfer.job import Ended, Failed, Job, Progress, Ready, pack_job, unpack
+
+log = logging.getLogger("storage.transfer")
+
+_ROOT: Final = Path(__file__).parents[3]
+_LONGEST_LINE: Final = 1 << 20
+
+
+class Worker:
+    """`progress`: 0 to 1. `ready` and `ended` are done in this order, or with the failure; `ended` when the process is
+    gone.
+    """
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        loop = asyncio.get_running_loop()
+        self.progress = 0.0
+        self.ready: asyncio.Future[Ready | Failed] = loop.create_future()
+        self._process = process
+        self.ended: asyncio.Task[Ended | Failed] = asyncio.create_task(self._follow())
+
+    @classmethod
+    async def start(cls, job: Job) -> Worker:
+        """Raises OSError."""
+        setpriv = shutil.which("setpriv")
+        tied = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+        process = await asyncio.create_subprocess_exec(
+            *(*tied, sys.executable, "-m", "services.storage.transfer"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=_LONGEST_LINE,
+            pass_fds=[job.listener] if job.listener >= 0 else [],
+            cwd=_ROOT,
+        )
+        assert process.stdin is not None
+        process.stdin.write(pack_job(job))  # which stays open: the worker ends when it closes
+        return cls(process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def kill(self) -> None:
+        """It holds nothing that has to be put in order."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def _follow(self) -> Ended | Failed:
+        said = asyncio.create_task(self._complaints())
+        try:
+            try:
+                result = await self._listen()
+            except ValueError as error:
+                result = Failed("internal", str(error))
+                self.kill()
+            status = await self._process.wait()
+            words = await said
+        finally:
+            self.kill()
+            said.cancel()
+        if words:
+            log.error("a transfer's worker complains: %s", words)
+        if result is None:
+            result = Failed("internal", f"the worker has ended early with status {status}: {words}")
+        if not self.ready.done():
+            self.ready.set_result(result if isinstance(result, Failed) else Ready())
+        return result
+
+    async def _listen(self) -> Ended | Failed | None:
+        assert self._process.stdout is not None
+        result: Ended | Failed | None = None
+        async for line in self._process.stdout:
+            match unpack(line):
+                case Ready() as ready:
+                    self.ready.set_result(ready)
+                case Progress(part):
+                    self.progress = part
+                case (Ended() | Failed()) as result:
+                    pass
+        return result
+
+    async def _complaints(self) -> str:
+        assert self._process.stderr is not None
+        return (await self._process.stderr.read()).decode(errors="replace").strip()

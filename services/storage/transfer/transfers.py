@@ -1,0 +1,279 @@
+"""The transfers of one host: disks opened, servers and a worker started, all of it closed again however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from services.storage.datapaths import Datapaths
+from services.storage.locks import Locks
+from services.storage.nbd.server import PROGRAMS, NbdServer, Programs
+from services.storage.plugins.interface import Report, Unimplemented
+from services.storage.repositories import Repositories
+from services.storage.settle import settle
+from services.storage.transfer import failures
+from services.storage.transfer.job import Disk, Ended, Failed, Job, Range
+from services.storage.transfer.process import Worker
+from shared.bus import context
+from shared.contracts.storage import Backend, DiskOpen
+from shared.contracts.transfer import Copy, Export, Import, Moved, Prepared
+from shared.errors import ApiError, internal_error
+
+log = logging.getLogger("storage.transfer")
+
+VHD_LARGEST: Final = 2040 << 30
+"""Bytes of the largest disk that a VHD holds."""
+REPORT_EVERY: Final = 0.5
+"""Seconds between two reports of a transfer's progress."""
+_KEPT: Final = 256
+"""Transfers whose end is remembered for who has not asked yet."""
+_SUFFIX: Final = ".stream"
+
+Plan = Callable[[Sequence[Disk]], Awaitable[Job]]
+"""What is to be done with the disks, in the order in which they were to be opened."""
+
+
+class Transfer:
+    """One that runs, or has ended. `path`: where its client comes to, "" if it has none. `dps`: its datapaths.
+
+    All that it holds is closed when `ended` is done. `sr`: whose space it needs.
+    """
+
+    def __init__(self, dps: Sequence[str], sr: str, path: str) -> None:
+        self.id = secrets.token_hex(8)
+        self.dps, self.sr, self.path = list(dps), sr, path
+        self.holds = AsyncExitStack()
+        self.cancelled = False
+        self.length: int | None = None
+        self.worker: Worker
+        self.ended: asyncio.Task[Moved | ApiError]
+
+    async def cancel(self) -> None:
+        """As `stop`, on somebody's wish."""
+        self.cancelled = True
+        await self.stop()
+
+    async def stop(self) -> None:
+        """All is closed when this returns; nothing happens to one that has ended."""
+        self.worker.kill()
+        await asyncio.wait({self.ended})
+
+
+class Transfers:
+    """`folder`: for sockets. `patience`: seconds that a client has to come."""
+
+    def __init__(
+        self,
+        repositories: Repositories,
+        datapaths: Datapaths,
+        locks: Locks,
+        folder: Path,
+        programs: Programs = PROGRAMS,
+        patience: float = 60.0,
+    ) -> None:
+        self._repositories = repositories
+        self._datapaths = datapaths
+        self._locks = locks
+        self._folder = folder
+        self._programs = programs
+        self._patience = patience
+        self._transfers: dict[str, Transfer] = {}
+
+    # ---- the contract
+
+    async def export(self, request: Export) -> Prepared:
+        """Raises what opening disks raises, VDI_TOO_LARGE, SR_BACKEND_FAILURE_*."""
+        disks = [_reading(request.dp, request.sr, request.location)]
+        if request.base:
+            disks.append(_reading(f"{request.dp}/base", request.sr, request.base))
+
+        async def plan(opened: Sequence[Disk]) -> Job:
+            if request.format == "vhd" and opened[0].size > VHD_LARGEST:
+                raise ApiError("VDI_TOO_LARGE", request.location, VHD_LARGEST)
+            return Job(
+                way="export",
+                disk=opened[0],
+                format=request.format,
+                uuid=request.uuid,
+                base=opened[1] if request.base else None,
+                base_uuid=request.base_uuid,
+                changed=await self._changed(request.sr, request.location, request.base),
+                prefix=request.prefix,
+            )
+
+        return _prepared(await self._begin(disks, request.sr, plan))
+
+    async def import_(self, request: Import) -> Prepared:
+        """Raises what opening disks raises, SR_BACKEND_FAILURE_*."""
+
+        async def plan(opened: Sequence[Disk]) -> Job:
+            return Job(
+                way="import",
+                disk=opened[0],
+                format=request.format,
+                length=request.length,
+                chunked=request.chunked,
+                differences=request.differences,
+                prefix=request.prefix,
+            )
+
+        disk = DiskOpen(dp=request.dp, sr=request.sr, location=request.location, writable=True)
+        return _prepared(await self._begin([disk], request.sr, plan))
+
+    async def copy(self, request: Copy, report: Report) -> Moved:
+        """Cancelled: nothing is open any more, and the target has some of the content."""
+        disks = [
+            _reading(request.dp, request.sr, request.location),
+            DiskOpen(dp=f"{request.dp}/target", sr=request.to_sr, location=request.to_location, writable=True),
+        ]
+        if request.base:
+            disks.append(_reading(f"{request.dp}/base", request.sr, request.base))
+
+        async def plan(opened: Sequence[Disk]) -> Job:
+            return Job(
+                way="copy",
+                disk=opened[0],
+                target=opened[1],
+                base=opened[2] if request.base else None,
+                changed=await self._changed(request.sr, request.location, request.base),
+                zeroed=request.zeroed,
+            )
+
+        return await self._watch(await self._begin(disks, request.to_sr, plan, listening=False), report)
+
+    async def end(self, transfer: str, report: Report) -> Moved:
+        """Cancelled: so is the transfer. Raises how it failed; INTERNAL_ERROR for one that is not known (any more)."""
+        known = self._transfers.get(transfer)
+        if known is None:
+            raise internal_error(
+                f"there is no transfer {transfer}: the storage service was restarted, or it is long over"
+            )
+        return await self._watch(known, report)
+
+    async def cancel(self, transfer: str) -> None:
+        known = self._transfers.get(transfer)
+        if known is not None:
+            await settle(known.cancel())
+
+    async def close(self) -> None:
+        """The service stops."""
+        await asyncio.gather(*(transfer.stop() for transfer in list(self._transfers.values())))
+
+    # ---- one transfer
+
+    async def _begin(self, disks: Sequence[DiskOpen], sr: str, plan: Plan, *, listening: bool = True) -> Transfer:
+        dps = [disk.dp for disk in disks]
+        for other in self._transfers.values():
+            if not other.ended.done() and not set(dps).isdisjoint(other.dps):
+                raise internal_error(f"the datapath {dps[0]} has a transfer already")
+        transfer = Transfer(dps, sr, str(self._folder / f"{secrets.token_hex(6)}{_SUFFIX}") if listening else "")
+        try:
+            await self._start(transfer, disks, plan)
+        except BaseException:
+            await settle(transfer.holds.aclose())
+            raise
+        return transfer
+
+    async def _start(self, transfer: Transfer, disks: Sequence[DiskOpen], plan: Plan) -> None:
+        backends = await self._datapaths.open(disks)
+        transfer.holds.push_async_callback(self._datapaths.close, transfer.dps)
+        opened = [await self._reachable(transfer, disk, backend) for disk, backend in zip(disks, backends, strict=True)]
+        job = replace(await plan(opened), patience=self._patience)
+        transfer.worker = await self._employ(job, transfer.path)
+        transfer.holds.push_async_callback(_dismiss, transfer.worker, transfer.path)
+        ready = await asyncio.shield(transfer.worker.ready)
+        if isinstance(ready, Failed):
+            raise await failures.translated(ready, job.way, self._repositories, transfer.sr)
+        transfer.length = ready.length
+        transfer.ended = asyncio.create_task(self._finish(transfer, job), name=f"transfer {transfer.id}")
+        self._transfers[transfer.id] = transfer
+        self._forget()
+
+    async def _reachable(self, transfer: Transfer, disk: DiskOpen, backend: Backend) -> Disk:
+        plugin, handle = self._repositories.find(disk.sr)
+        async with self._locks.disks([(disk.sr, disk.location)]):
+            size = (await plugin.volume.stat(handle, disk.location)).virtual_size
+        if backend.format == "none":
+            return Disk("", size)
+        server = await NbdServer.start(backend, self._folder, programs=self._programs)
+        transfer.holds.push_async_callback(server.close)
+        return Disk(str(server.address), size)
+
+    async def _changed(self, sr: str, location: str, base: str) -> list[Range] | None:
+        """Where the disk may differ from its base, if the plug-in knows that without reading them."""
+        if not base:
+            return None
+        plugin, handle = self._repositories.find(sr)
+        async with self._locks.disks([(sr, location), (sr, base)]):
+            try:
+                return [(each.offset, each.length) for each in await plugin.volume.compare(handle, location, base)]
+            except Unimplemented:
+                return None
+
+    @staticmethod
+    async def _employ(job: Job, path: str) -> Worker:
+        try:
+            if not path:
+                return await Worker.start(job)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(path)
+                listener.listen(1)
+                return await Worker.start(replace(job, listener=listener.fileno()))
+        except OSError as error:
+            raise internal_error(f"a transfer's worker cannot be started: {error}") from error
+
+    async def _finish(self, transfer: Transfer, job: Job) -> Moved | ApiError:
+        result = await transfer.worker.ended
+        try:
+            await transfer.holds.aclose()
+        except ApiError as error:
+            log.error("transfer %s has ended, but its disks are not closed: %s", transfer.id, error)
+            return error
+        if isinstance(result, Ended):
+            return Moved(stream=result.stream, data=result.data)
+        if transfer.cancelled:
+            return ApiError("TASK_CANCELLED", context.current.get().task)
+        failure = await failures.translated(result, job.way, self._repositories, transfer.sr)
+        log.warning("transfer %s has failed: %s", transfer.id, failure)
+        return failure
+
+    async def _watch(self, transfer: Transfer, report: Report) -> Moved:
+        try:
+            while not (await asyncio.wait({transfer.ended}, timeout=REPORT_EVERY))[0]:
+                await report(transfer.worker.progress)
+        except asyncio.CancelledError:
+            await settle(transfer.cancel())
+            raise
+        result = transfer.ended.result()
+        if isinstance(result, ApiError):
+            raise result
+        return result
+
+    def _forget(self) -> None:
+        ended = [id for id, transfer in self._transfers.items() if transfer.ended.done()]
+        for id in ended[: max(0, len(ended) - _KEPT)]:
+            del self._transfers[id]
+
+
+async def _dismiss(worker: Worker, path: str) -> None:
+    worker.kill()
+    await asyncio.wait({worker.ended})
+    if path:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _reading(dp: str, sr: str, location: str) -> DiskOpen:
+    return DiskOpen(dp=dp, sr=sr, location=location, writable=False)
+
+
+def _prepared(transfer: Transfer) -> Prepared:
+    return Prepared(transfer=transfer.id, path=transfer.path, length=transfer.length)
