@@ -31,7 +31,7 @@ class Disks(Protocol):
     """
 
     async def plugged(self, vm: str) -> set[str]:
-        """Devices of a domain that have come with it or were plugged; also empty drives."""
+        """Devices of a domain that came with it or were plugged; also empty drives. Raises when nobody can tell."""
         ...
 
     async def plug(self, slot: Slot, disk: Disk) -> None:

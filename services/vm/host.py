@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -60,6 +60,20 @@ class _Vm:
         return record if record is not None and record.built is not None else None
 
 
+class Living:
+    """A domain whose turn somebody has: `record` is what to work on, `note` tells what has become of it."""
+
+    def __init__(self, record: Record, note: Callable[[Record], None]) -> None:
+        self.record = record
+        self._note = note
+        self.changed = False
+
+    def note(self, record: Record) -> None:
+        self._note(record)
+        self.record = record
+        self.changed = True
+
+
 class VmHost:
     """`uuid`: the host's. `minimum_uptime`, `reboot_pause` (s): see `plan.reaction` and `plan.pause_before_restart`."""
 
@@ -83,7 +97,7 @@ class VmHost:
         self._metrics = metrics
         self._minimum_uptime = minimum_uptime
         self._reboot_pause = reboot_pause
-        self._ops = MicroOps(uuid, bus, self.backend, records)
+        self.ops = MicroOps(uuid, bus, self.backend, records)
         self._vms: dict[str, _Vm] = {}
         self._interrupted: set[str] = set()
         """VMs that this process found in the middle of an operation and halted: its request may come again."""
@@ -148,7 +162,7 @@ class VmHost:
             record = await self._settled(spec.uuid, vm)
             if record is None:
                 await self._build(vm, spec, request.paused, Cause.REQUEST)
-            elif record.domain.vm != spec:
+            elif record.domain.vm != msgspec.structs.replace(spec, vbds=plan.attached(spec)):
                 raise bad_power_state(spec.ref, PowerState.HALTED, record.power_state)
             elif record.power_state is PowerState.PAUSED and not request.paused:
                 await self._set_power_state(vm, record, PowerState.RUNNING)
@@ -215,17 +229,36 @@ class VmHost:
         vm = self._vms.get(uuid)
         return PowerState.HALTED if vm is None or vm.record is None else vm.record.power_state
 
+    @asynccontextmanager
+    async def living(self, operation: str, uuid: str) -> AsyncIterator[Living]:
+        """A VM's domain, for what changes it while it runs. Raises VM_BAD_POWER_STATE when there is none."""
+        async with self._operation(operation, uuid) as vm:
+            record = await self._settled(uuid, vm)
+            if record is None:
+                raise bad_power_state(uuid, PowerState.RUNNING, PowerState.HALTED)
+            domain = Living(record, lambda changed: self._set(vm, changed))
+            try:
+                yield domain
+            finally:
+                if domain.changed:
+                    await self._publish(uuid, vm, Cause.REQUEST)
+
+    def vms(self) -> Sequence[str]:
+        """Those that have a domain."""
+        return [uuid for uuid, vm in self._vms.items() if vm.seen is not None]
+
     # ---- parts of operations; the VM's turn is held
 
     async def _build(self, vm: _Vm, spec: VmSpec, paused: bool, cause: Cause) -> None:
         """A domain for a halted VM, or none and nothing left of it."""
         self.backend.check(spec)
         self._interrupted.discard(spec.uuid)
+        spec = msgspec.structs.replace(spec, vbds=plan.attached(spec))
         empty = tuple(Disk(vbd) for vbd in spec.vbds)
         domain = Domain(vm=spec, domid=self._counters.next_domid(), disks=empty)
         build = vm.build = Build(Record(domain=domain, phase=Phase.BUILDING, boot=self._boot))
         try:
-            await self._ops.start(build, plan.start(spec, paused))
+            await self.ops.start(build, plan.start(spec, paused))
         except BaseException:
             vm.replaced = None
             self._set(vm, build.record if build.leftover else None)
@@ -266,7 +299,7 @@ class VmHost:
     async def _release(self, vm: _Vm, record: Record) -> None:
         build = Build(record)
         try:
-            await self._ops.release(build)
+            await self.ops.release(build)
         except asyncio.CancelledError:
             self._set(vm, None)  # it was carried out first
             raise
@@ -331,7 +364,7 @@ class VmHost:
         vm = self._vms.get(stopped.vm)
         if vm is not None and vm.record is not None and vm.record.domain.domid == stopped.domid:
             vm.stopped.set()
-        self._spawn(self._react(stopped), f"reaction to {stopped.reason} of VM {stopped.vm}")
+        self.spawn(self._react(stopped), f"reaction to {stopped.reason} of VM {stopped.vm}")
 
     async def _react(self, stopped: Stopped) -> None:
         await self._opened.wait()
@@ -375,7 +408,7 @@ class VmHost:
     def _finish_later(self, uuid: str, vm: _Vm, cause: Cause) -> None:
         if not vm.finishing:
             vm.finishing = True
-            self._spawn(self._finish(uuid, cause), f"release VM {uuid}")
+            self.spawn(self._finish(uuid, cause), f"release VM {uuid}")
 
     async def _finish(self, uuid: str, cause: Cause) -> None:
         """Ends what could not be ended, however often that takes."""
@@ -387,7 +420,7 @@ class VmHost:
                     return
                 build = Build(vm.record)
                 try:
-                    await self._ops.release(build)
+                    await self.ops.release(build)
                 except (ApiError, OSError) as error:
                     self._set(vm, build.record)
                     if str(error) != told:
@@ -421,7 +454,6 @@ class VmHost:
                 ref = vm.record.domain.vm.ref
             return VmState(uuid=uuid, ref=ref, power_state=PowerState.HALTED, seq=self._counters.seq)
         spec = record.domain.vm
-        empty_drives = spec.domain_type == "hvm"
         return VmState(
             uuid=uuid,
             ref=spec.ref,
@@ -432,7 +464,7 @@ class VmHost:
             vcpus=spec.vcpus_at_startup,
             domain_type=spec.domain_type,
             consoles=self.backend.consoles(spec),
-            vbds=[vbd.ref for vbd in spec.vbds if vbd.sr or empty_drives],
+            vbds=[vbd.ref for vbd in spec.vbds],
             vifs=[vif.ref for vif in spec.vifs],
             pid=record.built.pid if record.built is not None else 0,
             accel=record.built.accel if record.built is not None else "",
@@ -468,7 +500,7 @@ class VmHost:
             if vm.turns == 0 and vm.record is None:
                 self._vms.pop(uuid, None)
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)

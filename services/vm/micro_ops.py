@@ -12,13 +12,15 @@ import msgspec
 
 from services.vm import plan
 from services.vm.backend import Backend, Disk, Domain, Nic
+from services.vm.disks import Slot
 from services.vm.plan import MicroOp, Plan
 from services.vm.records import Phase, Record, Records
 from shared import trace
 from shared.bus.context import CallContext, current
 from shared.bus.interface import Bus
 from shared.contracts import network, storage
-from shared.contracts.vm import PowerState
+from shared.contracts.storage import Backend as DiskBackend
+from shared.contracts.vm import PowerState, VbdSpec
 
 log = logging.getLogger("vm.micro_ops")
 
@@ -47,6 +49,36 @@ class Build:
         return self.record
 
 
+class DiskChange(Build):
+    """A disk on its way into a domain that runs, or out of it. `left`: what the domain has in its place without it: an
+    empty drive, or nothing.
+    """
+
+    def __init__(self, record: Record, vbd: VbdSpec, left: VbdSpec | None = None) -> None:
+        super().__init__(record)
+        self.vbd = vbd
+        self.left = left
+        self.backend: DiskBackend | None = None
+
+    @property
+    def slot(self) -> Slot:
+        return Slot(self.record.uuid, self.vbd.device, self.vbd.ref)
+
+    def attach(self, disk: Disk | None, moving: tuple[VbdSpec, ...]) -> Record:
+        """The domain has this disk at that place, or nothing."""
+        device, domain = self.vbd.device, self.record.domain
+        disks = tuple(one for one in domain.disks if one.spec.device != device)
+        vbds = [one for one in domain.vm.vbds if one.device != device]
+        if disk is not None:
+            disks, vbds = (*disks, disk), [*vbds, disk.spec]
+        vm = msgspec.structs.replace(domain.vm, vbds=vbds)
+        return self.change(domain=msgspec.structs.replace(domain, vm=vm, disks=disks), moving=moving)
+
+    @property
+    def others_moving(self) -> tuple[VbdSpec, ...]:
+        return tuple(one for one in self.record.moving if one.device != self.vbd.device)
+
+
 class MicroOps:
     """Of one host. `host`: its uuid."""
 
@@ -55,7 +87,7 @@ class MicroOps:
         self._bus = bus
         self._backend = backend
         self._records = records
-        self._do: dict[MicroOp, Callable[[Build], Awaitable[None]]] = {
+        self._do: dict[MicroOp, Callable[[Any], Awaitable[None]]] = {
             MicroOp.RESERVE: self._reserve,
             MicroOp.OPEN_DISKS: self._open_disks,
             MicroOp.PLUG_VIFS: self._plug_vifs,
@@ -67,6 +99,14 @@ class MicroOps:
             MicroOp.CLOSE_DISKS: self._close_disks,
             MicroOp.UNPLUG_VIFS: self._unplug_vifs,
             MicroOp.FORGET: self._forget,
+            MicroOp.MOVE: self._move,
+            MicroOp.OPEN_DISK: self._open_disk,
+            MicroOp.ADD_DISK: self._add_disk,
+            MicroOp.KEEP: self._keep,
+            MicroOp.REMOVE_DISK: self._remove_disk,
+            MicroOp.TAKE_DISK: self._take_disk,
+            MicroOp.CLOSE_DISK: self._close_disk,
+            MicroOp.DROP: self._drop,
         }
 
     async def start(self, build: Build, stages: Plan) -> None:
@@ -91,7 +131,32 @@ class MicroOps:
 
     async def release(self, build: Build) -> None:
         """Ends a VM's domain and gives back its devices, even when its caller is cancelled. Stops at what fails."""
-        await to_the_end(self._carry_out(plan.release(build.domain.vm), build))
+        await to_the_end(self._carry_out(plan.release(build.domain.vm, build.record.moving), build))
+
+    async def plug(self, change: DiskChange) -> None:
+        """Gives a domain a disk, or leaves it without. What could not be undone stays in `moving`."""
+        begun: list[plan.Stage] = []
+        try:
+            for stage in plan.plug(change.vbd):
+                begun.append(stage)
+                await self._stage(stage, change)
+        except BaseException as problem:
+            log.warning("plug of VBD %s failed, undoing %s: %s", change.vbd.uuid, begun, problem)
+            try:
+                await to_the_end(self._carry_out(plan.undo(tuple(begun)), change))
+            except Exception:
+                log.exception("the failed plug of VBD %s could not be undone; it is tried again", change.vbd.uuid)
+            raise
+
+    async def unplug(self, change: DiskChange, *, force: bool) -> None:
+        """Takes a disk from a domain. It has gone on nobody's wish once the guest has let go of it."""
+        stages = plan.unplug(change.vbd, force)
+        await self._stage(stages[0], change)
+        await to_the_end(self._carry_out(stages[1:], change))
+
+    async def close(self, change: DiskChange) -> None:
+        """Closes a disk on its way that the domain does not have."""
+        await to_the_end(self._carry_out(plan.close(change.vbd), change))
 
     async def _carry_out(self, stages: Plan, build: Build) -> None:
         # The caller's deadline and its task's cancellation end the wish for a VM, not the duty to clean up after it.
@@ -172,7 +237,8 @@ class MicroOps:
 
     async def _close_disks(self, build: Build) -> None:
         vm = build.domain.vm
-        dps = [plan.datapath(vm.uuid, vbd.device) for vbd in vm.vbds if vbd.sr]
+        vbds = [*vm.vbds, *build.record.moving]
+        dps = sorted({plan.datapath(vm.uuid, vbd.device) for vbd in vbds if vbd.sr})
         await self._bus.call(storage.CLOSE, storage.Close(dps=dps), host=self._host)
 
     async def _unplug_vifs(self, build: Build) -> None:
@@ -180,6 +246,42 @@ class MicroOps:
 
     async def _forget(self, build: Build) -> None:
         self._records.remove(build.record.uuid)
+
+    # ---- one disk of a running domain
+
+    async def _move(self, change: DiskChange) -> None:
+        left = None if change.left is None else Disk(change.left)
+        self._records.put(change.attach(left, (*change.others_moving, change.vbd)))
+
+    async def _open_disk(self, change: DiskChange) -> None:
+        vbd = change.vbd
+        wanted = storage.DiskOpen(
+            dp=plan.datapath(change.record.uuid, vbd.device),
+            sr=vbd.sr,
+            location=vbd.location,
+            writable=vbd.mode == "RW",
+        )
+        opened = await self._bus.call(storage.OPEN, storage.Open(disks=[wanted]), host=self._host)
+        change.backend = opened.backends[0]
+
+    async def _add_disk(self, change: DiskChange) -> None:
+        await self._backend.disks.plug(change.slot, Disk(change.vbd, change.backend))
+
+    async def _keep(self, change: DiskChange) -> None:
+        self._records.put(change.attach(Disk(change.vbd, change.backend), change.others_moving))
+
+    async def _remove_disk(self, change: DiskChange) -> None:
+        await self._backend.disks.unplug(change.slot, force=False)
+
+    async def _take_disk(self, change: DiskChange) -> None:
+        await self._backend.disks.unplug(change.slot, force=True)
+
+    async def _close_disk(self, change: DiskChange) -> None:
+        dp = plan.datapath(change.record.uuid, change.vbd.device)
+        await self._bus.call(storage.CLOSE, storage.Close(dps=[dp]), host=self._host)
+
+    async def _drop(self, change: DiskChange) -> None:
+        self._records.put(change.change(moving=change.others_moving))
 
 
 async def _all(work: list[Coroutine[Any, Any, None]]) -> list[BaseException | None]:

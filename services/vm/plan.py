@@ -7,15 +7,22 @@ after a start that failed half-way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
+import msgspec
+
 from services.vm.backend import StopReason
-from shared.contracts.vm import Cause, VmSpec
+from shared.contracts.vm import Cause, VbdSpec, VmSpec
 from shared.errors import ApiError
 
 
 class MicroOp(StrEnum):
-    """RESERVE writes the record, FORGET removes it. After SURVIVE the domain outlives the service's process."""
+    """RESERVE writes the record, FORGET removes it. After SURVIVE the domain outlives the service's process.
+
+    Of one disk of a running domain: MOVE notes that it is on its way, KEEP that the domain has it, DROP that it is
+    gone. REMOVE_DISK asks the guest for it, TAKE_DISK does not.
+    """
 
     RESERVE = "reserve"
     OPEN_DISKS = "open-disks"
@@ -30,6 +37,16 @@ class MicroOp(StrEnum):
     UNPLUG_VIFS = "unplug-vifs"
     FORGET = "forget"
 
+    MOVE = "move"
+    OPEN_DISK = "open-disk"
+    ADD_DISK = "add-disk"
+    KEEP = "keep"
+
+    REMOVE_DISK = "remove-disk"
+    TAKE_DISK = "take-disk"
+    CLOSE_DISK = "close-disk"
+    DROP = "drop"
+
 
 Stage = tuple[MicroOp, ...]
 Plan = tuple[Stage, ...]
@@ -40,6 +57,9 @@ UNDO: dict[MicroOp, MicroOp] = {
     MicroOp.PLUG_VIFS: MicroOp.UNPLUG_VIFS,
     MicroOp.CREATE: MicroOp.DESTROY,
     MicroOp.SURVIVE: MicroOp.CONDEMN,
+    MicroOp.MOVE: MicroOp.DROP,
+    MicroOp.OPEN_DISK: MicroOp.CLOSE_DISK,
+    MicroOp.ADD_DISK: MicroOp.TAKE_DISK,
 }
 """Those left out change nothing that another one's undo would not end."""
 
@@ -50,15 +70,41 @@ def start(vm: VmSpec, paused: bool) -> Plan:
     return tuple(stage for stage in (*stages, () if paused else (MicroOp.UNPAUSE,)) if stage)
 
 
-def release(vm: VmSpec) -> Plan:
-    """Ends the domain, however far its start came, and gives back its devices."""
-    return ((MicroOp.CONDEMN,), *undo(start(vm, paused=False), condemned=True))
+def release(vm: VmSpec, moving: Sequence[VbdSpec] = ()) -> Plan:
+    """Ends the domain, however far its start came, and gives back its devices, those on their way too."""
+    whole = msgspec.structs.replace(vm, vbds=[*vm.vbds, *moving])
+    return ((MicroOp.CONDEMN,), *undo(start(whole, paused=False), condemned=True))
+
+
+def plug(vbd: VbdSpec) -> Plan:
+    """Gives a running domain a disk. An empty drive is nothing to open."""
+    if not vbd.sr:
+        return ((MicroOp.ADD_DISK,), (MicroOp.KEEP,))
+    return ((MicroOp.MOVE,), (MicroOp.OPEN_DISK,), (MicroOp.ADD_DISK,), (MicroOp.KEEP,))
+
+
+def unplug(vbd: VbdSpec, force: bool) -> Plan:
+    """Takes a disk from a running domain. While the guest holds it nothing has changed; then there is no way back."""
+    take = MicroOp.TAKE_DISK if force else MicroOp.REMOVE_DISK
+    if not vbd.sr:
+        return ((take,), (MicroOp.MOVE,), (MicroOp.DROP,))
+    return ((take,), (MicroOp.MOVE,), (MicroOp.CLOSE_DISK,), (MicroOp.DROP,))
+
+
+def close(vbd: VbdSpec) -> Plan:
+    """For a disk on its way that the domain does not have."""
+    return ((MicroOp.CLOSE_DISK,), (MicroOp.DROP,)) if vbd.sr else ((MicroOp.DROP,),)
 
 
 def undo(begun: Plan, *, condemned: bool = False) -> Plan:
     """For the stages that were begun, also the one that failed: it may have come half-way."""
     stages = (tuple(UNDO[op] for op in stage if op in UNDO) for stage in reversed(begun))
     return tuple(stage for stage in stages if stage and not (condemned and stage == (MicroOp.CONDEMN,)))
+
+
+def attached(vm: VmSpec) -> list[VbdSpec]:
+    """Those that a VM starts with: an empty drive only with firmware, which knows drives."""
+    return [vbd for vbd in vm.vbds if vbd.sr or vm.domain_type == "hvm"]
 
 
 def has_disks(vm: VmSpec) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from services.vm.backend import Built, Domain
-from shared.contracts.vm import PowerState
+from shared.contracts.vm import PowerState, VbdSpec
 
 log = logging.getLogger("vm.records")
 
@@ -30,7 +30,8 @@ class Phase(StrEnum):
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """`boot`: the machine's boot id, since a domain does not outlive its machine. `start_time`: Unix time.
 
-    `built`: None before the domain is there, and when it is there no longer.
+    `built`: None before the domain is there, and when it is there no longer. `moving`: disks that may be open although
+    the domain does not have them: on their way in or out.
     """
 
     domain: Domain
@@ -39,6 +40,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     power_state: PowerState = PowerState.PAUSED
     start_time: float = 0.0
     built: Built | None = None
+    moving: tuple[VbdSpec, ...] = ()
 
     @property
     def uuid(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from services.vm.backend import Backend, Stopped
+from services.vm.disk_changes import DiskChanges
 from services.vm.disk_requests import DiskRequests
 from services.vm.host import VmHost
 from services.vm.metrics import Metrics
@@ -20,6 +21,7 @@ from services.vm.simulator.backend import SimulatorBackend
 from shared.bus.contract import Empty
 from shared.config import HostConfig
 from shared.contracts import vm as contract
+from shared.contracts import vm_disks
 from shared.contracts.vm import ConsoleEndpoint, ConsoleRequest, HostCapabilities, VmId, VmList, VmState
 from shared.service import Service
 
@@ -136,3 +138,13 @@ async def _serve(service: Service, host: VmHost) -> None:
     await service.serve(contract.LIST, listed, host=host.uuid)
     await service.serve(contract.CONSOLE, console, host=host.uuid)
     await DiskRequests(host, service.bus).serve(service)
+    await _serve_vbds(service, host)
+
+
+async def _serve_vbds(service: Service, host: VmHost) -> None:
+    changes = DiskChanges(host)
+    await service.serve(vm_disks.VBD_PLUG, changes.plug, host=host.uuid)
+    await service.serve(vm_disks.VBD_INSERT, changes.plug, host=host.uuid)
+    await service.serve(vm_disks.VBD_UNPLUG, changes.unplug, host=host.uuid)
+    await service.serve(vm_disks.VBD_EJECT, changes.eject, host=host.uuid)
+    changes.settle_all()

@@ -23,6 +23,7 @@ from shared.bus.contract import Method
 from shared.bus.memory import MemoryBroker
 from shared.config import BusConfig, Config, HostConfig
 from shared.contracts import vm as contract
+from shared.contracts import vm_disks
 from shared.contracts.vm import VmStateChanged
 from shared.errors import ApiError
 from shared.service import Service
@@ -70,7 +71,8 @@ async def run(settings: Settings) -> None:
     await setup(service)
     await service.open_queues()
     say(ready=True)
-    methods = {value.name: value for value in vars(contract).values() if isinstance(value, Method)}
+    served = [*vars(contract).values(), *vars(vm_disks).values()]
+    methods = {value.name: value for value in served if isinstance(value, Method)}
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
 

@@ -32,6 +32,7 @@ class Neighbours:
         self._vif_kind = vif_kind
         self._changed = asyncio.Condition()
         self.open: dict[str, storage.DiskOpen] = {}
+        self.opened = asyncio.Event()
         self.plugged: dict[tuple[str, str], network.VifPlug] = {}
         self.refuse: dict[str, ApiError] = {}
         self.calls: list[str] = []
@@ -63,6 +64,7 @@ class Neighbours:
     async def _open(self, request: storage.Open) -> storage.Opened:
         await self._enter("open")
         self.open |= {disk.dp: disk for disk in request.disks}
+        self.opened.set()
         return storage.Opened(backends=[self._backend(disk) for disk in request.disks])
 
     def _backend(self, disk: storage.DiskOpen) -> storage.Backend:
@@ -104,7 +106,7 @@ class Pool:
         self.neighbours: dict[str, Neighbours] = {}
         self.events: list[VmStateChanged] = []
         self._changed = asyncio.Condition()
-        self._services: list[Service] = []
+        self.services: list[Service] = []
         self._endpoints: list[Endpoint] = []
         self.bus: Endpoint
 
@@ -154,15 +156,15 @@ class Pool:
         service = Service(config, await self.broker.connect("vm"))
         await setup(service)
         await service.open_queues()
-        self._services.append(service)
+        self.services.append(service)
         return service
 
     async def close_service(self, service: Service) -> None:
-        self._services.remove(service)
+        self.services.remove(service)
         await service.close()
 
     async def close(self) -> None:
-        for service in list(self._services):
+        for service in list(self.services):
             await self.close_service(service)
         for endpoint in self._endpoints:
             await endpoint.close()

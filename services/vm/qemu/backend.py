@@ -55,7 +55,7 @@ class QemuBackend:
         self._paths = settings.paths
         self._on_stopped = on_stopped
         self._guests: dict[str, Guest] = {}
-        self.disks = QemuDisks(self._guests.get, settings.unplug_timeout)
+        self.disks = QemuDisks(self._living, settings.unplug_timeout)
         self.on_released: OnReleased = lambda vm: None
         self._choosing: asyncio.Task[Accelerator] | None = None
         self._trimming: asyncio.Task[None] | None = None
@@ -233,6 +233,10 @@ class QemuBackend:
         if vm not in self._guests:
             raise ApiError("INTERNAL_ERROR", f"VM {vm} has no domain here")
         return self._guests[vm]
+
+    def _living(self, vm: str) -> Guest | None:
+        guest = self._guests.get(vm)
+        return None if guest is None or guest.gone else guest
 
     def _follow(self, domain: Domain, handle: Handle) -> Guest:
         vm = domain.vm.uuid

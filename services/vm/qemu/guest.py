@@ -98,6 +98,11 @@ class Guest:
     def pid(self) -> int:
         return self._handle.identity.pid
 
+    @property
+    def gone(self) -> bool:
+        """Whether its process has ended, and has nothing open any more."""
+        return self._exited.is_set()
+
     async def execute(self, command: str, **arguments: Any) -> Any:
         """A QMP command's answer. Raises INTERNAL_ERROR with QEMU's words."""
         if self.closed and not self._exited.is_set():

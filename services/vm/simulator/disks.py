@@ -60,7 +60,9 @@ class SimulatedDisks:
 
     async def plugged(self, vm: str) -> set[str]:
         devices = self._devices(vm)
-        return set() if devices is None else set(devices.here)
+        if devices is None:
+            raise ApiError("INTERNAL_ERROR", f"VM {vm} has no domain here")
+        return set(devices.here)
 
     async def plug(self, slot: Slot, disk: Disk) -> None:
         devices = self._devices(slot.vm)

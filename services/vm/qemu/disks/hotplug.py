@@ -40,7 +40,7 @@ class Hotplug(Access):
     async def plugged(self, vm: str) -> set[str]:
         guest = self._guest(vm)
         if guest is None:
-            return set()
+            raise ApiError("INTERNAL_ERROR", f"VM {vm} has no domain here")
         seen = await look(guest)
         devices = {name.removeprefix("vbd-") for name in await _peripherals(guest) if name.startswith("vbd-")}
         return {device for device in devices if not seen.is_dead(device)}
