@@ -148,6 +148,7 @@ class FakeHost:
             (storage.VDI_DATA_DESTROY, lambda request: self._set_disk(request, physical_utilisation=0)),
             (storage.VDI_CHANGED_BLOCKS, self._changed_blocks),
             (storage.VDI_GENERATE_CONFIG, self._generate_config),
+            (storage.VDI_SET_PERSISTENT, self._nothing),
             (storage.VDI_EPOCH, self._epoch),
             (transfer.COPY, self._copy),
             (network.SCAN, self._scan_interfaces),

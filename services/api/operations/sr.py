@@ -240,10 +240,17 @@ async def destroy(call: Call, sr: str) -> None:
     for vdi in row["VDIs"]:
         disk = existing(call.store, "VDI", vdi)
         if disk["type"] == "rrd":
-            place = contract.VdiRef(sr=row["uuid"], location=disk["location"])
-            await ask(call.api, host, contract.VDI_DESTROY, place)
+            await _without(call, host, contract.VdiRef(sr=row["uuid"], location=disk["location"]))
     await ask(call.api, host, contract.SR_DESTROY, medium)
     call.on_success += [*device_secrets.dropped(call.store, row["sm_config"]), *forgotten(call.store, sr)]
+
+
+async def _without(call: Call, host: str, disk: contract.VdiRef) -> None:
+    try:
+        await ask(call.api, host, contract.VDI_DESTROY, disk)
+    except ApiError as error:
+        if error.code != "VDI_MISSING":
+            raise
 
 
 def _home(call: Call, sr: Record) -> str:

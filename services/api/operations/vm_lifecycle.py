@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from services.api import vm_state
+from services.api import epochs, vm_state
 from services.api.allowed import CHECKS
 from services.api.call import Call
 from services.api.decisions import passed_devices, vm_messages, vm_records
@@ -76,6 +76,7 @@ def _mark(call: Call, cls: str, ref: str, operation: str) -> MapPut:
 async def _start(call: Call, vm: str, paused: bool, force: bool) -> None:
     """Runs the VM on the host that was reserved for it."""
     host = str(call.store.get("VM", vm, "scheduled_to_be_resident_on"))
+    await epochs.begin(call, vm, host)
     request = contract.VmStart(vm=vm_spec(call.store, vm), paused=paused, force=force)
     undo = partial(_stop_again, call, vm, host)
     call.undo.append(undo)
@@ -152,8 +153,10 @@ async def unpause(call: Call, vm: str) -> None:
 
 async def _shutdown(call: Call, vm: str, clean: bool, timeout: float) -> None:
     call.on_success.append(Update(cls="VM", ref=vm, fields={"ha_always_run": False}))
+    host = _host_of(call, vm)
     request = contract.VmShutdown(vm=call.api.uuid_of("VM", vm), clean=clean, timeout=timeout)
     await _in_place(call, vm, contract.SHUTDOWN, request, "VM_SHUTDOWN", forcibly=not clean)
+    await epochs.end(call, vm, host)
 
 
 @operation("VM.clean_shutdown", Lock("VM", "clean_shutdown"))
@@ -195,8 +198,22 @@ async def _reboot(call: Call, vm: str, clean: bool) -> None:
     refusal = passed_devices.not_built(existing(call.store, "VM", vm), call.message.wire_name)
     if refusal is not None:
         raise refusal
+    if epochs.forgetful(call.store, vm):
+        await _start_anew(call, vm, clean)
+        return
     request = contract.VmReboot(vm=vm_spec(call.store, vm), clean=clean, timeout=CLEAN_TIMEOUT)
     await _in_place(call, vm, contract.REBOOT, request, "VM_REBOOTED", forcibly=not clean)
+
+
+async def _start_anew(call: Call, vm: str, clean: bool) -> None:
+    """A reboot that closes the disks in between, as some are taken back to what they were."""
+    host = _host_of(call, vm)
+    stop = contract.VmShutdown(vm=call.api.uuid_of("VM", vm), clean=clean, timeout=CLEAN_TIMEOUT)
+    await call.api.bus.call(contract.SHUTDOWN, stop, host=call.api.uuid_of("host", host))
+    call.on_failure += vm_state.halted(call.store, vm)
+    await epochs.end(call, vm, host)
+    await epochs.begin(call, vm, host)
+    await _in_place(call, vm, contract.START, contract.VmStart(vm=vm_spec(call.store, vm)), "VM_REBOOTED")
 
 
 @operation("VM.clean_reboot", Lock("VM", "clean_reboot"))
