@@ -58,7 +58,7 @@ class Branching:
         if writer is not None:
             await sr.quiet(chain)
             chain = await self.align(sr, key, writer.dp, failure)
-        elif len(chain) > 1 and await sr.run(folder.is_blank, chain[0]) and await sr.run(_is_ours, sr, chain[1]):
+        elif len(chain) > 1 and await sr.run(folder.adds_nothing, chain[0]) and await sr.run(_is_ours, sr, chain[1]):
             return chain[1]
         if len(chain) >= MAX_DEPTH:
             raise backend_failure(Failure.CHAIN_TOO_LONG, f"the disk {key} is {len(chain)} images deep; copy it")
@@ -79,7 +79,7 @@ class Branching:
         folder = sr.folder
         recorded = await sr.run(folder.chain, key)
         actual = [Path(image).name.removesuffix(SUFFIX) for image in (await self._live.chain(folder.host, dp)).images]
-        if actual and actual == recorded[1:] and await sr.run(folder.is_blank, recorded[0]):
+        if actual and actual == recorded[1:] and await sr.run(folder.adds_nothing, recorded[0]):
             log.warning("disk %s: its hypervisor had not been told of %s", key, recorded[0])
             await self._live.snapshot(folder.host, dp, str(folder.image(recorded[0])))
             actual = recorded
@@ -114,7 +114,7 @@ class Branching:
             except ApiError as error:
                 if error.code == "DEVICE_NOT_ATTACHED":
                     raise in_use(key, "snapshot") from error
-                if "block job" not in str(error) and "busy" not in str(error):
+                if error.code != "OTHER_OPERATION_IN_PROGRESS":
                     raise
                 log.info("disk %s: the hypervisor is not ready for a snapshot: %s", key, error)
             await asyncio.sleep(_BUSY_PAUSE)

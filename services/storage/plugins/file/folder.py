@@ -270,9 +270,12 @@ class Folder:
             name = parent
         return chain
 
-    def is_blank(self, name: str) -> bool:
-        """Whether an image that nobody writes to holds nothing of its own."""
-        return qcow2.is_blank(self.image(name), self.header(name))
+    def adds_nothing(self, name: str) -> bool:
+        """Whether an image that nobody writes to reads as the one below it."""
+        header = self.header(name)
+        if not header.backing or not qcow2.is_blank(self.image(name), header):
+            return False
+        return self.header(backing_name(header)).virtual_size == header.virtual_size
 
     def read_sidecar(self, key: str) -> Sidecar:
         """For an image that somebody put there without one: what can be said anyway."""

@@ -219,7 +219,7 @@ class FileVolume(VolumeSkeleton):
             base = side.reset or await self._branching.freeze(attached, key, Failure.VDI_CLONE)
             side = await attached.run(folder.disk, key)
             chain = await attached.run(folder.chain, key)
-            fresh = chain[1:2] == [base] and await attached.run(folder.is_blank, chain[0])
+            fresh = chain[1:2] == [base] and await attached.run(folder.adds_nothing, chain[0])
             overlay = first(key, side) if fresh else await self._branching.overlay(attached, base, Failure.VDI_CLONE)
             size = (await attached.run(folder.header, base)).virtual_size
             changed = msgspec.structs.replace(side, image=overlay, reset=base, virtual_size=size)
