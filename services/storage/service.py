@@ -157,6 +157,7 @@ class Handlers:
             (transfer.TRANSFER_END, self._transfer_end),
             (transfer.TRANSFER_CANCEL, _quiet(lambda request: self._transfers.cancel(request.transfer))),
             (transfer.COPY, self._copy),
+            (transfer.CHECKSUM, self._checksum),
         ]
 
     async def _drivers(self, _: Empty) -> contract.Drivers:
@@ -164,6 +165,9 @@ class Handlers:
 
     async def _vdi_copy(self, request: contract.VdiClone) -> contract.VdiInfo:
         return await self._host.disks.copy(request, self._reporter())
+
+    async def _checksum(self, request: transfer.Checksum) -> transfer.Moved:
+        return await self._transfers.checksum(request, self._reporter())
 
     async def _transfer_end(self, request: transfer.TransferId) -> transfer.Moved:
         return await self._transfers.end(request.transfer, self._reporter())

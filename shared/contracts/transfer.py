@@ -62,10 +62,13 @@ class TransferId(Record, frozen=True):
 
 
 class Moved(Record, frozen=True):
-    """Bytes through the socket, and bytes of the disk that were read or written as data."""
+    """Bytes through the socket, and bytes of the disk that were read or written as data. `md5`: hexadecimal, of a
+    checksum.
+    """
 
     stream: int
     data: int
+    md5: str = ""
 
 
 class Copy(Record, frozen=True):
@@ -82,6 +85,14 @@ class Copy(Record, frozen=True):
     to_location: str
     base: str = ""
     zeroed: bool = True
+
+
+class Checksum(Record, frozen=True):
+    """As in `Export`."""
+
+    dp: str
+    sr: str
+    location: str
 
 
 _S = "storage"
@@ -120,5 +131,14 @@ COPY = Method(
     "Copies a disk's content; progress on the task, which can be cancelled.",
     timeout=ONE_DAY,
     replay=Replay.ONCE,
+    errors=_ERRORS,
+)
+CHECKSUM = Method(
+    _S,
+    "checksum",
+    Checksum,
+    Moved,
+    "The MD5 of a disk's content; progress on the task, which can be cancelled.",
+    timeout=ONE_DAY,
     errors=_ERRORS,
 )

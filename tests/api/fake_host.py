@@ -151,6 +151,7 @@ class FakeHost:
             (storage.VDI_SET_PERSISTENT, self._nothing),
             (storage.VDI_EPOCH, self._epoch),
             (transfer.COPY, self._copy),
+            (transfer.CHECKSUM, self._checksum),
             (network.SCAN, self._scan_interfaces),
             (network.BRIDGE_UP, self._nothing),
             (network.BRIDGE_DOWN, self._nothing),
@@ -470,6 +471,10 @@ class FakeHost:
         self.disks.asked.append(request)
         self.disks.content[request.to_location] = self.disks.content.get(request.location, "")
         return transfer.Moved(stream=0, data=0)
+
+    async def _checksum(self, request: transfer.Checksum) -> transfer.Moved:
+        self._disk(request.sr, request.location)
+        return transfer.Moved(stream=0, data=0, md5=self.disks.content.get(request.location, ""))
 
     async def _vdi_resize(self, request: storage.VdiResize) -> storage.VdiInfo:
         info = self._disk(request.sr, request.location)

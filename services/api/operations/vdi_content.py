@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import uuid as uuids
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from services.api.allowed import CHECKS, published
 from services.api.call import Call
 from services.api.decisions.liveness import require_live
 from services.api.decisions.nbd import PORT, addresses, subject
 from services.api.decisions.rows import existing
-from services.api.decisions.sr_hosts import host_for
+from services.api.decisions.sr_hosts import host_for, open_on
 from services.api.decisions.vdi_rows import refreshed
 from services.api.decisions.vdi_types import incompatible
 from services.api.operation import Lock, operation
@@ -18,14 +19,11 @@ from services.api.storage_hosts import ask, disk
 from services.api.subcalls import perform
 from shared.contracts import storage as contract
 from shared.contracts.db import Change, MapDrop, MapPut
+from shared.contracts.transfer import CHECKSUM, Checksum
 from shared.errors import ApiError
 from shared.store import Store
 
-
-def _not_built(call: Call, vdi: str) -> ApiError:
-    """Raises why its SR cannot be asked."""
-    host_for(call.store, existing(call.store, "VDI", vdi)["SR"])
-    return ApiError("NOT_IMPLEMENTED", call.message.wire_name)
+CONTENT_ID: Final = "content_id"
 
 
 # ---- back to a snapshot
@@ -85,9 +83,17 @@ def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> str:
 # ---- read whole
 
 
-@operation("VDI.checksum", built=False)
-def checksum(call: Call, self: str) -> str:
-    raise _not_built(call, self)
+@operation("VDI.checksum")
+async def checksum(call: Call, self: str) -> str:
+    """MD5, hexadecimal. A disk that has been read by the toolstack has a name for its content."""
+    row, place = existing(call.store, "VDI", self), disk(call.api, self)
+    request = Checksum(dp=f"task/{call.task}", sr=place.sr, location=place.location)
+    host = host_for(call.store, row["SR"], open_on(call.store, self))
+    found = await ask(call.api, host, CHECKSUM, request)
+    if CONTENT_ID not in existing(call.store, "VDI", self)["other_config"]:
+        named = MapPut(cls="VDI", ref=self, field="other_config", key=CONTENT_ID, value=str(uuids.uuid4()))
+        call.on_success.append(named)
+    return found.md5
 
 
 def _database(call: Call, vdi: str) -> bool:

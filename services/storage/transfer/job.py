@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Way = Literal["export", "import", "copy"]
+Way = Literal["export", "import", "copy", "checksum"]
 Range = tuple[int, int]
 """Offset and length in bytes."""
 
@@ -27,8 +27,8 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One transfer. `disk`: what is read (`export`, `copy`) or written (`import`). `listener`: descriptor of the socket
-    that the client comes to, within `patience` seconds.
+    """One transfer. `disk`: what is read (`export`, `copy`, `checksum`) or written (`import`). `listener`: descriptor
+    of the socket that the client comes to, within `patience` seconds.
 
     `base`: only what differs from it is sent; `changed`: where it may differ, None if that has to be found by reading
     both. `uuid`, `base_uuid`: for formats that name disks. `target`, `zeroed`: of a copy. The others as in
@@ -68,10 +68,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Bytes of the stream, and bytes that were read from or written to the disk as data."""
+    """Bytes of the stream, and bytes that were read from or written to the disk as data. `md5`: of a checksum."""
 
     stream: int
     data: int
+    md5: str = ""
 
 
 Kind = Literal["format", "full", "disk", "client", "internal"]

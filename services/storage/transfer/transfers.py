@@ -24,7 +24,7 @@ from services.storage.transfer.job import Disk, Ended, Failed, Job, Range
 from services.storage.transfer.process import Worker
 from shared.bus import context
 from shared.contracts.storage import Backend, DiskOpen
-from shared.contracts.transfer import Copy, Export, Import, Moved, Prepared
+from shared.contracts.transfer import Checksum, Copy, Export, Import, Moved, Prepared
 from shared.errors import ApiError, internal_error
 
 log = logging.getLogger("storage.transfer")
@@ -149,6 +149,13 @@ class Transfers:
 
         return await self._watch(await self._begin(disks, request.to_sr, plan, listening=False), report)
 
+    async def checksum(self, request: Checksum, report: Report) -> Moved:
+        async def plan(opened: Sequence[Disk]) -> Job:
+            return Job(way="checksum", disk=opened[0])
+
+        disks = [_reading(request.dp, request.sr, request.location)]
+        return await self._watch(await self._begin(disks, request.sr, plan, listening=False), report)
+
     async def end(self, transfer: str, report: Report) -> Moved:
         """Cancelled: so is the transfer. Raises how it failed; INTERNAL_ERROR for one that is not known (any more)."""
         known = self._transfers.get(transfer)
@@ -238,7 +245,7 @@ class Transfers:
             log.error("transfer %s has ended, but its disks are not closed: %s", transfer.id, error)
             return error
         if isinstance(result, Ended):
-            return Moved(stream=result.stream, data=result.data)
+            return Moved(stream=result.stream, data=result.data, md5=result.md5)
         if transfer.cancelled:
             return ApiError("TASK_CANCELLED", context.current.get().task)
         failure = await failures.translated(result, job.way, self._repositories, transfer.sr)

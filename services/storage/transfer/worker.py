@@ -15,6 +15,7 @@ from typing import Final
 from services.storage.formats.interface import FormatError
 from services.storage.nbd.client import NbdError
 from services.storage.transfer import job as records
+from services.storage.transfer.checksum import checksum
 from services.storage.transfer.client import Client, NoClient
 from services.storage.transfer.codecs import Encoding, decode, encode
 from services.storage.transfer.copying import copy
@@ -46,6 +47,8 @@ async def work(job: Job, tell: Tell) -> Ended:
         if job.way == "copy":
             assert target is not None
             return await _copy(job, disk, target, base, tell)
+        if job.way == "checksum":
+            return await _checksum(disk, tell)
         listener = socket.socket(fileno=job.listener)
         stack.callback(listener.close)
         if job.way == "import":
@@ -94,6 +97,12 @@ async def _copy(job: Job, disk: Disk, target: Disk, base: Disk | None, tell: Tel
     async with _Reporting(tell, lambda: disk.reached / disk.size if disk.size else 0.0):
         await copy(disk, target, base, job.changed, job.zeroed)
     return Ended(0, target.data)
+
+
+async def _checksum(disk: Disk, tell: Tell) -> Ended:
+    tell(Ready())
+    async with _Reporting(tell, lambda: disk.reached / disk.size if disk.size else 0.0):
+        return Ended(0, disk.data, await checksum(disk))
 
 
 class _Reporting:

@@ -161,3 +161,11 @@ async def test_a_vm_is_copied_to_another_sr(pool: Pool, client: Client, disk: st
     assert (pool.row("VDI", vdi)["SR"], content(pool, vdi)) == (sr, "precious")
     assert (await client.refusal("VM.copy", vm, "copy", "OpaqueRef:x"))[:2] == ["HANDLE_INVALID", "SR"]
     assert leftovers(pool) == {}
+
+
+async def test_a_checksum_tells_what_is_in_a_disk(pool: Pool, client: Client, disk: str) -> None:
+    assert await client.call("VDI.checksum", disk) == "precious"
+    name = pool.row("VDI", disk)["other_config"]["content_id"]
+    await client.call("VDI.checksum", disk)
+    assert pool.row("VDI", disk)["other_config"] == {"k": "v", "content_id": name}
+    assert (await client.refusal("VDI.checksum", "OpaqueRef:x"))[:2] == ["HANDLE_INVALID", "VDI"]
