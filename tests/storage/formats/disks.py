@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from services.storage.formats.interface import PIECE, Extent, Truncated
 
@@ -31,7 +32,9 @@ class Disk:
         end = self.size if length is None else offset + length
         while offset < end:
             after = min(end, (offset // self.grain + 1) * self.grain)
-            yield Extent(offset, after - offset, not self.dense and not any(self.content[offset:after]))
+            yield Extent(
+                offset, after - offset, not self.dense and self.content[offset:after].count(0) == after - offset
+            )
             offset = after
 
     async def write(self, offset: int, data: bytes) -> None:
@@ -47,6 +50,49 @@ class Disk:
 
     async def flush(self) -> None:
         self.flushed = True
+
+
+class Sparse:
+    """A disk too large to be held, of a few pieces of data by their offset; known zeros between them."""
+
+    def __init__(self, size: int, pieces: dict[int, bytes]) -> None:
+        self.size = size
+        self.pieces = pieces
+
+    async def read(self, offset: int, length: int) -> bytes:
+        data = bytearray(length)
+        for at, piece in self.pieces.items():
+            begin, end = max(at, offset), min(at + len(piece), offset + length)
+            if begin < end:
+                data[begin - offset : end - offset] = piece[begin - at : end - at]
+        return bytes(data)
+
+    async def extents(self, offset: int = 0, length: int | None = None) -> AsyncIterator[Extent]:
+        end = self.size if length is None else offset + length
+        for at, piece in sorted(self.pieces.items()):
+            begin, after = max(at, offset), min(at + len(piece), end)
+            if begin < after:
+                if begin > offset:
+                    yield Extent(offset, begin - offset, True)
+                yield Extent(begin, after - begin, False)
+                offset = after
+        if end > offset:
+            yield Extent(offset, end - offset, True)
+
+    async def write(self, offset: int, data: bytes) -> None:
+        self.pieces[offset] = data
+
+    async def zero(self, offset: int, length: int) -> None:
+        """Nothing: it is zeros already."""
+
+    async def flush(self) -> None: ...
+
+    def save(self, path: Path) -> None:
+        with path.open("wb") as file:
+            file.truncate(self.size)
+            for offset, data in self.pieces.items():
+                file.seek(offset)
+                file.write(data)
 
 
 class Stream:

@@ -64,8 +64,9 @@ class _Reader:
         self._zero_absent = zero_absent
         self._pending: list[int] = []
         self._skipped: dict[int, bytes] = {}
-        self._sector = (0, b"")
-        """Position and content of the last one that compressed data was taken from; the next may begin in it."""
+        self._tail = (0, b"")
+        """Position and content of a cluster's rest behind compressed data (its last sector included), as far as it was
+        read: the next may begin there, even if a table that comes later names it."""
 
     async def run(self) -> None:
         await self._read_l1()
@@ -153,20 +154,22 @@ class _Reader:
     async def _read_compressed(self, where: int, cluster: int, sectors: int) -> None:
         """Deflated without a header; it ends somewhere in its last sector, where the next one may begin."""
         what = f"compressed cluster {cluster}"
-        begin, within = where - where % _SECTOR, where % _SECTOR
-        held = self._sector[1] if self._sector[0] == begin else b""
-        if not held:
-            await self._source.skip_to(begin, what)
-        data = held + await self._source.read_up_to(sectors * _SECTOR - len(held))
+        begin, length = where - where % _SECTOR, sectors * _SECTOR
+        tail_at, tail = self._tail
+        held = tail[begin - tail_at :] if tail_at <= begin < tail_at + len(tail) else b""
+        if len(held) < length:
+            await self._skip_to(begin + len(held), what)
+            held += await self._source.read_up_to(length - len(held))
+        data = held[:length]
         last = max(0, len(data) - 1) // _SECTOR * _SECTOR
-        self._sector = (begin + last, data[last:])
+        self._tail = (begin + last, held[last:])
         inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
-            cluster_data = inflate.decompress(data[within:], self._header.cluster_size)
+            cluster_data = inflate.decompress(data[where - begin :], self._header.cluster_size)
         except zlib.error as error:
             raise FormatError(f"qcow2: {what} at {where} cannot be decompressed: {error}") from error
         if len(cluster_data) < self._header.cluster_size:
-            if len(data) < sectors * _SECTOR:
+            if len(data) < length:
                 raise Truncated(f"qcow2: the stream ends at {self._source.position}, in {what}")
             raise FormatError(f"qcow2: {what} at {where} has {len(cluster_data)} bytes")
         offset = cluster * self._header.cluster_size
@@ -179,9 +182,14 @@ class _Reader:
             await self._target.write(offset + at, data[at : at + PIECE])
 
     async def _skip_to(self, where: int, what: str) -> None:
+        """Keeps a compressed cluster's tail, and whole clusters while there is room."""
         size = self._header.cluster_size
-        while self._source.position < where and len(self._skipped) * size < KEPT:
-            at = self._source.position
+        at = self._source.position
+        tail_at, tail = self._tail
+        if at % size and at == tail_at + len(tail) and at < where:
+            gap = await self._source.read_long(min(size - at % size, where - at), f"the gap before {what}")
+            self._tail = (tail_at, tail + gap)
+        while (at := self._source.position) < where and len(self._skipped) * size < KEPT:
             length = min(size - at % size, where - at)
             data = await self._source.read_long(length, f"the gap before {what}")
             if length == size:
