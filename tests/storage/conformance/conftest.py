@@ -66,7 +66,7 @@ class Service:
     async def again(self) -> Plugin:
         """The process ends without a word, and another one starts."""
         await self.plugin.close()  # its threads and files; what is mounted or activated is as it was
-        self.plugin = self.entry.make(self.state)
+        self.plugin = await self.entry.make(self.state)
         self.attached = {host: await self.attach(host) for host in self.attached}
         return self.plugin
 
@@ -81,7 +81,7 @@ async def service(entry: Entry, medium: Medium, tmp_path: Path) -> AsyncIterator
     """What is attached at the end is cleaned up as an administrator would."""
     state = tmp_path / "state"
     state.mkdir()
-    service = Service(entry, state, entry.make(state), {}, medium.configuration)
+    service = Service(entry, state, await entry.make(state), {}, medium.configuration)
     yield service
     medium.heal()
     for handle in service.attached.values():

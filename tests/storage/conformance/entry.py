@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,13 +47,15 @@ class Entry:
       `repeat`: making a disk again with the same uuid finds it (a driver that chooses uuids cannot);
       `shared`: another host of the process that attaches the SR sees the same disks;
       `names`: disks keep their names and keys;
+      `uuids`: they have the uuids that are asked for;
+      `held`: the SR knows by what datapath of what host a disk is activated, and can be told that a host is dead;
       `limited`: a full SR says SR_FULL, and `lose`: a medium can be taken away.
 
     `wrong`: configurations that cannot be, with the code that says so at create. `requires`: "" or why the machine
     cannot run it.
     """
 
-    make: Callable[[Path], Plugin]
+    make: Callable[[Path], Awaitable[Plugin]]
     medium: Callable[[Path], AbstractContextManager[Medium]]
     traits: frozenset[str]
     wrong: list[tuple[dict[str, str], str]] = field(default_factory=list)

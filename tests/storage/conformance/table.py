@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import cast
@@ -13,16 +13,27 @@ from services.storage.live import Live
 from services.storage.options import StorageOptions
 from services.storage.plugins.bundled import bundled
 from services.storage.plugins.interface import Plugin
+from services.storage.plugins.lvm import LvmPlugin
 from tests.storage.conformance.entry import DISKS, Entry, Medium
 from tests.storage.conformance.loops import loop_device
+from tests.storage.fake_lvm import FakeLvm
+from tests.storage.smapiv3 import made as smapiv3
 from tests.storage.support import MIB
 
 ROOT = "" if os.geteuid() == 0 else "mounting needs root"
 
 
-def ours(kind: str) -> Callable[[Path], Plugin]:
+OURS = DISKS | {"copy", "repeat", "names", "uuids", "held", "introduce"}
+"""What those have that come with the service and make disks."""
+
+
+def ours(kind: str) -> Callable[[Path], Awaitable[Plugin]]:
     """A type that comes with the service, made as the service makes it. No hypervisor has disks open here."""
-    return lambda state: bundled(StorageOptions(), state, cast(Live, None))[kind]
+
+    async def make(state: Path) -> Plugin:
+        return bundled(StorageOptions(), state, cast(Live, None))[kind]
+
+    return make
 
 
 @contextmanager
@@ -77,17 +88,32 @@ def a_hub(folder: Path) -> Iterator[Medium]:
         yield Medium({"location": str(links)}, put=put)
 
 
+async def logical_volumes(state: Path) -> Plugin:
+    """LVM needs device mapper, which few test machines have: the plug-in is run on a fake of the programs."""
+
+    async def blank(_: str) -> None:
+        """Whatever it is called, it is there and holds nothing."""
+
+    fake = FakeLvm(state.parent, extent=MIB)
+    return LvmPlugin(fake, blank, fake.nodes)
+
+
+@contextmanager
+def a_disk_of_lvm(folder: Path) -> Iterator[Medium]:
+    yield Medium({"device": "/dev/sdx"}, lose=lambda: (folder / "lvm.json").unlink())
+
+
 def _move(source: Path, target: Path) -> None:
     if source.exists():
         source.rename(target)
 
 
 ENTRIES: dict[str, Entry] = {
-    "dummy": Entry(ours("dummy"), nothing, DISKS | {"copy", "repeat", "shared", "names", "probe", "introduce"}),
+    "dummy": Entry(ours("dummy"), nothing, OURS | {"shared", "probe"}),
     "file": Entry(
         ours("file"),
         a_folder,
-        DISKS | {"copy", "repeat", "shared", "names", "introduce", "lose"},
+        OURS | {"shared", "lose"},
         wrong=[
             ({}, "SR_BACKEND_FAILURE_94"),
             ({"location": "relative"}, "SR_BACKEND_FAILURE_1"),
@@ -97,7 +123,7 @@ ENTRIES: dict[str, Entry] = {
     "ext": Entry(
         ours("ext"),
         a_device,
-        DISKS | {"copy", "repeat", "shared", "names", "introduce", "probe", "limited", "lose"},
+        OURS | {"shared", "probe", "limited", "lose"},
         wrong=[
             ({}, "SR_BACKEND_FAILURE_90"),
             ({"device": "sdb"}, "SR_BACKEND_FAILURE_91"),
@@ -110,9 +136,20 @@ ENTRIES: dict[str, Entry] = {
     "memory": Entry(
         ours("memory"),
         some_memory,
-        DISKS | {"copy", "repeat", "names", "introduce", "probe", "limited"},
+        OURS | {"probe", "limited"},
         wrong=[({"size": "a lot"}, "SR_BACKEND_FAILURE_1"), ({"size": "1MiB,exec"}, "SR_BACKEND_FAILURE_1")],
         requires=ROOT,
+    ),
+    "lvm": Entry(
+        logical_volumes,
+        a_disk_of_lvm,
+        OURS | {"revert", "shared", "probe", "lose"},
+        wrong=[
+            ({}, "SR_BACKEND_FAILURE_90"),
+            ({"device": "sdb"}, "SR_BACKEND_FAILURE_91"),
+            ({"device": "/dev/sdb,--force"}, "SR_BACKEND_FAILURE_91"),
+            ({"device": "/dev/sdb", "allocation": "some"}, "SR_BACKEND_FAILURE_1"),
+        ],
     ),
     "iso": Entry(
         ours("iso"),
@@ -130,6 +167,12 @@ ENTRIES: dict[str, Entry] = {
             ({"location": "/images", "type": "ftp"}, "SR_BACKEND_FAILURE_1"),
             ({"location": "/images", "iso_path": "../../etc"}, "SR_BACKEND_FAILURE_1"),
         ],
+    ),
+    "smapiv3": Entry(
+        smapiv3.make,
+        a_folder,
+        DISKS | {"copy", "repeat", "shared", "names", "introduce", "probe", "revert", "lose"},
+        wrong=[({}, "SR_BACKEND_FAILURE_94"), ({"location": "relative"}, "SR_BACKEND_FAILURE_1")],
     ),
     "udev": Entry(
         ours("udev"),

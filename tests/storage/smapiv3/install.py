@@ -21,22 +21,24 @@ DATAPATH = names(v5.Plugin, v5.Datapath, v5.Data)
 
 
 def install(program: str, folder: Path, scripts: Iterable[str]) -> Path:
-    """One program in the folder, with a link for each script. Upstream's `Plugin.Query` has its capital."""
+    """A module in the folder, a program that runs it, and a link to that for each script. Upstream's `Plugin.Query` has
+    its capital.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / program
-    target.write_bytes((PLUGINS / program).read_bytes())
-    target.chmod(0o755)
+    (folder / f"{program}.py").write_bytes((PLUGINS / f"{program}.py").read_bytes())
+    # without the packages of the system, which it does not need and which take a while to look for
+    script(folder, "main", f"#!/usr/bin/python3 -S\nimport {program}\n{program}.main()\n")
     for name in scripts:
-        (folder / name.replace("Plugin.query", "Plugin.Query")).symlink_to(program)
+        (folder / name.replace("Plugin.query", "Plugin.Query")).symlink_to("main")
     return folder
 
 
 def simple_file(root: Path) -> Path:
-    return install("simple_file.py", root / "volume/org.xen.xapi.storage.simple-file", VOLUME)
+    return install("simple_file", root / "volume/org.xen.xapi.storage.simple-file", VOLUME)
 
 
 def raw_file(root: Path) -> Path:
-    return install("raw_file.py", root / "datapath/raw+file", DATAPATH)
+    return install("raw_file", root / "datapath/raw+file", DATAPATH)
 
 
 def script(folder: Path, name: str, text: str, mode: int = 0o755) -> Path:

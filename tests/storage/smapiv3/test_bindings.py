@@ -23,7 +23,7 @@ def run(packages: Path, program: list[str | Path], stdin: str = "") -> subproces
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Path:
-    return install("simple_file.py", tmp_path / "plugin", VOLUME)
+    return install("simple_file", tmp_path / "plugin", VOLUME)
 
 
 def call(packages: Path, script: Path, **arguments: object) -> tuple[int, object]:
@@ -113,7 +113,7 @@ def test_on_a_command_line_parameters_come_in_the_order_of_their_declaration(pac
 
 
 def test_variants_lists_and_ranges_pass_both_ways(packages: Path, tmp_path: Path) -> None:
-    folder = install("raw_file.py", tmp_path / "raw+file", DATAPATH)
+    folder = install("raw_file", tmp_path / "raw+file", DATAPATH)
     data = tmp_path / "disk"
     data.write_bytes(b"")
     status, backend = call(packages, folder / "Datapath.attach", uri=f"raw+file://{data}", domain="d")

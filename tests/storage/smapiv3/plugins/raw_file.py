@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # mypy: ignore-errors
 """A datapath plug-in: raw files as they are (`raw+file`), behind loop devices (`loop+file`), and such as forget.
 
@@ -111,7 +110,7 @@ class Data(Data_skeleton):
         return {"failed": False, "complete": operation == ["MirrorV1", "m1"], "progress": 0.5}
 
 
-if __name__ == "__main__":
+def main():
     interface, function = os.path.basename(sys.argv[0]).split(".")
     command = {
         "Plugin": lambda: Plugin_commandline(Plugin()),

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # mypy: ignore-errors
 """A volume plug-in: an SR is a folder, a volume in it a raw file and a JSON file. One program, called by many names.
 
@@ -265,7 +264,7 @@ class Volume(v5.Volume_skeleton):
         os.truncate(paths(sr, key)[0], 0)
 
 
-if __name__ == "__main__":
+def main():
     interface, function = os.path.basename(sys.argv[0]).split(".")
     command = {
         "Plugin": lambda: Plugin_commandline(Plugin()),

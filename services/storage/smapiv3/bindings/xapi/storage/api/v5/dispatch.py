@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 from .... import TypeError as WrongType
 from .... import UnknownMethod, UnmarshalException, handle_exception
 
-Type = Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Type = Any
 
 _SCALARS: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -26,12 +29,11 @@ _SCALARS: dict[str, tuple[type, ...]] = {
 }
 
 
-class Function(NamedTuple):
+class Function:
     """`parameters`: name and type, in order; `dbg` is the first."""
 
-    doc: str
-    parameters: list[tuple[str, Type]]
-    returns: Type
+    def __init__(self, doc: str, parameters: list[tuple[str, Type]], returns: Type) -> None:
+        self.doc, self.parameters, self.returns = doc, parameters, returns
 
 
 def check(value: Any, kind: Type, where: str) -> None:
