@@ -28,12 +28,10 @@ async def snapshot(call: Call, vm: str, new_name: str, ignore_vdis: list[str]) -
 
 
 async def take(call: Call, vm: str, new_name: str, alert: str, ignore_vdis: Container[str] = ()) -> str:
-    """Disks of a running VM are not taken yet: what QEMU writes to has to be snapshotted through it."""
+    """Disks of a running VM are taken one after the other, on the host where it writes to them."""
     drives = vm_snapshots.disk_drives(call.store, vm)
     without = {vbd for vbd, vdi in drives.items() if vdi in ignore_vdis}
     taken = {vbd: vdi for vbd, vdi in drives.items() if vbd not in without}
-    if taken and call.store.get("VM", vm, "power_state") in ("Running", "Paused"):
-        raise ApiError("NOT_IMPLEMENTED", f"{call.message.wire_name} of a running VM with disks")
     disks = {vbd: await snapshot_disk(call, vdi) for vbd, vdi in taken.items()}
     ref = new_ref()
     changes = vm_snapshots.taken(call.store, vm, ref, new_name, disks, fresh, clock.now(), without)

@@ -59,7 +59,7 @@ class DummyPlugin:
 
     @property
     def branches_in_use(self) -> bool:
-        return False
+        return True
 
     def query(self) -> DriverInfo:
         return DriverInfo(
