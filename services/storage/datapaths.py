@@ -338,8 +338,9 @@ class Datapaths:
                 volume = await plugin.volume.stat(handle, entry.location)
                 if entry.writable and not volume.read_write:
                     raise ApiError("VDI_READONLY", entry.location)
-                self._set(dp, msgspec.structs.replace(entry, uri=volume.uri[0]))
-                backend = await plugin.datapath.attach(volume.uri[0], domain)
+                uri = next(iter(volume.uri), "")
+                self._set(dp, msgspec.structs.replace(entry, uri=uri))
+                backend = await plugin.datapath.attach(uri, domain)
                 self._set(dp, msgspec.structs.replace(self._entries[dp], backend=backend))
             case Step.ACTIVATE_RW:
                 await plugin.datapath.activate(entry.uri, domain)

@@ -56,7 +56,8 @@ class Disks:
         async with self._locks.shared(sr):
             plugin, handle = self._repositories.find(sr)
             volumes = await plugin.sr.ls(handle)
-            return SrScan(disks=[info(volume) for volume in volumes], stat=await self._repositories.stat(sr))
+            stat = await self._repositories.last_stat(sr, volumes)
+            return SrScan(disks=[info(volume) for volume in volumes], stat=stat)
 
     async def create(self, request: VdiCreate) -> VdiInfo:
         """Repeating it with the same uuid and size gives the same disk."""

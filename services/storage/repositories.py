@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from services.storage.journal import Journal
-from services.storage.plugins.interface import Handle, Plugin
+from services.storage.plugins.interface import Handle, Plugin, Volume
 from services.storage.plugins.interface import SrStat as Space
 from services.storage.settle import settle
 from shared.bus.contract import Record
@@ -135,16 +135,18 @@ class Repositories:
         plugin, handle = self.find(sr)
         return await self._stat(plugin, handle, await plugin.sr.stat(handle))
 
-    async def last_stat(self, sr: str) -> SrStat:
-        """Without asking the medium where that takes long."""
+    async def last_stat(self, sr: str, listed: Sequence[Volume] | None = None) -> SrStat:
+        """Without asking the medium where that takes long. `listed`: the disks, if they are known."""
         plugin, handle = self.find(sr)
-        return await self._stat(plugin, handle, await plugin.sr.last_stat(handle))
+        return await self._stat(plugin, handle, await plugin.sr.last_stat(handle), listed)
 
     @staticmethod
-    async def _stat(plugin: Plugin, handle: Handle, space: Space) -> SrStat:
+    async def _stat(plugin: Plugin, handle: Handle, space: Space, listed: Sequence[Volume] | None = None) -> SrStat:
         allocated = space.virtual_allocation
         if allocated is None:
-            allocated = sum(volume.virtual_size for volume in await plugin.sr.ls(handle))
+            allocated = sum(
+                volume.virtual_size for volume in (await plugin.sr.ls(handle) if listed is None else listed)
+            )
         return SrStat(
             physical_size=space.total_space,
             physical_utilisation=space.total_space - space.free_space,
