@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.storage.formats.interface import FormatError
+from services.storage.formats.interface import FormatError, Truncated
 from services.storage.formats.vhd.chain import Chain, find_parent, parent_of, parent_paths, raw_parent_of
 from services.storage.formats.vhd.change import forget_data, resize, set_hidden, set_parent
 from services.storage.formats.vhd.check import problems
 from services.storage.formats.vhd.coalesce import coalesce
 from services.storage.formats.vhd.create import Parent, create_differencing, create_dynamic, create_fixed
+from services.storage.formats.vhd.difference import changed_ranges
 from services.storage.formats.vhd.files import OsFile
 from services.storage.formats.vhd.footer import DiskType
 from services.storage.formats.vhd.header import RELATIVE
@@ -375,6 +376,36 @@ def test_damage_is_told_and_not_read_over() -> None:
     assert any("footer at" in problem for problem in problems(tail))
     Image.open(tail, writable=True)
     assert problems(tail) == []
+
+
+def test_two_terabytes_in_a_kilobyte_are_truncated() -> None:
+    image = create_dynamic(file := MemoryFile(), 2040 << 30)
+    image.close()
+    for kept in (512, 1024, 1536, 4096):
+        with pytest.raises(Truncated):
+            Image.open(MemoryFile(bytes(file.content[:kept])))
+
+
+@given(WRITES, WRITES, WRITES)
+@settings(max_examples=8, deadline=None)
+def test_what_two_disks_of_a_tree_differ_in_is_in_the_ranges_that_their_tables_tell(
+    tmp_path_factory: pytest.TempPathFactory,
+    below: list[tuple[int, int, int]],
+    one: list[tuple[int, int, int]],
+    other: list[tuple[int, int, int]],
+) -> None:
+    folder = tmp_path_factory.mktemp("difference")
+    with _dynamic(folder / "base.vhd") as image:
+        _write_all(image, below, bytearray(SIZE))
+    for name, writes in (("one", one), ("other", other)):
+        with _child(folder / f"{name}.vhd", folder / "base.vhd") as chain:
+            _write_all(chain, writes, bytearray(SIZE))
+    with Chain.open(str(folder / "one.vhd")) as disk, Chain.open(str(folder / "other.vhd")) as base:
+        made = bytearray(base.read(0, SIZE))
+        for offset, length in changed_ranges(disk, base):
+            made[offset : offset + length] = disk.read(offset, length)
+        assert made == disk.read(0, SIZE)
+        assert list(changed_ranges(disk, disk)) == []
 
 
 def test_a_fixed_disk_that_holds_a_vhd_is_a_fixed_disk(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Span(NamedTuple):
 
 
 class Image:
-    """`size`: bytes of the disk. `bat`, `header`: None for fixed disks."""
+    """Of any type; what is said of blocks is for dynamic and differencing disks only."""
 
     def __init__(self, file: ImageFile, footer: Footer, writable: bool) -> None:
         """Use `Image.open`."""
@@ -83,6 +83,10 @@ class Image:
     @property
     def type(self) -> DiskType:
         return self.footer.type
+
+    @property
+    def fixed(self) -> bool:
+        return self._header is None
 
     @property
     def header(self) -> Header:
