@@ -14,6 +14,7 @@ from services.storage.plugins.file.plugin import FilePlugin
 from services.storage.plugins.file.qemu_img import QemuImg
 from services.storage.plugins.interface import Plugin
 from services.storage.plugins.iso import IsoPlugin
+from services.storage.plugins.lvm import LvmPlugin
 from services.storage.plugins.memory import MemoryMedium
 from services.storage.plugins.mounted import Medium, MountedPlugin
 from services.storage.plugins.nfs import NfsMedium
@@ -40,6 +41,7 @@ def bundled(options: StorageOptions, state_dir: Path, live: Live) -> dict[str, P
     return {
         "file": files(),
         "dummy": DummyPlugin(Journal(state_dir / "dummy")),
+        "lvm": LvmPlugin(),
         "iso": IsoPlugin(mount_points),
         "udev": UdevPlugin(),
         **{plugin.medium.kind.type: plugin for plugin in mounted},

@@ -11,6 +11,7 @@ import logging
 import os
 import stat
 from pathlib import Path
+from typing import NoReturn
 
 from services.storage.plugins.errors import Failure, backend_failure, plugin_failed
 from services.storage.plugins.interface import Probed
@@ -112,8 +113,7 @@ class ExtMedium(MediumSkeleton):
             return
         await asyncio.to_thread(_refuse_used, device)
         if not found.blank and not await self._abandoned(device, found):
-            log.error("%s holds %s; `wipefs --all` makes it empty", device, found.words)
-            raise ApiError("SR_DEVICE_IN_USE")
+            refuse(device, found)
         output = await run(["mkfs.ext4", "-q", "-F", "-m", "0", "-L", LABEL, "-U", uuid, "--", device])
         if output.status:
             raise backend_failure(Failure.FILESYSTEM_CREATE, f"cannot format {device}", output.words)
@@ -154,6 +154,20 @@ async def signature(device: str) -> Signature:
     if output.status:
         raise plugin_failed(f"cannot tell what {device} holds", output.words)
     return parse_blkid(output.stdout)
+
+
+async def need_free(device: str) -> None:
+    """That nothing is on it and nobody has it. Raises SR_BACKEND_FAILURE_19, _91, SR_DEVICE_IN_USE."""
+    await _need_device(device)
+    await asyncio.to_thread(_refuse_used, device)
+    found = await signature(device)
+    if not found.blank:
+        refuse(device, found)
+
+
+def refuse(device: str, found: Signature) -> NoReturn:
+    log.error("%s holds %s; `wipefs --all` makes it empty", device, found.words)
+    raise ApiError("SR_DEVICE_IN_USE")
 
 
 async def _need_device(device: str) -> None:

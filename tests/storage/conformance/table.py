@@ -56,7 +56,7 @@ def a_device(folder: Path) -> Iterator[Medium]:
 
 @contextmanager
 def some_memory(_: Path) -> Iterator[Medium]:
-    yield Medium({"size": str(8 * MIB)})
+    yield Medium({"size": str(4 * MIB)})
 
 
 @contextmanager
@@ -123,7 +123,7 @@ ENTRIES: dict[str, Entry] = {
     "ext": Entry(
         ours("ext"),
         a_device,
-        OURS | {"shared", "probe", "limited", "lose"},
+        OURS | {"shared", "probe", "lose"},
         wrong=[
             ({}, "SR_BACKEND_FAILURE_90"),
             ({"device": "sdb"}, "SR_BACKEND_FAILURE_91"),
