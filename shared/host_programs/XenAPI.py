@@ -13,7 +13,6 @@ from __future__ import annotations
 import http.client
 import os
 import socket
-import ssl
 import xmlrpc.client
 from collections.abc import Callable
 from typing import Any
@@ -88,7 +87,11 @@ class Session(xmlrpc.client.ServerProxy):
         allow_none: bool = True,
         ignore_ssl: bool = False,
     ) -> None:
-        context = ssl._create_unverified_context() if ignore_ssl else None
+        context = None
+        if ignore_ssl:
+            import ssl  # takes longer than all the rest
+
+            context = ssl._create_unverified_context()
         super().__init__(uri, transport, encoding, verbose, allow_none, context=context)
         self.transport = transport
         self._session: str | None = None

@@ -47,9 +47,11 @@ class SrGroup(SrSkeleton):
             )
             pbd = await where.pbd(sr)
         except Unimplemented as error:
-            raise _unsupported(uuid) from error
-        finally:
             await where.xapi.logout([sr])
+            raise _unsupported(uuid) from error
+        except ApiError:
+            await where.xapi.logout([sr])
+            raise
         return configuration if pbd is None else dict(pbd["device_config"])
 
     async def attach(self, uuid: str, configuration: dict[str, str], host: str) -> Handle:
