@@ -113,7 +113,7 @@ async def test_the_life_of_a_disk(running: Running) -> None:
 
 async def test_it_says_which_sr_types_it_runs(running: Running) -> None:
     drivers = (await running.client.call(contract.DRIVERS, Empty(), host=HOST_A)).drivers
-    assert {"file", "ext", "nfs", "smb", "iso", "udev", "memory", "dummy"} <= {driver.type for driver in drivers}
+    assert {"file", "ext", "nfs", "smb", "iso", "udev", "lvm", "memory", "dummy"} <= {driver.type for driver in drivers}
     with pytest.raises(ApiError, match="SR_UNKNOWN_DRIVER") as refused:
         await running.client.call(
             contract.SR_CREATE, contract.SrCreate(sr=SR, type="floppy", device_config={}), host=HOST_A

@@ -97,6 +97,7 @@ class MediumSkeleton:
 
 class _Attached(Record, frozen=True):
     uuid: str
+    host: str
     place: Path
     configuration: dict[str, str]
 
@@ -180,7 +181,7 @@ class _Sr(SrSkeleton):
     async def attach(self, uuid: str, configuration: dict[str, str], host: str) -> Handle:
         mount, place = self._medium.mount(configuration, uuid), self._plugin.place(host, uuid)
         handle = await settle(self._attach(uuid, configuration, host, mount, place))
-        self._plugin.attached[handle] = _Attached(uuid=uuid, place=place, configuration=configuration)
+        self._plugin.attached[handle] = _Attached(uuid=uuid, host=host, place=place, configuration=configuration)
         return handle
 
     async def detach(self, sr: Handle) -> None:
@@ -191,9 +192,8 @@ class _Sr(SrSkeleton):
         attached = self._plugin.attached.get(sr)
         if attached is None:
             return
-        if not (self._medium.kind.volatile and await self._plugin.files.sr.ls(sr)):
-            await settle(release(attached.place, self._failures))
-        await self._plugin.files.sr.detach(sr)
+        kept = self._medium.kind.volatile and bool(await self._plugin.files.sr.ls(sr))
+        await settle(self._let_go(sr, attached, kept))
         self._plugin.attached.pop(sr, None)
 
     async def destroy(self, sr: Handle) -> None:
@@ -215,6 +215,18 @@ class _Sr(SrSkeleton):
 
     async def set_name(self, sr: Handle, name: str, description: str) -> None:
         await self._plugin.files.sr.set_name(sr, name, description)
+
+    async def _let_go(self, sr: Handle, attached: _Attached, kept: bool) -> None:
+        """The folder first: images may be merged in it just now."""
+        files = self._plugin.files.sr
+        await files.detach(sr)
+        if kept:
+            return
+        try:
+            await release(attached.place, self._failures)
+        except ApiError:
+            await files.attach(attached.uuid, {"location": str(attached.place / attached.uuid)}, attached.host)
+            raise
 
     async def _attach(self, uuid: str, configuration: dict[str, str], host: str, mount: Mount, place: Path) -> Handle:
         files, volatile = self._plugin.files.sr, self._medium.kind.volatile

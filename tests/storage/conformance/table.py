@@ -113,7 +113,7 @@ ENTRIES: dict[str, Entry] = {
     "file": Entry(
         ours("file"),
         a_folder,
-        OURS | {"shared", "lose"},
+        OURS | {"revert", "shared", "lose"},
         wrong=[
             ({}, "SR_BACKEND_FAILURE_94"),
             ({"location": "relative"}, "SR_BACKEND_FAILURE_1"),
@@ -123,7 +123,7 @@ ENTRIES: dict[str, Entry] = {
     "ext": Entry(
         ours("ext"),
         a_device,
-        OURS | {"shared", "probe", "lose"},
+        OURS | {"revert", "shared", "probe", "lose"},
         wrong=[
             ({}, "SR_BACKEND_FAILURE_90"),
             ({"device": "sdb"}, "SR_BACKEND_FAILURE_91"),
@@ -136,7 +136,7 @@ ENTRIES: dict[str, Entry] = {
     "memory": Entry(
         ours("memory"),
         some_memory,
-        OURS | {"probe", "limited"},
+        OURS | {"revert", "probe", "limited"},
         wrong=[({"size": "a lot"}, "SR_BACKEND_FAILURE_1"), ({"size": "1MiB,exec"}, "SR_BACKEND_FAILURE_1")],
         requires=ROOT,
     ),
