@@ -21,7 +21,7 @@ class Extent(NamedTuple):
 
 
 class Source(Protocol):
-    """A disk that is read."""
+    """A disk that is read; several reads may be under way at once."""
 
     @property
     def size(self) -> int: ...
@@ -34,7 +34,7 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """A disk that is written."""
+    """A disk that is written; several calls, for ranges apart from each other, may be under way at once."""
 
     @property
     def size(self) -> int: ...

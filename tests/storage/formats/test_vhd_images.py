@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.storage.formats.interface import FormatError, Truncated
-from services.storage.formats.vhd.chain import Chain, find_parent, parent_of, parent_paths, raw_parent_of
+from services.storage.formats.vhd.chain import Chain, create_child, find_parent, parent_paths
 from services.storage.formats.vhd.change import forget_data, resize, set_hidden, set_parent
 from services.storage.formats.vhd.check import problems
 from services.storage.formats.vhd.coalesce import coalesce
@@ -48,7 +48,9 @@ def _dynamic(path: Path, size: int = SIZE) -> Image:
 
 
 def _child(path: Path, parent: Path, size: int = SIZE) -> Chain:
-    create_differencing(OsFile(str(path), create=True), size, parent_of(str(parent), str(path))).close()
+    create_child(str(path), str(parent))
+    with Image.open(OsFile(str(path), writable=True), writable=True) as image:
+        resize(image, size)
     return Chain.open(str(path), writable=True)
 
 
@@ -109,8 +111,7 @@ def test_a_child_is_coalesced_into_a_raw_parent(tmp_path: Path) -> None:
     raw, path = tmp_path / "base.raw", tmp_path / "c.vhd"
     model = scattered(SIZE, 1)
     raw.write_bytes(model)
-    with create_differencing(OsFile(str(path), create=True), SIZE, raw_parent_of(str(raw), str(path))):
-        pass
+    create_child(str(path), str(raw), raw_parent=True)
     with Chain.open(str(path), writable=True) as chain:
         assert chain.read(0, SIZE) == model
         _write_all(chain, [(100, 3000, 7)], model)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from services.storage.formats.interface import FormatError
-from services.storage.formats.vhd.create import Parent
-from services.storage.formats.vhd.files import ImageFile, OsFile
+from services.storage.formats.vhd.create import Parent, create_differencing
+from services.storage.formats.vhd.files import ImageFile, OsFile, read_exactly
 from services.storage.formats.vhd.footer import SECTOR, DiskType, stamp
 from services.storage.formats.vhd.header import ABSOLUTE, MAC_URL, NO_PARENT, RELATIVE, decode_path
-from services.storage.formats.vhd.image import Image, Span, read_exactly
+from services.storage.formats.vhd.image import Image, Span
 
 MAX_DEPTH: Final = 1000
 """Images in a chain. blktap makes at most 30; more are read."""
@@ -140,6 +140,18 @@ class Chain:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def create_child(path: str, parent_path: str, raw_parent: bool = False, max_size: int = 0) -> None:
+    """A differencing image of its parent's size, in a new file or on a block device. Raises `FormatError`, `OSError`.
+
+    `max_size`: bytes that it can grow to later without moving its table.
+    """
+    parent = raw_parent_of(parent_path, path) if raw_parent else parent_of(parent_path, path)
+    with OsFile(parent_path) as file:
+        size = RawParent(file).size if raw_parent else Image.open(file).size
+    with OsFile(path, create=True) as file:
+        create_differencing(file, size, parent, max_size=max_size)
 
 
 def parent_of(path: str, child_path: str, opener: Opener = OsFile) -> Parent:

@@ -1,10 +1,16 @@
-"""Files that VHD images are in: regular files, and block devices (logical volumes), whose size is given."""
+"""Files that VHD images are in: regular files, and block devices (logical volumes), whose size is given.
+
+An image begins to be read at its footer, and that is found here too.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 from typing import Protocol
+
+from services.storage.formats.interface import FormatError, Truncated
+from services.storage.formats.vhd.footer import FOOTER_SIZE, DiskType, Footer, looks_like_footer, parse_footer
 
 
 class ImageFile(Protocol):
@@ -90,3 +96,40 @@ def _is_block(path: str) -> bool:
         return stat.S_ISBLK(os.stat(path).st_mode)
     except FileNotFoundError:
         return False
+
+
+def read_exactly(file: ImageFile, offset: int, length: int, what: str) -> bytes:
+    """Raises `Truncated`."""
+    data = file.pread(offset, length)
+    if len(data) != length:
+        raise Truncated(f"VHD {what} at {offset}: {length} bytes, the file has {len(data)} there")
+    return data
+
+
+def find_footer(file: ImageFile) -> Footer:
+    """The copy at 0 counts, unless the file ends like a fixed disk (whose content may look like a VHD itself).
+
+    Raises `FormatError`, `Truncated`.
+    """
+    size = file.size()
+    if size < FOOTER_SIZE:
+        raise Truncated(f"a VHD in a file of {size} bytes")
+    head, tail = file.pread(0, FOOTER_SIZE), file.pread(size - FOOTER_SIZE, FOOTER_SIZE)
+    try:
+        last = parse_footer(tail, f"at {size - FOOTER_SIZE}")
+    except FormatError:
+        if not looks_like_footer(head):
+            raise
+        return _moving(parse_footer(head, "at 0"))
+    if last.type is DiskType.FIXED:
+        return last
+    try:
+        return _moving(parse_footer(head, "at 0"))
+    except FormatError:
+        return last
+
+
+def _moving(footer: Footer) -> Footer:
+    if footer.type is DiskType.FIXED:
+        raise FormatError("VHD footer at 0: says a fixed disk, which ends with its footer")
+    return footer

@@ -22,15 +22,8 @@ from typing import Final, NamedTuple
 
 from services.storage.formats.interface import PIECE, FormatError, Truncated
 from services.storage.formats.vhd import bitmap as bits
-from services.storage.formats.vhd.files import ImageFile
-from services.storage.formats.vhd.footer import (
-    FOOTER_SIZE,
-    SECTOR,
-    DiskType,
-    Footer,
-    looks_like_footer,
-    parse_footer,
-)
+from services.storage.formats.vhd.files import ImageFile, find_footer, read_exactly
+from services.storage.formats.vhd.footer import FOOTER_SIZE, SECTOR, DiskType, Footer
 from services.storage.formats.vhd.header import HEADER_SIZE, Header, parse_header
 from services.storage.formats.zeros import zeros
 
@@ -67,7 +60,7 @@ class Image:
     @classmethod
     def open(cls, file: ImageFile, writable: bool = False) -> Image:
         """Raises `FormatError`. A tail that is damaged is made again if `writable`."""
-        image = cls(file, _find_footer(file), writable)
+        image = cls(file, find_footer(file), writable)
         if image.footer.type is not DiskType.FIXED:
             image._load()
             if writable:
@@ -470,14 +463,6 @@ class Image:
             raise OSError(errno.EROFS, "the VHD is open for reading only")
 
 
-def read_exactly(file: ImageFile, offset: int, length: int, what: str) -> bytes:
-    """Raises `Truncated`."""
-    data = file.pread(offset, length)
-    if len(data) != length:
-        raise Truncated(f"VHD {what} at {offset}: {length} bytes, the file has {len(data)} there")
-    return data
-
-
 def _by_block(offset: int, length: int, block_size: int) -> Iterator[tuple[int, int, int]]:
     """(block, begin, end) in bytes within each block that a range touches."""
     end = offset + length
@@ -486,29 +471,3 @@ def _by_block(offset: int, length: int, block_size: int) -> Iterator[tuple[int, 
         until = min(block_size, begin + end - offset)
         yield block, begin, until
         offset += until - begin
-
-
-def _find_footer(file: ImageFile) -> Footer:
-    """The copy at 0 counts, unless the file ends like a fixed disk (whose content may look like a VHD itself)."""
-    size = file.size()
-    if size < FOOTER_SIZE:
-        raise Truncated(f"a VHD in a file of {size} bytes")
-    head, tail = file.pread(0, FOOTER_SIZE), file.pread(size - FOOTER_SIZE, FOOTER_SIZE)
-    try:
-        last = parse_footer(tail, f"at {size - FOOTER_SIZE}")
-    except FormatError:
-        if not looks_like_footer(head):
-            raise
-        return _moving(parse_footer(head, "at 0"))
-    if last.type is DiskType.FIXED:
-        return last
-    try:
-        return _moving(parse_footer(head, "at 0"))
-    except FormatError:
-        return last
-
-
-def _moving(footer: Footer) -> Footer:
-    if footer.type is DiskType.FIXED:
-        raise FormatError("VHD footer at 0: says a fixed disk, which ends with its footer")
-    return footer
