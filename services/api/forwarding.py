@@ -14,12 +14,16 @@ from shared.store import Store
 Row = Mapping[str, Any]
 
 
-def vm_spec(store: Store, vm: str) -> VmSpec:
-    """Raises HANDLE_INVALID for the VM, or for a disk or network that its devices name and that is gone."""
+def vm_spec(store: Store, vm: str, *, attached: bool = False) -> VmSpec:
+    """`attached`: without the disks that the VM, which runs, does not have.
+
+    Raises HANDLE_INVALID for the VM, or for a disk or network that its devices name and that is gone.
+    """
     row = store.row("VM", vm)
     if row is None:
         raise ApiError("HANDLE_INVALID", "VM", vm)
-    vbds = [vbd_spec(store, ref) for ref in sorted(row["VBDs"], key=lambda ref: _number(store, "VBD", ref))]
+    disks = [ref for ref in row["VBDs"] if not attached or store.get("VBD", ref, "currently_attached")]
+    vbds = [vbd_spec(store, ref) for ref in sorted(disks, key=lambda ref: _number(store, "VBD", ref))]
     vifs = [vif_spec(store, ref) for ref in sorted(row["VIFs"], key=lambda ref: _number(store, "VIF", ref))]
     return VmSpec(
         ref=vm,

@@ -168,6 +168,11 @@ def _unchanged(store: Store, cls: str, ref: str) -> list[Precondition]:
     facts = {(cls, ref): None}
     if cls == "VDI":
         facts |= {("VBD", vbd): None for vbd in store.get("VDI", ref, "VBDs")}
+    elif cls == "VBD":
+        vdi = store.get("VBD", ref, "VDI")
+        disk = store.row("VDI", vdi)
+        if disk is not None:
+            facts |= {("VDI", vdi): None, **{("VBD", other): None for other in disk["VBDs"]}}
     elif cls == "VM":
         for vbd in store.get("VM", ref, "VBDs"):
             disk = store.row("VDI", store.get("VBD", vbd, "VDI"))

@@ -20,7 +20,7 @@ from shared.bus.contract import Empty, Method
 from shared.bus.endpoint import Endpoint
 from shared.bus.memory import MemoryBroker
 from shared.bus.timing import Timing
-from shared.contracts import network, storage, transfer, vm
+from shared.contracts import network, storage, transfer, vm, vm_disks
 from shared.contracts.ha import HEARTBEAT, Heartbeat
 from shared.contracts.vm import Cause, PowerState
 from shared.errors import ApiError
@@ -101,6 +101,8 @@ class FakeHost:
         self._acts: dict[str, deque[Act]] = {}
         self._seq = 0
         self._boot = ""
+        self._media: dict[str, str] = {}
+        """Locations by VBD."""
         self._bus: Endpoint | None = None
 
     @property
@@ -122,6 +124,11 @@ class FakeHost:
             (vm.UNPAUSE, lambda request: self._set_state(request.vm, PowerState.RUNNING)),
             (vm.QUERY, self._query),
             (vm.LIST, self._list),
+            (vm_disks.VBD_PLUG, self._vbd_plug),
+            (vm_disks.VBD_INSERT, self._vbd_plug),
+            (vm_disks.VBD_UNPLUG, self._vbd_unplug),
+            (vm_disks.VBD_EJECT, self._vbd_eject),
+            (storage.OPEN, self._open),
             (storage.DRIVERS, self._drivers),
             (storage.SR_CREATE, self._sr_create),
             (storage.SR_ATTACH, self._sr_attach),
@@ -292,6 +299,7 @@ class FakeHost:
             if vbd.location:
                 self._disk(vbd.sr, vbd.location)
                 self.disks.open[vbd.location] = spec.uuid
+                self._media[vbd.ref] = vbd.location
         state = vm.VmState(
             uuid=spec.uuid,
             ref=spec.ref,
@@ -322,6 +330,35 @@ class FakeHost:
         state = self._state(request.vm)
         await self._tell(state, Cause.REQUEST)
         return state
+
+    async def _vbd_plug(self, request: vm_disks.VbdPlug) -> vm.VmState:
+        state, vbd = self._present(request.vm), request.vbd
+        if vbd.location:
+            self._disk(vbd.sr, vbd.location)
+            if self.disks.open.setdefault(vbd.location, request.vm) != request.vm:
+                raise ApiError("VDI_IN_USE", vbd.location)
+            self._media[vbd.ref] = vbd.location
+        return await self._change(state, vbds=[*(ref for ref in state.vbds if ref != vbd.ref), vbd.ref])
+
+    async def _vbd_unplug(self, request: vm_disks.VbdUnplug) -> vm.VmState:
+        state = await self._vbd_eject(request)
+        return await self._change(state, vbds=[ref for ref in state.vbds if ref != request.vbd])
+
+    async def _vbd_eject(self, request: vm_disks.VbdUnplug) -> vm.VmState:
+        state = self._present(request.vm)
+        self.disks.open.pop(self._media.pop(request.vbd, ""), None)
+        return await self._change(state)
+
+    async def _open(self, request: storage.Open) -> storage.Opened:
+        self.disks.asked.append(request)
+        return storage.Opened(
+            backends=[
+                storage.Backend(
+                    dp=disk.dp, kind="block", path=f"/dev/fake/{disk.location}", format="raw", writable=True
+                )
+                for disk in request.disks
+            ]
+        )
 
     def _close_disks(self, name: str) -> None:
         for location in [location for location, user in self.disks.open.items() if user == name]:

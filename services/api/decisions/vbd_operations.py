@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
-from services.api.decisions.rows import Record, Rows, busy, existing, is_true
+from services.api.decisions.rows import Record, Rows, busy, existing
 from services.api.decisions.vm_operations import bad_power_state, drivers_known
 from shared.errors import ApiError
 
@@ -41,6 +41,7 @@ class VbdFacts:
         self.vm = existing(rows, "VM", self.vm_ref)
         self.vdi_ref: str = vdi if vdi is not None else vbd["VDI"]
         self.vdi = existing(rows, "VDI", vdi) if vdi is not None else rows.row("VDI", self.vdi_ref)
+        self.is_new_disk = vdi is not None
         self.is_attached: bool = is_attached(vbd)
         self.power_state: str = self.vm["power_state"]
 
@@ -66,6 +67,15 @@ def booted_domain_type(rows: Rows, vm: Record) -> str:
 def _busy(facts: VbdFacts, _: str) -> ApiError | None:
     for task, running in facts.vbd["current_operations"].items():
         return busy("VBD", facts.ref, running, task)
+    return None
+
+
+def _busy_for_pause(facts: VbdFacts, op: str) -> ApiError | None:
+    """Pauses bear one another, an `unpause` a reboot's `attach` as well."""
+    borne = PAUSES if op == "pause" else PAUSES | {"attach"}
+    for task, running in facts.vbd["current_operations"].items():
+        if running not in borne:
+            return busy("VBD", facts.ref, running, task)
     return None
 
 
@@ -141,7 +151,9 @@ def _suspended(facts: VbdFacts, _: str) -> ApiError | None:
 
 
 def _unmanaged(facts: VbdFacts, _: str) -> ApiError | None:
-    return None if facts.vdi is None or facts.vdi["managed"] else ApiError("VDI_NOT_MANAGED", facts.vdi_ref)
+    if facts.vdi is None or facts.vdi["managed"]:
+        return None
+    return ApiError("VDI_NOT_MANAGED", facts.vdi_ref if facts.is_new_disk else facts.ref)
 
 
 def _disk_busy(facts: VbdFacts, _: str) -> ApiError | None:
@@ -153,7 +165,7 @@ def _disk_busy(facts: VbdFacts, _: str) -> ApiError | None:
 
 
 def _shared_wrongly(facts: VbdFacts, op: str) -> ApiError | None:
-    if facts.vdi is None or facts.vdi["sharable"]:
+    if facts.vdi is None or facts.vdi["sharable"] or facts.vbd["currently_attached"] or is_system_domain(facts.vm):
         return None
     wants_to_write = op != "insert" and facts.vbd["mode"] == "RW"
     for ref in facts.vdi["VBDs"]:
@@ -170,9 +182,12 @@ def _holds(rows: Rows, vbd: Record) -> bool:
     if not (is_attached(vbd) or vbd["current_operations"]):
         return False
     vm = rows.row("VM", vbd["VM"])
-    return (
-        vm is not None and vm["power_state"] != "Suspended" and not is_true(vm["other_config"].get("is_system_domain"))
-    )
+    return vm is not None and vm["power_state"] != "Suspended" and not is_system_domain(vm)
+
+
+def is_system_domain(vm: Record) -> bool:
+    """It works for the pool itself, and is trusted to share disks."""
+    return bool(vm["is_control_domain"])
 
 
 def _disk_read_only(facts: VbdFacts, op: str) -> ApiError | None:
@@ -198,6 +213,7 @@ class Rule:
 
 RULES: Final = (
     Rule(_busy, frozenset(OPERATIONS) - PAUSES),
+    Rule(_busy_for_pause, PAUSES),
     Rule(_not_unpluggable, UNPLUGS),
     Rule(_not_removable, MEDIA_CHANGES),
     Rule(_wrong_fill, MEDIA_CHANGES),

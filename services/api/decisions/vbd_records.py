@@ -26,6 +26,8 @@ GIVEN: Final = (
 )
 """Taken from the caller as they are; what is left out gets the model's default."""
 
+BACKEND_KIND: Final = "backend-kind"
+
 WHEN_SUSPENDED: Final = ("device", "currently_attached")
 """Believed only of a suspended VM, whose devices wait for it to resume."""
 
@@ -42,6 +44,8 @@ def created(rows: Rows, ref: str, uuid: str, args: Record) -> Create:
         raise ApiError("VBD_CDS_MUST_BE_READONLY")
     refuse_while_migrating(args["VM"], vm)
     fields = {name: args[name] for name in GIVEN if name in args}
+    if not empty:
+        fields["other_config"] = _driver_wishes(existing(rows, "VDI", args["VDI"])) | args.get("other_config", {})
     if vm["power_state"] == "Suspended":
         fields |= {name: args[name] for name in WHEN_SUSPENDED if name in args}
     fields |= {
@@ -52,6 +56,11 @@ def created(rows: Rows, ref: str, uuid: str, args: Record) -> Create:
         "userdevice": vbd_devices.assign(rows, args["VM"], args["userdevice"]),
     }
     return Create(cls="VBD", ref=ref, fields=fields)
+
+
+def _driver_wishes(vdi: Record) -> dict[str, str]:
+    """What a disk's SR wants to be known of whoever opens it."""
+    return {key: value for key, value in vdi["sm_config"].items() if key == BACKEND_KIND}
 
 
 def _check_disk(ref: str, vdi: Record, args: Record) -> None:

@@ -1,23 +1,31 @@
-"""Messages of class VBD. A running VM's disks are changed by its host; that part is not built yet."""
+"""Messages of class VBD. The host of a running VM changes its disks; those of a control domain need storage only."""
 
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from services.api import clock, locking
-from services.api.allowed import CHECKS, published
+from services.api.allowed import published
 from services.api.call import Call, new_ref
-from services.api.decisions import vbd_devices, vbd_records
+from services.api.decisions import vbd_devices, vbd_operations, vbd_records
 from services.api.decisions.device_metrics import with_metrics
 from services.api.decisions.rows import existing
+from services.api.forwarding import vbd_spec
 from services.api.implicit import constructor_fields
-from services.api.operation import operation
+from services.api.operation import Lock, operation
+from services.api.operations import vbd_loopback
 from services.api.operations.devices import gone, refuse_while_destroyed
+from services.api.operations.vm_lifecycle import do_on_host, host_of
+from shared.contracts import vm_disks
 from shared.contracts.db import Change, Update
 from shared.errors import ApiError
 from shared.store import NULL, Store
+
+Row = Mapping[str, Any]
 
 
 @operation("VBD.create")
@@ -40,59 +48,96 @@ async def destroy(call: Call, self: str) -> None:
     await locking.decide(call, "VBD", self, lambda store: gone(store, "VBD", self))
 
 
-def _check(call: Call, vbd: str, op: str) -> Mapping[str, Any]:
-    row = existing(call.store, "VBD", vbd)
-    refusal = CHECKS["VBD"](call.store, vbd, op)
+def _vm(call: Call, vbd: str) -> tuple[str, Row]:
+    ref = str(existing(call.store, "VBD", vbd)["VM"])
+    return ref, existing(call.store, "VM", ref)
+
+
+def _has_drives(call: Call, vm: Row) -> bool:
+    """Whether media come and go in drives that stay; elsewhere a CD is a device that comes and goes."""
+    return vbd_operations.booted_domain_type(call.store, vm) == "hvm"
+
+
+# ---- plug and unplug
+
+
+@operation("VBD.plug", Lock("VBD", "plug"))
+async def plug(call: Call, self: str) -> None:
+    vm, row = _vm(call, self)
+    if row["is_control_domain"]:
+        await vbd_loopback.plug(call, self)
+        return
+    request = vm_disks.VbdPlug(vm=row["uuid"], vbd=vbd_spec(call.store, self))
+    await do_on_host(call, vm, host_of(call, vm), vm_disks.VBD_PLUG, request)
+
+
+async def _unplug(call: Call, vbd: str, force: bool = False) -> None:
+    vm, row = _vm(call, vbd)
+    if row["is_control_domain"]:
+        await vbd_loopback.unplug(call, vbd)
+        return
+    request = vm_disks.VbdUnplug(vm=row["uuid"], vbd=vbd, force=force)
+    await do_on_host(call, vm, host_of(call, vm), vm_disks.VBD_UNPLUG, request)
+
+
+@operation("VBD.unplug", Lock("VBD", "unplug"))
+async def unplug(call: Call, self: str) -> None:
+    await _unplug(call, self)
+
+
+@operation("VBD.unplug_force", Lock("VBD", "unplug_force"))
+async def unplug_force(call: Call, self: str) -> None:
+    await _unplug(call, self, force=True)
+
+
+@operation("VBD.unplug_force_no_safety_check", Lock("VBD", "unplug_force"))
+async def unplug_force_no_safety_check(call: Call, self: str) -> None:
+    await _unplug(call, self, force=True)
+
+
+# ---- media
+
+
+def _insertable(_: Call, store: Store, arguments: tuple[Any, ...]) -> Sequence[Change]:
+    """The new disk's own refusals; the drive's came before."""
+    vbd, vdi = arguments
+    existing(store, "VDI", vdi)
+    refusal = vbd_operations.check(store, vbd, "insert", vdi=vdi)
     if refusal is not None:
         raise refusal
-    return existing(call.store, "VM", row["VM"])
+    return ()
 
 
-def _only_halted(vm: Mapping[str, Any], message: str) -> None:
-    if vm["power_state"] != "Halted":
-        raise ApiError("NOT_IMPLEMENTED", f"{message} on a running VM")
-
-
-@operation("VBD.insert")
+@operation("VBD.insert", Lock("VBD", "insert", reserve=_insertable))
 async def insert(call: Call, vbd: str, vdi: str) -> None:
     """On a halted VM the record changes; the disk is there at the next start."""
-    vm = _check(call, vbd, "insert")
-    existing(call.store, "VDI", vdi)
-    _only_halted(vm, "VBD.insert")
-    await call.transact([Update(cls="VBD", ref=vbd, fields={"VDI": vdi, "empty": False})])
+    vm, row = _vm(call, vbd)
+    if row["power_state"] != "Halted":
+        disk = existing(call.store, "VDI", vdi)
+        spec = msgspec.structs.replace(
+            vbd_spec(call.store, vbd), sr=call.api.uuid_of("SR", disk["SR"]), location=disk["location"], vdi=vdi
+        )
+        method = vm_disks.VBD_INSERT if _has_drives(call, row) else vm_disks.VBD_PLUG
+        await do_on_host(call, vm, host_of(call, vm), method, vm_disks.VbdPlug(vm=row["uuid"], vbd=spec))
+    call.on_success.append(Update(cls="VBD", ref=vbd, fields={"VDI": vdi, "empty": False}))
 
 
-@operation("VBD.eject")
+@operation("VBD.eject", Lock("VBD", "eject"))
 async def eject(call: Call, vbd: str) -> None:
-    _only_halted(_check(call, vbd, "eject"), "VBD.eject")
-    await call.transact([Update(cls="VBD", ref=vbd, fields={"VDI": NULL, "empty": True})])
+    vm, row = _vm(call, vbd)
+    if row["power_state"] != "Halted":
+        method = vm_disks.VBD_EJECT if _has_drives(call, row) else vm_disks.VBD_UNPLUG
+        await do_on_host(call, vm, host_of(call, vm), method, vm_disks.VbdUnplug(vm=row["uuid"], vbd=vbd))
+    call.on_success.append(Update(cls="VBD", ref=vbd, fields={"VDI": NULL, "empty": True}))
 
 
-@operation("VBD.plug")
-async def plug(call: Call, self: str) -> None:
-    _only_halted(_check(call, self, "plug"), "VBD.plug")
-
-
-@operation("VBD.unplug")
-async def unplug(call: Call, self: str) -> None:
-    _only_halted(_check(call, self, "unplug"), "VBD.unplug")
-
-
-def _unplug_force(message: str) -> None:
-    @operation(message)
-    async def unplug_force(call: Call, self: str) -> None:
-        _only_halted(_check(call, self, "unplug_force"), message)
-
-
-for _name in ("VBD.unplug_force", "VBD.unplug_force_no_safety_check"):
-    _unplug_force(_name)
+# ---- others
 
 
 def _refused_by_storage(message: str, op: str) -> None:
-    @operation(message, built=False)
+    @operation(message, Lock("VBD", op), built=False)
     def refuse(call: Call, self: str, *token: str) -> Any:
         """Storage does without it: disks are changed while they are in use."""
-        _check(call, self, op)
         vdi = existing(call.store, "VBD", self)["VDI"]
         raise ApiError("SR_OPERATION_NOT_SUPPORTED", existing(call.store, "VDI", vdi)["SR"])
 
@@ -103,7 +148,9 @@ _refused_by_storage("VBD.unpause", "unpause")
 
 @operation("VBD.assert_attachable")
 def assert_attachable(call: Call, self: str) -> None:
-    _check(call, self, "attach")
+    refusal = vbd_operations.check(call.store, self, "attach")
+    if refusal is not None:
+        raise refusal
 
 
 @operation("VBD.set_mode")

@@ -81,7 +81,7 @@ async def _start(call: Call, vm: str, paused: bool, force: bool) -> None:
     undo = partial(_stop_again, call, vm, host)
     call.undo.append(undo)
     try:
-        await _on_host(call, vm, host, contract.START, request)
+        await do_on_host(call, vm, host, contract.START, request)
     except ApiError as error:
         if not isinstance(error, BusError) and error.code != "TASK_CANCELLED":
             call.undo.remove(undo)  # the host says that it does not run
@@ -118,7 +118,7 @@ async def start_on(call: Call, vm: str, host: str, start_paused: bool, force: bo
 # ---- what a running VM does
 
 
-def _host_of(call: Call, vm: str) -> str:
+def host_of(call: Call, vm: str) -> str:
     """The host that runs the VM. Raises VM_BAD_POWER_STATE when the guest has just halted by itself."""
     row = existing(call.store, "VM", vm)
     if row["power_state"] == "Halted":
@@ -128,7 +128,7 @@ def _host_of(call: Call, vm: str) -> str:
     return str(row["resident_on"])
 
 
-async def _on_host(call: Call, vm: str, host: str, method: Any, request: Any) -> None:
+async def do_on_host(call: Call, vm: str, host: str, method: Any, request: Any) -> None:
     """Has the host do it, and shows the state it answers."""
     where = call.api.uuid_of("host", host)
     state = await call.api.bus.call(method, request, host=where)
@@ -137,7 +137,7 @@ async def _on_host(call: Call, vm: str, host: str, method: Any, request: Any) ->
 
 
 async def _in_place(call: Call, vm: str, method: Any, request: Any, name: str, forcibly: bool = False) -> None:
-    await _on_host(call, vm, _host_of(call, vm), method, request)
+    await do_on_host(call, vm, host_of(call, vm), method, request)
     _alert(call, vm, name, forcibly=forcibly)
 
 
@@ -153,7 +153,7 @@ async def unpause(call: Call, vm: str) -> None:
 
 async def _shutdown(call: Call, vm: str, clean: bool, timeout: float) -> None:
     call.on_success.append(Update(cls="VM", ref=vm, fields={"ha_always_run": False}))
-    host = _host_of(call, vm)
+    host = host_of(call, vm)
     request = contract.VmShutdown(vm=call.api.uuid_of("VM", vm), clean=clean, timeout=timeout)
     await _in_place(call, vm, contract.SHUTDOWN, request, "VM_SHUTDOWN", forcibly=not clean)
     await epochs.end(call, vm, host)
@@ -201,13 +201,13 @@ async def _reboot(call: Call, vm: str, clean: bool) -> None:
     if epochs.forgetful(call.store, vm):
         await _start_anew(call, vm, clean)
         return
-    request = contract.VmReboot(vm=vm_spec(call.store, vm), clean=clean, timeout=CLEAN_TIMEOUT)
+    request = contract.VmReboot(vm=vm_spec(call.store, vm, attached=True), clean=clean, timeout=CLEAN_TIMEOUT)
     await _in_place(call, vm, contract.REBOOT, request, "VM_REBOOTED", forcibly=not clean)
 
 
 async def _start_anew(call: Call, vm: str, clean: bool) -> None:
     """A reboot that closes the disks in between, as some are taken back to what they were."""
-    host = _host_of(call, vm)
+    host = host_of(call, vm)
     stop = contract.VmShutdown(vm=call.api.uuid_of("VM", vm), clean=clean, timeout=CLEAN_TIMEOUT)
     await call.api.bus.call(contract.SHUTDOWN, stop, host=call.api.uuid_of("host", host))
     call.on_failure += vm_state.halted(call.store, vm)

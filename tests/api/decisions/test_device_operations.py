@@ -52,7 +52,9 @@ def test_every_operation_of_the_model_is_decided() -> None:
         ("Paused", "pv", {"currently_attached": True}, "attach pause unpause"),
         ("Suspended", "pv", {"currently_attached": True}, "attach"),
         ("Halted", "hvm", {"current_operations": {"t": "attach"}}, ""),
-        ("Running", "pv", {"current_operations": {"t": "plug"}}, "pause unpause"),
+        ("Running", "pv", {"current_operations": {"t": "plug"}}, ""),
+        ("Running", "pv", {"current_operations": {"t": "attach"}}, "unpause"),
+        ("Running", "pv", {"current_operations": {"t": "pause"}}, "pause unpause"),
     ],
 )
 def test_a_disk_drive_allows_what_the_original_allows(
@@ -145,7 +147,7 @@ def test_a_disk_that_is_being_worked_on_is_not_opened_unless_it_is_copied_or_mir
 def test_a_hidden_disk_is_not_opened() -> None:
     pool = with_disk("Halted")
     pool.set("VDI", "vdi", managed=False)
-    assert described(vbd_operations.check(pool.rows, "vbd", "attach")) == ["VDI_NOT_MANAGED", "vdi"]
+    assert described(vbd_operations.check(pool.rows, "vbd", "attach")) == ["VDI_NOT_MANAGED", "vbd"]
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_a_disk_has_one_writer_or_many_readers(mine: str, other: str, in_use: bo
     [
         {"vdi": {"sharable": True}},
         {"vm2": {"power_state": "Suspended"}},
-        {"vm2": {"other_config": {"is_system_domain": "true"}}},
+        {"vm2": {"is_control_domain": True}},
         {"vbd2": {"currently_attached": False}},
     ],
 )
