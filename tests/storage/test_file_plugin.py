@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import shutil
@@ -10,11 +11,12 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from services.storage.plugins.file import lease
+from services.storage.plugins.file import lease, qcow2
 from services.storage.plugins.file.plugin import FilePlugin
 from services.storage.plugins.file.tree import Disk, Image, Tree
 from services.storage.plugins.interface import ActivatedOnAnotherHost, Domain, Handle, Volume
@@ -175,37 +177,47 @@ async def test_an_image_that_somebody_put_there_is_a_disk(plugin: FilePlugin, sr
 # -- crashes half-way --------------------------------------------------------------------------------------------------
 
 
-async def test_a_branch_that_fails_after_the_switch_leaves_the_disk_whole(tmp_path: Path, folder: Path) -> None:
-    """The second image of a clone cannot be made: the disk is split already, and must go on."""
-    count = tmp_path / "count"
-    script = f'echo >>{count}; [ "$1" = create ] && [ $(wc -l <{count}) = 3 ] && {{ echo broken >&2; exit 1; }}'
-    plugin = file_plugin(_program(tmp_path, script))
-    sr = await attach(plugin, folder)
+def fail_at(patch: pytest.MonkeyPatch, number: int) -> None:
+    """The n-th image that is made from now on cannot be made."""
+    make, made = qcow2.create, count(1)
+
+    def create(path: Path, size: int, backing: str) -> None:
+        make(path, size, backing)
+        if next(made) == number:
+            raise OSError(errno.EIO, "Input/output error")
+
+    patch.setattr(qcow2, "create", create)
+
+
+async def test_a_branch_that_fails_after_the_switch_leaves_the_disk_whole(
+    plugin: FilePlugin, sr: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second image of a clone cannot be made: the disk goes on in a new one already."""
     source = await plugin.volume.create(sr, new(), 4 * MIB)
     write(source, "a")
-    with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_81"):
-        await plugin.volume.clone(sr, source.key, new())
+    with monkeypatch.context() as patch:
+        fail_at(patch, 2)
+        with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_200"):
+            await plugin.volume.clone(sr, source.key, new())
     assert holds(source, "a")
     write(source, "b", at=MIB)
     clone = await plugin.volume.clone(sr, source.key, new())
     assert holds(clone, "a")
     assert holds(clone, "b", at=MIB)
-    await plugin.close()
 
 
-async def test_a_branch_that_fails_before_the_switch_leaves_nothing(tmp_path: Path, folder: Path) -> None:
-    count = tmp_path / "count"
-    script = f'echo >>{count}; [ "$1" = create ] && [ $(wc -l <{count}) = 2 ] && {{ echo broken >&2; exit 1; }}'
-    plugin = file_plugin(_program(tmp_path, script))
-    sr = await attach(plugin, folder)
+async def test_a_branch_that_fails_before_the_switch_leaves_nothing(
+    plugin: FilePlugin, sr: Handle, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = await plugin.volume.create(sr, new(), 4 * MIB)
     write(source, "a")
     before = sorted(os.listdir(folder))
-    with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_82"):
-        await plugin.volume.snapshot(sr, source.key, new())
+    with monkeypatch.context() as patch:
+        fail_at(patch, 1)
+        with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_200"):
+            await plugin.volume.snapshot(sr, source.key, new())
     assert sorted(os.listdir(folder)) == before
     assert holds(source, "a")
-    await plugin.close()
 
 
 async def test_attaching_removes_what_a_crash_left_and_nothing_else(plugin: FilePlugin, folder: Path) -> None:
@@ -346,10 +358,11 @@ async def test_nothing_is_cleared_away_while_an_image_is_damaged(plugin: FilePlu
 async def test_qemu_img_missing_is_said_clearly(folder: Path) -> None:
     plugin = file_plugin("/nonexistent/qemu-img")
     sr = await attach(plugin, folder)
+    made = await plugin.volume.create(sr, new(), MIB)
     with pytest.raises(ApiError, match="qemu-utils") as error:
-        await plugin.volume.create(sr, new(), MIB)
+        await plugin.volume.copy(sr, made.key, new(), nowhere)
     assert error.value.code == "SR_BACKEND_FAILURE"
-    assert images(folder) == []
+    assert images(folder) == [folder / f"{made.key}.qcow2"]
     await plugin.close()
 
 
@@ -357,18 +370,20 @@ async def test_a_program_that_hangs_is_ended(tmp_path: Path, folder: Path) -> No
     plugin = file_plugin(_program(tmp_path, "exec sleep 60"))
     plugin.images._timeout = 0.2
     sr = await attach(plugin, folder)
+    made = await plugin.volume.create(sr, new(), MIB)
     with pytest.raises(ApiError, match="did not end within"):
-        await plugin.volume.create(sr, new(), MIB)
+        await plugin.volume.resize(sr, made.key, 2 * MIB)
     await plugin.close()
 
 
 async def test_no_space_left_is_a_full_sr_and_leaves_nothing(tmp_path: Path, folder: Path) -> None:
     text = "qemu-img: x: Could not resize: No space left on device"
-    plugin = file_plugin(_program(tmp_path, f'echo half >"$5"; echo "{text}" >&2; exit 1'))
+    plugin = file_plugin(_program(tmp_path, f'echo half >"$8"; echo "{text}" >&2; exit 1'))
     sr = await attach(plugin, folder)
+    made = await plugin.volume.create(sr, new(), 4 * MIB)
     before = sorted(os.listdir(folder))
     with pytest.raises(ApiError, match="SR_FULL") as error:
-        await plugin.volume.create(sr, new(), 4 * MIB)
+        await plugin.volume.copy(sr, made.key, new(), nowhere)
     assert error.value.params[0] == str(4 * MIB)
     assert int(error.value.params[1]) > 0
     assert sorted(os.listdir(folder)) == before
@@ -387,7 +402,7 @@ async def fill(folder):
     sr = await plugin.sr.attach(SR, {"location": str(folder)}, HOST_A)
     made = []
     try:
-        while len(made) < 50:
+        while len(made) < 500:
             made.append(await plugin.volume.create(sr, new(), 1 << 30))
     except ApiError as error:
         print(error.code, error.params[0], len(made))
@@ -402,12 +417,12 @@ asyncio.run(fill(Path(sys.argv[1])))
 
 @pytest.mark.root
 async def test_a_really_full_file_system_is_a_full_sr(tmp_path: Path) -> None:
-    """Thin disks of 1 GiB fit on 4 MiB until there is no room for their headers."""
+    """Thin disks of 1 GiB fit on 1 MiB until there is no room for their headers."""
     if os.geteuid() != 0:
         pytest.skip("needs root: mounts a small file system in a namespace of its own")
     script = tmp_path / "fill.py"
     await asyncio.to_thread(script.write_text, _FULL)
-    mount = f"mount -t tmpfs -o size=4m none {tmp_path} && PYTHONPATH={os.getcwd()} exec {sys.executable}"
+    mount = f"mount -t tmpfs -o size=1m none {tmp_path} && PYTHONPATH={os.getcwd()} exec {sys.executable}"
     out = await _run("unshare", "-m", "sh", "-c", f'text=$(cat {script}); {mount} -c "$text" {tmp_path}/sr')
     code, requested, made = out.split()
     assert (code, requested) == ("SR_FULL", str(1 << 30))

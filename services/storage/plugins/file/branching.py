@@ -23,9 +23,9 @@ import msgspec
 
 from services.storage.live import Live
 from services.storage.plugins.errors import Failure, backend_failure, in_use, sr_full
+from services.storage.plugins.file import qcow2
 from services.storage.plugins.file.attached import Attached
 from services.storage.plugins.file.folder import SUFFIX, Sidecar
-from services.storage.plugins.file.qemu_img import NoSpace, QemuImg
 from shared.errors import ApiError
 
 log = logging.getLogger("storage.file")
@@ -39,8 +39,8 @@ _BUSY_PAUSE = 0.05
 
 
 class Branching:
-    def __init__(self, images: QemuImg, live: Live) -> None:
-        self._images, self._live = images, live
+    def __init__(self, live: Live) -> None:
+        self._live = live
 
     async def freeze(self, sr: Attached, key: str, failure: Failure) -> str:
         """The name of an image that has what the disk holds now, and that nobody writes to. The caller holds the SR's
@@ -62,7 +62,7 @@ class Branching:
             return chain[1]
         if len(chain) >= MAX_DEPTH:
             raise backend_failure(Failure.CHAIN_TOO_LONG, f"the disk {key} is {len(chain)} images deep; copy it")
-        overlay = await self.overlay(sr, chain[0], failure)
+        overlay = await self.overlay(sr, chain[0])
         await sr.run(folder.write_sidecar, key, msgspec.structs.replace(side, image=overlay))
         if writer is not None:
             try:
@@ -88,7 +88,7 @@ class Branching:
             raise in_use(key, failure.name.removeprefix("VDI_").lower())
         return recorded
 
-    async def overlay(self, sr: Attached, below: str, failure: Failure) -> str:
+    async def overlay(self, sr: Attached, below: str) -> str:
         """A new hidden image over another."""
         folder, name = sr.folder, str(uuid.uuid4())
         size = (await sr.run(folder.header, below)).virtual_size
@@ -96,12 +96,12 @@ class Branching:
         try:
             await need_room(sr, size)
             await sr.run(folder.write_sidecar, name, hidden)
-            await self._images.create(folder.draft(name), size, below + SUFFIX, failure)
+            await sr.run(qcow2.create, folder.draft(name), size, below + SUFFIX)
             await sr.run(folder.publish, name)
         except BaseException as error:
             await sr.run(_remove, sr, name)
-            if isinstance(error, NoSpace):
-                raise sr_full(size, await sr.run(folder.room)) from None
+            if isinstance(error, ApiError) and error.code == "SR_FULL":
+                raise sr_full(size, await sr.run(folder.room)) from error
             raise
         return name
 

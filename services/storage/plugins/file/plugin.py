@@ -119,7 +119,7 @@ class FilePlugin:
         await self._stop_coalescing(handle)
         attached = self._attached[handle] = self.unattached(folder)
         options = self._coalescing
-        branching = Branching(self.images, self._live)
+        branching = Branching(self._live)
         coalescer = Coalescer(attached, self.images, self._live, branching, options or Coalescing())
         task = None
         if options is not None and options.enabled:

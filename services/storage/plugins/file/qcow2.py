@@ -1,7 +1,7 @@
-"""The little of the qcow2 format that must be read often (docs/interop/qcow2.txt of QEMU): the header, and which
-clusters an image holds itself.
+"""The little of the qcow2 format that is needed often (docs/interop/qcow2.txt of QEMU): the header, which clusters an
+image holds itself, and making an image without any.
 
-Reading it here takes microseconds; starting qemu-img takes milliseconds.
+Here it takes microseconds; starting qemu-img takes tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,16 @@ _MAX_L1 = 32 << 20
 """Bytes; QEMU's own limit."""
 
 
+_CLUSTER_BITS = 16
+MAX_SIZE = _MAX_L1 // 8 << 2 * _CLUSTER_BITS - 3
+"""Bytes of a disk, with clusters of that size."""
+_REFCOUNT_ORDER = 4
+_VERSION_3 = struct.Struct(">QQQII")
+"""Feature bits (incompatible, compatible, autoclear), the order of refcounts, the header's length."""
+_EXTENSION = struct.Struct(">II")
+_BACKING_FORMAT = 0xE2792ACA
+
+
 class NotQcow2(Exception):
     """The file is not a qcow2 image that can be used; the text says why."""
 
@@ -38,6 +48,45 @@ class Header(Record, frozen=True):
     snapshots: int
     cluster_bits: int = 16
     extended_l2: bool = False
+
+
+def create(path: Path, size: int, backing: str) -> None:
+    """A new image without a cluster of its own, as qemu-img makes it. `backing`: a qcow2 image's name, "" for none; it
+    is not opened, for a hypervisor may have it.
+
+    Four areas, in order: header, refcount table, one refcount block, L1 table. Raises OSError.
+    """
+    cluster = 1 << _CLUSTER_BITS
+    l1_entries = -(-size // (cluster * cluster // 8))
+    l1_clusters = -(-l1_entries * 8 // cluster)
+    name = os.fsencode(backing)
+    extensions = _EXTENSION.pack(_BACKING_FORMAT, 5) + b"qcow2".ljust(8, b"\0") if backing else b""
+    extensions += _EXTENSION.pack(0, 0)
+    length = _HEADER.size + _VERSION_3.size
+    header = _HEADER.pack(
+        _MAGIC,
+        3,
+        length + len(extensions) if backing else 0,
+        len(name),
+        _CLUSTER_BITS,
+        size,
+        0,
+        l1_entries,
+        3 * cluster,
+        cluster,
+        1,
+        0,
+        0,
+    ) + _VERSION_3.pack(0, 0, 0, _REFCOUNT_ORDER, length)
+    used = 3 + l1_clusters
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.truncate(file, used * cluster)
+        os.pwrite(file, struct.pack(">Q", 2 * cluster), cluster)
+        os.pwrite(file, struct.pack(">H", 1) * used, 2 * cluster)
+        os.pwrite(file, header + extensions + name, 0)
+    finally:
+        os.close(file)
 
 
 def read_header(path: Path) -> Header:

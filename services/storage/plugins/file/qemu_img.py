@@ -27,14 +27,6 @@ class QemuImg:
     def __init__(self, program: str, timeout: float) -> None:
         self._program, self._timeout = program, timeout
 
-    async def create(self, image: Path, size: int, backing: str, failure: Failure) -> None:
-        """`backing`: name of an image in the same folder, "" for none; it is not opened, for a hypervisor may have it.
-
-        Raises `NoSpace`, ApiError.
-        """
-        base = ["-u", "-b", backing, "-F", "qcow2"] if backing else []
-        await self._run(["create", "-q", "-f", "qcow2", *base, str(image), str(size)], failure, self._timeout)
-
     async def resize(self, image: Path, size: int) -> None:
         await self._run(["resize", "-q", "-f", "qcow2", str(image), str(size)], Failure.VDI_RESIZE, self._timeout)
 

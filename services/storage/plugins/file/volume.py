@@ -12,7 +12,7 @@ import msgspec
 
 from services.storage.live import Live
 from services.storage.plugins.errors import Failure, backend_failure, in_use, sr_full
-from services.storage.plugins.file import comparing, tracking
+from services.storage.plugins.file import comparing, qcow2, tracking
 from services.storage.plugins.file.attached import Attached
 from services.storage.plugins.file.branching import Branching, need_room
 from services.storage.plugins.file.folder import SUFFIX, Folder, Sidecar, first
@@ -36,7 +36,7 @@ class FileVolume(VolumeSkeleton):
         self._plugin = plugin
         self._images = plugin.images
         self._live = live
-        self._branching = Branching(plugin.images, live)
+        self._branching = Branching(live)
 
     async def create(self, sr: Handle, new: NewVolume, size: int) -> Volume:
         if new.sharable:
@@ -56,7 +56,7 @@ class FileVolume(VolumeSkeleton):
             virtual_size=size,
             read_only=new.read_only,
         )
-        return await self._make(attached, side, lambda draft: self._images.create(draft, size, "", Failure.VDI_CREATE))
+        return await self._make(attached, side, lambda draft: attached.run(qcow2.create, draft, size, ""))
 
     async def clone(self, sr: Handle, key: str, new: NewVolume) -> Volume:
         return await self._branch(sr, key, new, Failure.VDI_CLONE)
@@ -154,7 +154,7 @@ class FileVolume(VolumeSkeleton):
                 raise ApiError("VDI_READONLY", key)
             await self._quiet(attached, key, side)
             base = await self._branching.freeze(attached, snapshot, Failure.VDI_SNAPSHOT)
-            overlay = await self._branching.overlay(attached, base, Failure.VDI_SNAPSHOT)
+            overlay = await self._branching.overlay(attached, base)
             known = await attached.run(tracking.reverted, folder, side, snapshot, source, base)
             size = (await attached.run(folder.header, base)).virtual_size
             changed = msgspec.structs.replace(side, image=overlay, reset="", tracking=known, virtual_size=size)
@@ -220,7 +220,7 @@ class FileVolume(VolumeSkeleton):
             side = await attached.run(folder.disk, key)
             chain = await attached.run(folder.chain, key)
             fresh = chain[1:2] == [base] and await attached.run(folder.adds_nothing, chain[0])
-            overlay = first(key, side) if fresh else await self._branching.overlay(attached, base, Failure.VDI_CLONE)
+            overlay = first(key, side) if fresh else await self._branching.overlay(attached, base)
             size = (await attached.run(folder.header, base)).virtual_size
             changed = msgspec.structs.replace(side, image=overlay, reset=base, virtual_size=size)
             if changed != side:
@@ -288,7 +288,7 @@ class FileVolume(VolumeSkeleton):
             else:
                 size = source.virtual_size
                 volume = await self._make(
-                    attached, side, lambda draft: self._images.create(draft, size, base + SUFFIX, failure)
+                    attached, side, lambda draft: attached.run(qcow2.create, draft, size, base + SUFFIX)
                 )
         self._plugin.wake(attached)
         return volume
@@ -318,6 +318,8 @@ class FileVolume(VolumeSkeleton):
 def _whole_sectors(size: int) -> int:
     if size <= 0:
         raise backend_failure(Failure.VDI_SIZE, f"a disk of {size} bytes makes no sense")
+    if size > qcow2.MAX_SIZE:
+        raise backend_failure(Failure.VDI_SIZE, f"a disk has at most {qcow2.MAX_SIZE} bytes, {size} were asked for")
     return -(-size // SECTOR) * SECTOR
 
 
