@@ -48,7 +48,7 @@ def is_coordinators(api: Api, method: str, message: Message, session: str) -> bo
 async def ask(api: Api, caller: Caller, method: str, params: Sequence[Any]) -> Any:
     """The coordinator's answer to the call as it came. Raises `ApiError`."""
     if params and isinstance(params[0], str) and sessions.is_local(api, params[0]):
-        return await _ask_for_local_session(api, caller, method, params)
+        return await ask_as_host(api, caller, method, params[1:])
     request = XenApiCall(
         method=method,
         params=list(params),
@@ -62,16 +62,18 @@ async def ask(api: Api, caller: Caller, method: str, params: Sequence[Any]) -> A
         raise ApiError(*reply.error)
     message = model.message(method)
     if message is not None and message.wire_name in LOGINS:
-        await _arrival(api, reply.value)
+        await arrival(api, "session", reply.value)
     return reply.value
 
 
-async def _ask_for_local_session(api: Api, caller: Caller, method: str, params: Sequence[Any]) -> Any:
-    """Nobody else knows the session: the call is made in one of this host's own, which ends with it."""
+async def ask_as_host(api: Api, caller: Caller, method: str, params: Sequence[Any]) -> Any:
+    """For who has no session that the coordinator knows: the call is made in one of this host's own, which ends with
+    it. `params`: without a session.
+    """
     host = api.store.ref_of_uuid("host", caller.host) or api.host_ref
     own = await ask(api, caller, "session.slave_login", [host, api.pool_secrets.current()])
     try:
-        return await ask(api, caller, method, [own, *params[1:]])
+        return await ask(api, caller, method, [own, *params])
     finally:
         try:
             await ask(api, caller, "session.logout", [own])
@@ -79,13 +81,13 @@ async def _ask_for_local_session(api: Api, caller: Caller, method: str, params: 
             log.warning("a session of this host is left to expire: %s", error.code)
 
 
-async def _arrival(api: Api, session: str) -> None:
-    """Until this host, too, knows the session: its client may use it here at once."""
+async def arrival(api: Api, cls: str, ref: str) -> None:
+    """Until this host, too, has a new row, such as a session: its client may use it here at once."""
     try:
-        with api.waiters.watching("session", session) as changed:
+        with api.waiters.watching(cls, ref) as changed:
             async with asyncio.timeout(ARRIVAL):
-                while api.store.row("session", session) is None:
+                while api.store.row(cls, ref) is None:
                     changed.clear()
                     await changed.wait()
     except TimeoutError:
-        log.warning("a new session's row has not arrived yet")
+        log.warning("a new row of class %s has not arrived yet", cls)

@@ -10,6 +10,8 @@ RPC_BODY: Final = 300 * 1024
 """Bytes of the largest call."""
 CLI_BODY: Final = 200 * 1024
 """Bytes of the largest command line."""
+TAKEN: Final = 200
+"""Instead of the status that refuses a chunked body."""
 
 
 class Runs(Enum):
@@ -41,7 +43,8 @@ class Handler:
     `client_cert`: the role of that name may too. `required`: groups of arguments, one of each must be there (else 400).
     `optional`: the others. `coordinator`: not there at all on members. `body`: bytes read before it runs, at most.
     `task`: it makes itself a task, named after it, unless the client brought one. `chunked`: the status that refuses
-    a chunked body. `shares`: the row whose permission it asks for, if it is a path that the original does not have.
+    a chunked body, `TAKEN` if it is read. `shares`: the row whose permission it asks for, if it is a path that the
+    original does not have.
     """
 
     name: str
@@ -64,7 +67,7 @@ class Handler:
         return f"http/{self.shares or self.name}".lower()
 
 
-_DATA = Missing("Disks are not imported or exported yet.")
+_DATA = Missing("VMs are not imported with their disks yet.")
 _RRD = Missing("Performance data is not served over HTTP yet.")
 _UPDATES = Missing("Updates and repositories are not there yet.")
 _PROXY = Missing("Local services are not proxied yet.")
@@ -128,15 +131,15 @@ HANDLERS: Final[tuple[Handler, ...]] = (
             optional=("sr_id", "sr_uuid", "restore", "force"), chunked=403),
     Handler("put_import_metadata", "PUT", "/import_metadata", Runs.HANDLER, "A VM without its disks.", "vm-admin",
             optional=("restore", "force", "dry_run", "live", "check_cpu"), task=True, chunked=403),
-    Handler("put_import_raw_vdi", "PUT", "/import_raw_vdi", _DATA, "A disk's content.", "vm-admin",
-            optional=("vdi", "sr_id", "sr_uuid", "format", "chunked"), chunked=404),
+    Handler("put_import_raw_vdi", "PUT", "/import_raw_vdi", Runs.HANDLER, "A disk's content.", "vm-admin",
+            optional=("vdi", "sr_id", "sr_uuid", "format", "chunked"), task=True, chunked=TAKEN),
     Handler("get_export", "GET", "/export", Runs.HANDLER, "A VM with its disks.", "vm-admin",
             optional=("ref", "uuid", "use_compression", "preserve_power_state"), task=True),
     Handler("get_export_metadata", "GET", "/export_metadata", Runs.HANDLER, "A VM without its disks.", "vm-admin",
             optional=("ref", "uuid", "all", "include_dom0", "include_vhd_parents", "export_snapshots",
                       "excluded_device_types"), task=True),
-    Handler("get_export_raw_vdi", "GET", "/export_raw_vdi", _DATA, "A disk's content.", "vm-admin",
-            optional=("vdi", "format", "base")),
+    Handler("get_export_raw_vdi", "GET", "/export_raw_vdi", Runs.HANDLER, "A disk's content.", "vm-admin",
+            optional=("vdi", "format", "base"), task=True),
     Handler("get_blob", "GET", "/blob", Runs.HANDLER, "A blob; without login if it is public.", "", _REF),
     Handler("put_blob", "PUT", "/blob", Runs.HANDLER, "A blob's new content.", "vm-power-admin", _REF),
     Handler("put_messages", "PUT", "/messages", Runs.HANDLER, "Messages from another pool.", "vm-power-admin",

@@ -26,7 +26,7 @@ from services.api.edge.dispatcher import (
 )
 from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.exchange import Exchange
-from services.api.edge.handlers import Handler, Missing, Router, Runs
+from services.api.edge.handlers import TAKEN, Handler, Missing, Router, Runs
 from services.api.edge.handshakes import Handshakes
 from services.api.edge.listeners import listen
 from services.api.edge.peer import Network, networks
@@ -247,8 +247,11 @@ class Edge:
             if all(name not in query for name in group):
                 error = internal_error(f"{row.name} needs the argument {' or '.join(group)}")
                 raise HttpRefusal(400, bare=True, error=error)
-        if exchange.head.chunked:
+        coding = exchange.head.headers.get("transfer-encoding", "").lower()
+        if coding and row.chunked != TAKEN:
             raise HttpRefusal(row.chunked, "Chunked bodies are not supported here.", error=_CHUNKED.get(row.chunked))
+        if coding and coding != "chunked":
+            raise HttpRefusal(501, "Bodies may be chunked, and not be encoded otherwise.")
         if isinstance(row.runs, Missing):
             self._handlers.refuse(exchange)
             raise HttpRefusal(501, row.runs.reason, error=ApiError("NOT_IMPLEMENTED", row.permission))

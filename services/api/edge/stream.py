@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from services.api.edge import pages
+from services.api.edge.chunks import Chunks
 from shared.errors import ApiError, internal_error
 
 if TYPE_CHECKING:
     from services.api.edge.exchange import Exchange
 
 CHUNK: Final = 64 * 1024
-"""Bytes of the largest piece that one read gives."""
+"""Bytes of the largest piece that one read gives, unless its caller wants larger ones."""
 
 Headers = Sequence[tuple[str, str]]
 
@@ -42,9 +43,10 @@ class Stream:
         self._linger = linger
         self._told = False
         head = exchange.head
-        self._left = 0 if head.bodiless else head.length
+        self._chunks: Chunks | None = None
+        self._left = None if head.chunked else 0 if head.bodiless else head.length
         self._ended = False
-        self.length = head.length
+        self.length = None if head.chunked else head.length
         self.chunked = head.chunked
         self.started = False
 
@@ -70,7 +72,7 @@ class Stream:
         reader, _ = self._take()
         try:
             async with asyncio.timeout(self._stall):
-                data = await reader.read(min(most, CHUNK) if self._left is None else min(most, CHUNK, self._left))
+                data = await self._some(reader, most if self._left is None else min(most, self._left))
         except TimeoutError:
             raise ClientGone("the client sends nothing any more") from None
         if self._left is not None:
@@ -79,6 +81,13 @@ class Stream:
                 raise cut_short(self.length, self._left)
         self._ended = not data
         return data
+
+    async def _some(self, reader: asyncio.StreamReader, most: int) -> bytes:
+        if not self.chunked:
+            return await reader.read(most)
+        if self._chunks is None:
+            self._chunks = Chunks(reader)
+        return await self._chunks.read(most)
 
     async def read_all(self, most: int) -> bytes:
         """The whole body, where it is small. Raises INTERNAL_ERROR when it is larger than `most` bytes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.api.edge.dispatcher import HttpRefusal
+from services.api.handlers.disk_arguments import sr_named
 from services.api.handlers.handler import Request, refusal
 from shared.errors import ApiError, internal_error
 
@@ -47,60 +48,11 @@ def put_rrd(request: Request) -> None:
         raise HttpRefusal(400, bare=True, error=internal_error("a host's performance data can only be archived"))
 
 
-def _vdi(request: Request) -> bool:
-    """Whether the request names a VDI, by `vdi`, a reference or a uuid. Raises `HttpRefusal` 500 if there is none."""
-    vdi = request.argument("vdi")
-    if vdi and request.store.row("VDI", vdi) is None and request.store.ref_of_uuid("VDI", vdi) is None:
-        raise HttpRefusal(500, "There is no such VDI.", error=ApiError("UUID_INVALID", "VDI", vdi))
-    return bool(vdi)
-
-
-def _format(request: Request) -> str:
-    """Raises `HttpRefusal` 404."""
-    form = request.argument("format").lower() or "raw"
-    if form not in ("raw", "vhd", "tar", "qcow2"):
-        raise HttpRefusal(404, bare=True, http10=True, error=internal_error(f"there is no disk format {form!r}"))
-    return form
-
-
-def _sr(request: Request) -> str:
-    """The SR that `sr_id` or `sr_uuid` name, "" without both. Raises HANDLE_INVALID; `HttpRefusal` 500."""
-    ref, uuid = request.argument("sr_id"), request.argument("sr_uuid")
-    if ref:
-        if request.store.row("SR", ref) is None:
-            raise ApiError("HANDLE_INVALID", "SR", ref)
-        return ref
-    found = request.store.ref_of_uuid("SR", uuid) if uuid else ""
-    if found is None:
-        raise HttpRefusal(500, "There is no such SR.", error=ApiError("UUID_INVALID", "SR", uuid))
-    return found
-
-
-@refusal("get_export_raw_vdi")
-def get_export_raw_vdi(request: Request) -> None:
-    if not _vdi(request):
-        raise HttpRefusal(500, "A vdi is needed.")
-    _format(request)
-
-
-@refusal("put_import_raw_vdi")
-def put_import_raw_vdi(request: Request) -> None:
-    """Into a VDI that is there, or into a new one of an SR, which has to be raw and of a known length."""
-    vdi = _vdi(request)
-    if not vdi and not _sr(request):
-        raise HttpRefusal(400, bare=True, error=ApiError("VDI_MISSING"))
-    form = _format(request)
-    if form != "raw" and ("chunked" in request.query or "chunked" in request.exchange.head.cookies()):
-        raise HttpRefusal(404, bare=True, http10=True, error=internal_error(f"{form} does not come in chunks"))
-    if not vdi and (form != "raw" or request.exchange.head.length is None):
-        raise HttpRefusal(400, bare=True, http10=True, error=internal_error("a raw disk of a known length is needed"))
-
-
 @refusal("put_import")
 def put_import(request: Request) -> None:
     """Into the SR that is named, else into the pool's default."""
     store = request.store
-    sr = _sr(request)
+    sr = sr_named(request)
     if not sr:
         sr = str(next(iter(store.rows("pool").values()))["default_SR"])
         if store.row("SR", sr) is None:

@@ -1,4 +1,4 @@
-"""What the tests of transfers share: a storage host with its transfers, disks with a model of what they hold, clients."""
+"""What the tests of transfers share: a storage host with its transfers, disks and models of them, clients."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from services.storage.host import HostStorage
 from services.storage.nbd.client import NbdClient
@@ -87,6 +89,12 @@ class Bench:
     async def end(self, prepared: Prepared) -> Moved:
         async with asyncio.timeout(20):
             return await self.transfers.end(prepared.transfer, Reports())
+
+    def kill_workers(self) -> None:
+        """Those that run."""
+        for process in psutil.Process().children():
+            if "services.storage.transfer" in process.cmdline():
+                process.kill()
 
     def nothing_is_open(self) -> bool:
         return not self.host.datapaths.held() and not list(self.folder.iterdir())
