@@ -62,6 +62,18 @@ def host_for_both(rows: Rows, source: str, target: str) -> str:
     return str(both[0])
 
 
+def check_disks_reachable(rows: Rows, vm: str) -> ApiError | None:
+    """NO_HOSTS_AVAILABLE when there is no host that sees all disks of the VM: what copies them needs one."""
+    drives = [existing(rows, "VBD", ref) for ref in existing(rows, "VM", vm)["VBDs"]]
+    disks = [rows.row("VDI", vbd["VDI"]) for vbd in drives if not vbd["empty"]]
+    srs = {disk["SR"] for disk in disks if disk is not None}
+    seeing = [
+        {pbd["host"] for pbd in plugged_pbds(rows, existing(rows, "SR", sr)) if is_live(rows, pbd["host"])}
+        for sr in srs
+    ]
+    return ApiError("NO_HOSTS_AVAILABLE") if seeing and not set.intersection(*seeing) else None
+
+
 def _coordinator(rows: Rows) -> str:
     pool = the_pool(rows)
     return NULL if pool is None else str(pool["master"])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import uuid as uuids
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from services.api import clock
-from services.api.allowed import published
+from services.api.allowed import ALLOWED, published
 from services.api.call import Call, new_ref
 from services.api.decisions import provision as provisioning
 from services.api.decisions import vm_records
 from services.api.decisions.rows import existing, is_null
+from services.api.decisions.sr_hosts import check_disks_reachable
 from services.api.decisions.vm_removal import removed
 from services.api.implicit import constructor_fields
 from services.api.operation import Lock, Policy, operation
@@ -20,34 +21,44 @@ from services.api.operations.vdi import make_disk
 from services.api.operations.vdi_copies import clone_disk, copy_disk
 from shared.contracts.db import Change, Create, Update
 from shared.errors import ApiError
+from shared.store import Store
 
 
 def fresh() -> str:
     return str(uuids.uuid4())
 
 
-def _with_allowed(call: Call, vm: str, changes: list[Change]) -> list[Change]:
-    """New rows say what they allow from the start."""
-    return [*changes, *published(call.store, "VM", vm, changes)]
+def with_allowed(store: Store, changes: Sequence[Change]) -> list[Change]:
+    """New rows, of VMs and their devices, say what they allow from the start."""
+    new = [(change.cls, change.ref) for change in changes if isinstance(change, Create) and change.cls in ALLOWED]
+    return [*changes, *(now for cls, ref in new for now in published(store, cls, ref, changes))]
+
+
+def require_disks(call: Call, vm: str) -> None:
+    """Raises NO_HOSTS_AVAILABLE."""
+    refusal = check_disks_reachable(call.store, vm)
+    if refusal is not None:
+        raise refusal
 
 
 @operation("VM.create")
 async def create(call: Call, args: Mapping[str, Any]) -> str:
     ref = new_ref()
     changes = vm_records.created(ref, constructor_fields("VM", args), fresh)
-    await call.transact(_with_allowed(call, ref, changes))
+    await call.transact(with_allowed(call.store, changes))
     return ref
 
 
 async def _copied(call: Call, vm: str, name: str, disk: Callable[[Call, str], Awaitable[str]]) -> str:
     """Disks first, each by `disk`, then the record, which appears with the end of the call."""
+    require_disks(call, vm)
     made: dict[str, str] = {}
     ref = new_ref()
     for vbd_ref in existing(call.store, "VM", vm)["VBDs"]:
         vbd = existing(call.store, "VBD", vbd_ref)
         if vbd["type"] != "CD" and not vbd["empty"] and not is_null(vbd["VDI"]):
             made[vbd_ref] = await disk(call, vbd["VDI"])
-    call.on_success += _with_allowed(call, ref, vm_records.cloned(call.store, vm, ref, name, made, fresh))
+    call.on_success += with_allowed(call.store, vm_records.cloned(call.store, vm, ref, name, made, fresh))
     return ref
 
 

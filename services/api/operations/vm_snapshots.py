@@ -14,7 +14,7 @@ from services.api.decisions import vm_messages, vm_snapshots
 from services.api.decisions.rows import NULL, Record, existing, is_null
 from services.api.operation import Lock, operation
 from services.api.operations.vdi_copies import clone_disk, snapshot_disk
-from services.api.operations.vm_copies import fresh
+from services.api.operations.vm_copies import fresh, require_disks, with_allowed
 from services.api.subcalls import perform
 from shared.contracts.alerts import Alert
 from shared.contracts.db import Change, MapDrop, MapPut, Update
@@ -29,13 +29,14 @@ async def snapshot(call: Call, vm: str, new_name: str, ignore_vdis: list[str]) -
 
 async def take(call: Call, vm: str, new_name: str, alert: str, ignore_vdis: Container[str] = ()) -> str:
     """Disks of a running VM are taken one after the other, on the host where it writes to them."""
+    require_disks(call, vm)
     drives = vm_snapshots.disk_drives(call.store, vm)
     without = {vbd for vbd, vdi in drives.items() if vdi in ignore_vdis}
     taken = {vbd: vdi for vbd, vdi in drives.items() if vbd not in without}
     disks = {vbd: await snapshot_disk(call, vdi) for vbd, vdi in taken.items()}
     ref = new_ref()
     changes = vm_snapshots.taken(call.store, vm, ref, new_name, disks, fresh, clock.now(), without)
-    call.on_success += [*changes, *published(call.store, "VM", ref, changes)]
+    call.on_success += with_allowed(call.store, changes)
     _alert(call, vm, alert, {"name_label": new_name, "uuid": ""})
     return ref
 
@@ -82,7 +83,7 @@ async def revert(call: Call, snapshot: str) -> None:
     known = {existing(call.store, "VDI", vdi)["snapshot_of"] for vdi in drives.values()}
     replaced = [vdi for vdi in vm_snapshots.disk_drives(call.store, vm).values() if vdi in known]
     copies = {vbd: await clone_disk(call, vdi) for vbd, vdi in drives.items()}
-    await call.transact(vm_snapshots.reverted(call.store, snapshot, vm, copies, fresh))
+    await call.transact(with_allowed(call.store, vm_snapshots.reverted(call.store, snapshot, vm, copies, fresh)))
     call.undo.clear()  # the copies are the VM's disks from here on
     for disk in replaced:
         if not existing(call.store, "VDI", disk)["VBDs"]:

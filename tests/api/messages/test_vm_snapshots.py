@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from shared.contracts.db import Update
+from shared.errors import ApiError
 from tests.api.core import records
 from tests.api.core.leftovers import leftovers
 from tests.api.harness import Client, Pool
@@ -54,11 +56,28 @@ async def test_a_running_vm_without_disks_is_snapshotted_and_runs_on(pool: Pool,
     assert pool.row("VM", vm)["power_state"] == "Running"
 
 
-async def test_disks_of_a_running_vm_are_not_taken_behind_its_back(pool: Pool, client: Client) -> None:
-    vm, _ = await with_disk(pool, client)
+async def test_disks_of_a_running_vm_are_taken_or_the_snapshot_is_not(pool: Pool, client: Client) -> None:
+    vm, vdi = await with_disk(pool, client)
     await client.call("VM.start", vm, False, False)
-    assert (await client.refusal("VM.snapshot", vm, "live"))[0] == "NOT_IMPLEMENTED"
+    for host in pool.hosts:
+        host.fail("storage.vdi_clone", ApiError("VDI_IN_USE", vdi, "snapshot"))
+    assert (await client.refusal("VM.snapshot", vm, "live"))[0] == "VDI_IN_USE"
     assert len(disks(pool)) == 1
+    for host in pool.hosts:
+        host.undisturbed()
+    snapshot = await client.call("VM.snapshot", vm, "live")
+    assert pool.row("VDI", disk_of(pool, snapshot))["snapshot_of"] == vdi
+    [vbd] = pool.row("VM", snapshot)["VBDs"]
+    assert pool.row("VBD", vbd)["allowed_operations"] == ["attach"]
+    assert leftovers(pool) == {}
+
+
+async def test_disks_that_no_host_sees_are_not_copied(pool: Pool, client: Client) -> None:
+    vm, _ = await with_disk(pool, client)
+    off = {"currently_attached": False}
+    await pool.write(*[Update(cls="PBD", ref=ref, fields=off) for ref in pool.store.rows("PBD")])
+    for message in ("VM.snapshot", "VM.clone"):
+        assert await client.refusal(message, vm, "x") == ["NO_HOSTS_AVAILABLE"]
     assert leftovers(pool) == {}
 
 
