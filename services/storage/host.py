@@ -10,6 +10,7 @@ from services.storage.datapaths import Checkpoint, Datapaths
 from services.storage.disks import Disks
 from services.storage.journal import Journal
 from services.storage.locks import Locks
+from services.storage.plugins.errors import implemented
 from services.storage.plugins.interface import Plugin, Probed, Unimplemented
 from services.storage.repositories import Repositories
 from shared.contracts.storage import (
@@ -65,21 +66,23 @@ class HostStorage:
 
     async def probe(self, request: SrProbe) -> SrProbed:
         plugin = self.repositories.plugin(request.type)
-        found = await plugin.sr.probe_on(self.host, request.device_config, request.sm_config)
+        with implemented(request.type):
+            found = await plugin.sr.probe_on(self.host, request.device_config, request.sm_config)
         raw = next((each.raw for each in found if each.raw), "")
         return SrProbed(raw=raw, results=[] if raw else [_result(each) for each in found])
 
     async def create_sr(self, request: SrCreate) -> SrCreated:
         async with self.locks.sr(request.sr):
             plugin = self.repositories.plugin(request.type)
-            configuration = await plugin.sr.create_on(
-                self.host,
-                request.sr,
-                request.device_config,
-                request.name_label,
-                request.name_description,
-                request.physical_size,
-            )
+            with implemented(request.sr):
+                configuration = await plugin.sr.create_on(
+                    self.host,
+                    request.sr,
+                    request.device_config,
+                    request.name_label,
+                    request.name_description,
+                    request.physical_size,
+                )
             return SrCreated(device_config=configuration)
 
     async def stat(self, sr: str) -> SrStat:

@@ -5,9 +5,15 @@ Numbers are those of the SR_BACKEND_FAILURE_<n> family that the SM drivers use f
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
+from services.storage.plugins.interface import Unimplemented
 from shared.errors import ApiError
+
+log = logging.getLogger("storage.plugins")
 
 
 class Failure(IntEnum):
@@ -87,3 +93,13 @@ def in_use(key: str, operation: str) -> ApiError:
 def unimplemented(sr: str) -> ApiError:
     """The SR's plug-in lacks a method: callers that know another way take it."""
     return ApiError("UNIMPLEMENTED_IN_SM_BACKEND", sr)
+
+
+@contextmanager
+def implemented(sr: str) -> Iterator[None]:
+    """What the plug-in of an SR (or of a type) lacks is an error of the catalogue for the caller."""
+    try:
+        yield
+    except Unimplemented as error:
+        log.info("SR %s: %s", sr, error)
+        raise unimplemented(sr) from error

@@ -28,7 +28,7 @@ def volume(sr: str, record: VolumeRecord, uris: list[str], keys: dict[str, str] 
         kept.setdefault(TYPE, "cbt_metadata")
     return Volume(
         key=record.key,
-        uuid=record.uuid or derived_uuid(sr, record.key),
+        uuid=_uuid(record.uuid) or _uuid(record.key) or str(uuid.uuid5(_UUIDS, f"{sr}/{record.key}")),
         name=record.name,
         description=record.description,
         read_write=record.read_write,
@@ -41,12 +41,12 @@ def volume(sr: str, record: VolumeRecord, uris: list[str], keys: dict[str, str] 
     )
 
 
-def derived_uuid(sr: str, key: str) -> str:
-    """Of a volume whose plug-in knows no uuids: always the same."""
+def _uuid(text: str | None) -> str:
+    """As everybody writes it, "" if it is none. Plug-ins without uuids get some that are always the same."""
     try:
-        return str(uuid.UUID(key))
+        return str(uuid.UUID(text or ""))
     except ValueError:
-        return str(uuid.uuid5(_UUIDS, f"{sr}/{key}"))
+        return ""
 
 
 def visible(records: Iterable[VolumeRecord], temporaries: Iterable[str]) -> list[VolumeRecord]:

@@ -11,13 +11,15 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 
-from services.storage.plugins.interface import Unimplemented
+from services.storage.plugins.errors import unimplemented
+from services.storage.plugins.interface import ActivatedOnAnotherHost, Unimplemented
 from services.storage.smapiv3 import compat, failures
 from services.storage.smapiv3.declaration import Function, function
 from services.storage.smapiv3.failures import Subject
 from services.storage.smapiv3.interface_v5 import SR, Datapath, Plugin, Volume
 from services.storage.smapiv3.run import Outcome, new_run, run
 from shared.bus import context
+from shared.errors import ApiError
 
 log = logging.getLogger("storage.smapiv3")
 
@@ -77,7 +79,7 @@ class Scripts:
             outcome = Outcome(name, error.errno or -1, b"", str(error))
             raise failures.failed(script, "it cannot be started", error.strerror, outcome) from error
         if outcome.status or outcome.endless:
-            raise _failure(script, outcome, subject)
+            raise _foreseen(called, _failure(script, outcome, subject), subject)
         return _result(script, outcome, called, lambda raw: compat.result(self.version, called.name, given, raw))
 
     def _find(self, name: str) -> Path | None:
@@ -127,6 +129,15 @@ def _failure(script: Path, outcome: Outcome, subject: Subject) -> Exception:
         "%s: %s ended with status %d: %s; it printed: %s",
         *(outcome.run, script, outcome.status, error, outcome.stdout[:4096].decode(errors="replace")),
     )
+    return error
+
+
+def _foreseen(called: Function, error: Exception, subject: Subject) -> Exception:
+    """What nobody expects of a function that every plug-in has, or of one that is not about a volume."""
+    if isinstance(error, Unimplemented) and called.name in NEEDED:
+        return unimplemented(subject.sr)
+    if isinstance(error, ActivatedOnAnotherHost) and not called.name.startswith(("Volume.", "Datapath.", "Data.")):
+        return ApiError("SR_DEVICE_IN_USE")
     return error
 
 

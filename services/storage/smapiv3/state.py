@@ -64,7 +64,7 @@ class State:
         key = f"domain/{host}/{uri}"
         known: str | None = self._journal.data.get(key)
         if known is None:
-            await self._journal.write({key: fallback}, sync=False)
+            await self._journal.note({key: fallback}, sync=False)
         return known or fallback
 
     def known_domain(self, host: str, uri: str, fallback: str) -> str:
@@ -104,7 +104,7 @@ class State:
         return {key.removeprefix(prefix): value for key, value in data.items() if key.startswith(prefix)}
 
     async def add_temporary(self, sr: str, clone: str, of: str) -> None:
-        await self._journal.write({f"temporary/{sr}/{clone}": of})
+        await self._journal.note({f"temporary/{sr}/{clone}": of})
 
     async def forget_temporary(self, sr: str, clone: str) -> None:
         await self._remove([f"temporary/{sr}/{clone}"])
@@ -119,11 +119,11 @@ class State:
         return None if value is None else msgspec.convert(value, kind)
 
     async def _put(self, key: str, entry: Record | None) -> None:
-        """Has to outlive the process, not the machine."""
+        """Has to outlive the process, not the machine. What has happened cannot fail for want of space for a note."""
         if entry is None:
             await self._remove([key])
         else:
-            await self._journal.write({key: msgspec.to_builtins(entry)}, sync=False)
+            await self._journal.note({key: msgspec.to_builtins(entry)}, sync=False)
 
     async def _remove(self, keys: list[str]) -> None:
         await self._journal.note({key: None for key in keys if key in self._journal.data}, sync=False)

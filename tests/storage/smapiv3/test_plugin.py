@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services.storage.plugins.interface import (
@@ -18,7 +19,7 @@ from services.storage.plugins.interface import (
     Volume,
 )
 from services.storage.smapiv3 import interface_v5 as v5
-from services.storage.smapiv3 import repositories
+from services.storage.smapiv3 import metadata, repositories
 from services.storage.smapiv3.state import Made
 from shared.errors import ApiError
 from tests.storage.smapiv3.conftest import Scripted
@@ -212,6 +213,17 @@ async def test_what_it_has_no_script_for_is_unimplemented_and_what_it_needs_is_m
     with pytest.raises(ApiError, match="SCRIPT_MISSING") as error:
         await scripted.plugin.sr.ls(handle)
     assert error.value.params[0] == str(folder / "SR.ls")
+
+
+def test_volumes_without_uuids_get_some_that_stay() -> None:
+    record = v5.VolumeRecord("k", "", "", True, False, 1, 1, [], {})
+    for uuid in (None, "", "file1"):
+        derived = metadata.volume(SR, msgspec.structs.replace(record, uuid=uuid), []).uuid
+        assert derived == metadata.volume(SR, record, []).uuid
+        assert derived != metadata.volume(new_uuid(), record, []).uuid
+    own = new_uuid()
+    assert metadata.volume(SR, msgspec.structs.replace(record, uuid=own.upper()), []).uuid == own
+    assert metadata.volume(SR, msgspec.structs.replace(record, key=own), []).uuid == own
 
 
 # -- datapaths -------------------------------------------------------------------------------------------------------

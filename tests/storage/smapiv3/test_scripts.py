@@ -138,14 +138,21 @@ async def test_an_sr_that_does_not_exist_is_unavailable(scripts: Scripts) -> Non
 
 async def test_declared_exceptions_that_callers_know_are_raised_as_such(scripts: Scripts) -> None:
     call = scripts.calls(HOST_A, UUID)
-    script(scripts.folder, "SR.ls", prints('{"code": "SR_BACKEND_FAILURE", "params": ["Unimplemented", "SR.ls"]}'))
+    lacking = prints('{"code": "SR_BACKEND_FAILURE", "params": ["Unimplemented", "x"]}')
+    script(scripts.folder, "SR.probe", lacking)
     with pytest.raises(Unimplemented):
+        await call(SR.probe, configuration={})
+    script(scripts.folder, "SR.ls", lacking)
+    with pytest.raises(ApiError, match="UNIMPLEMENTED_IN_SM_BACKEND"):
         await call(SR.ls, sr="")
     busy = '{"code": "SR_BACKEND_FAILURE", "params": ["Activated_on_another_host", "the-host"]}'
     script(scripts.folder, "Volume.stat", prints(busy))
     with pytest.raises(ActivatedOnAnotherHost) as error:
         await call(Volume.stat, sr="", key="")
     assert error.value.host == "the-host"
+    script(scripts.folder, "SR.attach", prints(busy))
+    with pytest.raises(ApiError, match="SR_DEVICE_IN_USE"):
+        await call(SR.attach, configuration={})
 
 
 @pytest.mark.parametrize("document", ["null", "[]", '{"sr": 1}', '"handle"'])
