@@ -192,7 +192,7 @@ class _Sr(SrSkeleton):
         attached = self._plugin.attached.get(sr)
         if attached is None:
             return
-        kept = self._medium.kind.volatile and bool(await self._plugin.files.sr.ls(sr))
+        kept = self._medium.kind.volatile and await self._holds_disks(sr, attached)
         await settle(self._let_go(sr, attached, kept))
         self._plugin.attached.pop(sr, None)
 
@@ -215,6 +215,16 @@ class _Sr(SrSkeleton):
 
     async def set_name(self, sr: Handle, name: str, description: str) -> None:
         await self._plugin.files.sr.set_name(sr, name, description)
+
+    async def _holds_disks(self, sr: Handle, attached: _Attached) -> bool:
+        """What cannot be listed is not thrown away."""
+        if mounted_at(attached.place) is None:
+            return False
+        try:
+            return bool(await self._plugin.files.sr.ls(sr))
+        except ApiError as error:
+            log.error("SR %s stays mounted: %s", attached.uuid, error)
+            return True
 
     async def _let_go(self, sr: Handle, attached: _Attached, kept: bool) -> None:
         """The folder first: images may be merged in it just now."""

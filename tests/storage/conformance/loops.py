@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+_SYSFS = Path("/sys/block")
+
 
 @dataclass
 class Loop:
@@ -29,13 +31,16 @@ def loop_device(file: Path, size: int) -> Iterator[Loop]:
     try:
         yield Loop(path, file)
     finally:
-        subprocess.run(["blockdev", "--setrw", path], check=True)  # the kernel keeps this for whoever is next
+        if (_SYSFS / Path(path).name / "ro").read_text().strip() == "1":
+            subprocess.run(["blockdev", "--setrw", path], check=True)  # the kernel keeps this for whoever is next
         _losetup("--detach", path)
         file.unlink()
 
 
-def attached_loops() -> set[str]:
-    return set(_losetup("--list", "--noheadings", "--output", "NAME").split())
+def attached_below(folder: Path) -> list[str]:
+    """Loop devices whose files are in the folder."""
+    files = (device.read_text().rstrip("\n") for device in _SYSFS.glob("loop*/loop/backing_file"))
+    return [file for file in files if file.startswith(str(folder))]
 
 
 def _losetup(*arguments: str) -> str:
