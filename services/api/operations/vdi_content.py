@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from services.api.allowed import CHECKS, published
 from services.api.call import Call
+from services.api.decisions import vdi_migration
 from services.api.decisions.liveness import require_live
 from services.api.decisions.nbd import PORT, addresses, subject
 from services.api.decisions.rows import existing
@@ -69,14 +70,9 @@ async def generate_config(call: Call, host: str, vdi: str) -> str:
 @operation("VDI.pool_migrate", built=False)
 def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> str:
     """Moving a disk under its VM: what refuses it. The move itself is not built."""
-    row = call.store.row("VDI", vdi)
-    if row is None or not row["VBDs"]:
-        raise ApiError("VDI_NEEDS_VM_FOR_MIGRATE", vdi)
-    vm = existing(call.store, "VBD", row["VBDs"][0])["VM"]
-    refusal = CHECKS["VM"](call.store, vm, "migrate_send") or CHECKS["VDI"](call.store, vdi, "mirror")
+    refusal = vdi_migration.check(call.store, vdi, sr)
     if refusal is not None:
         raise refusal
-    existing(call.store, "SR", sr)
     raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 

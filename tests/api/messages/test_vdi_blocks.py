@@ -129,3 +129,22 @@ async def test_a_reboot_that_does_not_come_up_again_leaves_the_vm_halted(pool: P
     assert (await client.refusal("VM.hard_reboot", vm))[0] == "SR_BACKEND_FAILURE_1"
     assert pool.row("VM", vm)["power_state"] == "Halted"
     assert leftovers(pool) == {}
+
+
+async def test_a_disk_moves_only_between_srs_that_can_do_it(pool: Pool, client: Client, disk: str) -> None:
+    sr = sr_of(pool)
+    other = await client.call("SR.create", pool.host_ref(0), {}, 0, "other", "", "fake", "", True, {})
+    assert await client.refusal("VDI.pool_migrate", disk, other, {}) == ["VDI_NEEDS_VM_FOR_MIGRATE", disk]
+    vm = await pool.vm(client)
+    await client.call("VBD.create", records.vbd(vm, disk))
+    assert await client.refusal("VDI.pool_migrate", disk, other, {}) == ["SR_OPERATION_NOT_SUPPORTED", sr]
+    [driver] = pool.store.rows("SM")
+    await pool.write(MapPut(cls="SM", ref=driver, field="features", key="VDI_MIRROR", value=1, new=True))
+    assert (await client.refusal("VDI.pool_migrate", disk, "OpaqueRef:x", {}))[:2] == ["HANDLE_INVALID", "SR"]
+    assert (await client.refusal("VDI.pool_migrate", disk, other, {}))[0] == "NOT_IMPLEMENTED"
+    await pool.write(Update(cls="SR", ref=other, fields={"type": "unknown"}))
+    missing = ["SR_DOES_NOT_SUPPORT_MIGRATION", other, "VDI_SNAPSHOT;VDI_MIRROR_IN"]
+    assert await client.refusal("VDI.pool_migrate", disk, other, {}) == missing
+    for pbd in pool.row("SR", other)["PBDs"]:
+        await client.call("PBD.unplug", pbd)
+    assert await client.refusal("VDI.pool_migrate", disk, other, {}) == ["NO_HOSTS_AVAILABLE"]
