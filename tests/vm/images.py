@@ -61,7 +61,7 @@ async def qemu_img(*arguments: str) -> None:
 
 
 class GuestDisk:
-    """A domain's disk as its guest has it. A backend that opens nothing takes every pattern for written."""
+    """A domain's disk as its guest has it. A simulated guest writes nothing and reads what it likes."""
 
     def __init__(self, backend: Backend, domain: Domain, device: str) -> None:
         self._backend = backend

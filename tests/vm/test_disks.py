@@ -14,7 +14,7 @@ from shared.contracts.vm import PowerState
 from shared.contracts.vm_disks import Chain, DiskCommit, DiskMirror
 from shared.errors import ApiError
 from tests.vm import specs
-from tests.vm.backends import Bench
+from tests.vm.backends import Bench, Kind, QemuKind, SimulatorKind
 from tests.vm.images import MB, GuestDisk, Images
 
 NOWHERE = Slot("00000000-0000-4000-8000-000000000000", "0", "OpaqueRef:vbd-0")
@@ -53,9 +53,29 @@ class Run:
         await self.bench.backend.disks.commit(self.slot, wanted, unheard)
 
 
+@pytest.fixture(
+    params=[
+        ("simulator", False),
+        ("simulator", True),
+        pytest.param(("qemu", True), marks=pytest.mark.qemu),
+    ],
+    ids=["simulator", "simulator-real", "qemu"],
+)
+def kind_and_images(request: pytest.FixtureRequest, short_folder: Path) -> tuple[Kind, Images]:
+    name, real = request.param
+    if name == "qemu":
+        return QemuKind(short_folder, request.getfixturevalue("guest_dir")), Images(short_folder, real=real)
+    return SimulatorKind(short_folder), Images(short_folder, real=real)
+
+
 @pytest.fixture
-async def run(bench: Bench, short_folder: Path) -> Run:
-    images = Images(short_folder, real=bench.backend.name == "qemu")
+def kind(kind_and_images: tuple[Kind, Images]) -> Kind:
+    return kind_and_images[0]
+
+
+@pytest.fixture
+async def run(bench: Bench, kind_and_images: tuple[Kind, Images]) -> Run:
+    images = kind_and_images[1]
     vbd = specs.disk("0")
     disk = images.disk(vbd, await images.make("base"))
     return Run(bench, await bench.create(specs.vm(vbds=[vbd]), [disk]), images)
@@ -107,8 +127,6 @@ async def test_a_commit_moves_content_down_and_lets_go_of_what_was_above(run: Ru
 
 
 async def test_a_domain_that_is_found_again_has_the_images_it_had(run: Run) -> None:
-    if run.bench.backend.name == "simulator":
-        pytest.skip("a simulated disk has no content")
     over = await run.snapshot("over", "base")
     await run.disk.write(5)
     await run.bench.reopen(PowerState.PAUSED)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from services.vm import checks
@@ -46,14 +46,11 @@ _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 @dataclass(eq=False)
 class _Domain:
     domain: Domain
+    devices: SimulatedDevices
     running: bool = False
     stopped: StopReason | None = None
     timers: tuple[asyncio.TimerHandle, ...] = ()
     console: Console | None = None
-    devices: SimulatedDevices = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.devices = SimulatedDevices.of(self.domain)
 
 
 class SimulatorBackend:
@@ -75,6 +72,7 @@ class SimulatorBackend:
         """All of them: nothing can have happened to them. What they do by themselves, they do from now on."""
         for domain, _, power_state in expected:
             self._add(domain)
+            self._domains[domain.vm.uuid].devices.recall()
             if power_state is PowerState.RUNNING:
                 await self.unpause(domain.vm.uuid)
         return {domain.vm.uuid: power_state for domain, _, power_state in expected}
@@ -137,6 +135,7 @@ class SimulatorBackend:
         found = self._domains.get(domain.vm.uuid)
         if found is not None and found.domain.domid == domain.domid:
             await self._drop(found)
+        disks_file(self._run, domain).unlink(missing_ok=True)
 
     def consoles(self, vm: VmSpec) -> list[ConsoleInfo]:
         return [ConsoleInfo(protocol="vt100")]
@@ -161,13 +160,15 @@ class SimulatorBackend:
         return self._domains[vm]
 
     def _add(self, domain: Domain) -> None:
-        self._domains[domain.vm.uuid] = _Domain(domain)
+        devices = SimulatedDevices(domain, disks_file(self._run, domain))
+        self._domains[domain.vm.uuid] = _Domain(domain, devices)
         self._used += domain.memory
 
     async def _drop(self, found: _Domain) -> None:
         self._disarm(found)
         del self._domains[found.domain.vm.uuid]
         self._used -= found.domain.memory
+        await found.devices.close()
         if found.console is not None:
             await found.console.close()
 
@@ -190,3 +191,7 @@ class SimulatorBackend:
         if found.stopped is None:
             found.stopped, found.running = reason, False
             self._on_stopped(Stopped(found.domain.vm.uuid, found.domain.domid, reason))
+
+
+def disks_file(run: Path, domain: Domain) -> Path:
+    return run / f"{domain.domid}.disks"
