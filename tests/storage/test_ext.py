@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import struct
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import cast
@@ -123,3 +125,13 @@ async def test_without_a_program_it_says_which_package_has_it(
     monkeypatch.setattr("services.storage.plugins.program.SYSTEM_PATH", "/nonexistent")
     with pytest.raises(ApiError, match="blkid cannot be run; it comes with the Debian package util-linux"):
         await plugin.sr.create(SR, {"device": loop.path}, "", "")
+
+
+async def test_killed_while_any_of_its_programs_runs_the_service_does_it_all_again(loop: Loop, tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    output = await run([sys.executable, "-m", "tests.storage.dying", str(tmp_path / "state"), loop.path])
+    outcomes = [json.loads(line) for line in output.stdout.splitlines()]
+    assert output.status == 0, output.stderr
+    died_with = [outcome.pop("died_with") for outcome in outcomes]
+    assert {"mkfs.ext4", "unshare", "nsenter", "mount", "umount", "wipefs"} <= set(died_with)
+    assert outcomes == [{"mounts": [], "blank": True}] * len(died_with)
