@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from services.storage.smapiv1 import mounts
+from services.storage.smapiv1.private_view import remove
 from shared.driver_view import FOLDER
 
 
@@ -21,7 +21,9 @@ def main() -> None:
     parser.add_argument("--run-dir", type=Path, required=True)
     folder = parser.parse_args().run_dir / FOLDER
     try:
-        mounts.remove_tree(folder)
+        for host in sorted(folder.glob("*")):
+            remove(host)
+        folder.rmdir()
     except OSError as error:
         sys.exit(f"cannot unmount {error.filename}: {error.strerror}")
 

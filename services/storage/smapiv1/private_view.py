@@ -13,12 +13,13 @@ import json
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from services.storage.plugins.errors import plugin_failed
-from services.storage.smapiv1 import error_codes, mounts, process
+from services.storage.smapiv1 import error_codes, inhabitants, mounts, process
 from services.storage.smapiv1.view import HERE, OVER, UNDER, SystemView, View
 from shared.driver_view import entered, is_kept
 
@@ -42,6 +43,14 @@ _ERROR_CODES: Final = "/usr/share/sm"
 _FURNISH: Final = HERE / "furnish.py"
 _LINKS: Final = 16
 """Links that are followed to find a path."""
+
+
+def remove(folder: Path) -> None:
+    """What runs there, what is mounted there, and the folder. Raises OSError."""
+    namespace = folder / "ns"
+    if is_kept(namespace) and (count := inhabitants.end(namespace)):
+        log.info("%d processes that drivers left running are ended", count)
+    mounts.remove_tree(folder)
 
 
 class PrivateView:
@@ -124,20 +133,26 @@ class PrivateView:
         """Links are followed as they are seen inside: their targets are fixed paths, too."""
         if self._fallback is not None:
             return self._fallback.outside(path)
-        for _ in range(_LINKS):
-            here = self._place(path)
+        steps, here, links = deque(Path(path).parts[1:]), "/", 0
+        while steps:
+            ahead = os.path.normpath(os.path.join(here, steps.popleft()))
             try:
-                target = os.readlink(here)
-            except OSError:
-                return here
-            path = os.path.normpath(os.path.join(os.path.dirname(path), target))
-        raise plugin_failed(f"{path}: too many links")
+                target = os.readlink(self._place(ahead))
+            except OSError:  # no link, or not there yet
+                here = ahead
+                continue
+            if (links := links + 1) > _LINKS:
+                raise plugin_failed(f"{path}: too many links")
+            here = os.path.normpath(os.path.join(here, target))
+            steps, here = deque([*Path(here).parts[1:], *steps]), "/"
+        return self._place(here)
 
     def _place(self, path: str) -> str:
+        """Of a path without links."""
         for inside, name in SHARED.items():
             if path == inside or path.startswith(f"{inside}/"):
                 return f"{self._folder}/run/{name}{path.removeprefix(inside)}"
-        return path.replace("/var/run/", "/run/", 1) if path.startswith("/var/run/") else path
+        return path
 
     def describe(self, inventory: Mapping[str, str]) -> None:
         """In place: the file is bound where drivers read it."""
@@ -146,4 +161,4 @@ class PrivateView:
             (self._folder / "inventory").write_text(text)
 
     async def close(self) -> None:
-        await asyncio.to_thread(mounts.remove_tree, self._folder)
+        await asyncio.to_thread(remove, self._folder)
