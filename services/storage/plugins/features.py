@@ -23,7 +23,7 @@ KNOWN: Final = frozenset(
 
 def parsed(whose: str, said: Iterable[object]) -> dict[str, int]:
     """`NAME` or `NAME/<version>`; a version that is none counts as 1, and the first of two is taken. Unknown names are
-    dropped. Who says VDI_MIRROR can also be the target of a mirror, without saying VDI_MIRROR_IN.
+    dropped. (Who says VDI_MIRROR can also be the target of a mirror: whoever looks for VDI_MIRROR_IN knows that.)
     """
     found: dict[str, int] = {}
     for feature in said:
@@ -32,6 +32,4 @@ def parsed(whose: str, said: Iterable[object]) -> dict[str, int]:
             found.setdefault(name, max(1, int(version)) if version.isdecimal() else 1)
         else:
             log.warning("%s: unknown feature %r", whose, feature)
-    if "VDI_MIRROR" in found:
-        found.setdefault("VDI_MIRROR_IN", found["VDI_MIRROR"])
     return found

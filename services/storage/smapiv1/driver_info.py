@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from services.storage.plugins.features import parsed
 from shared.contracts.storage import DriverInfo
 
-log = logging.getLogger("storage.smapiv1")
-
-CAPABILITIES: Final = frozenset(
-    (
-        *(f"SR_{name}" for name in ("CREATE", "DELETE", "ATTACH", "DETACH", "SCAN", "PROBE", "UPDATE", "METADATA")),
-        *("SR_SUPPORTS_LOCAL_CACHING", "SR_TRIM", "SR_MULTIPATH", "SR_CACHING", "SR_STATS"),
-        *(f"VDI_{name}" for name in ("CREATE", "DELETE", "ATTACH", "DETACH", "MIRROR", "MIRROR_IN", "RESIZE")),
-        *(f"VDI_{name}" for name in ("RESIZE_ONLINE", "CLONE", "SNAPSHOT", "ACTIVATE", "ACTIVATE_READONLY")),
-        *(f"VDI_{name}" for name in ("DEACTIVATE", "UPDATE", "INTRODUCE", "GENERATE_CONFIG", "ATTACH_OFFLINE")),
-        *(f"VDI_{name}" for name in ("RESET_ON_BOOT", "CONFIG_CBT", "COMPOSE", "READ_CACHING", "REVERT")),
-        *("LARGE_VDI", "THIN_PROVISIONING"),
-    )
-)
 _TEXTS: Final = ("name", "description", "vendor", "copyright", "driver_version", "required_api_version")
 
 
@@ -51,18 +38,8 @@ def driver_info(driver: str, path: str, said: Any) -> DriverInfo:
 
 
 def features(driver: str, capabilities: Iterable[Any]) -> dict[str, int]:
-    """`NAME` or `NAME/<version>`; a version that is none counts as 1. Unknown names are dropped.
-
-    Who says VDI_MIRROR can also be the target of a mirror, without saying VDI_MIRROR_IN.
-    """
-    found: dict[str, int] = {}
-    for capability in capabilities:
-        name, _, version = str(capability).partition("/")
-        if name not in CAPABILITIES:
-            log.warning("driver %s: unknown capability %r", driver, capability)
-            continue
-        found.setdefault(name, max(1, int(version)) if version.isdecimal() else 1)
-    return found
+    """`NAME` or `NAME/<version>`; unknown names are dropped."""
+    return parsed(f"driver {driver}", capabilities)
 
 
 def _list(said: Mapping[str, Any], name: str) -> list[Any]:

@@ -33,7 +33,7 @@ INTERVAL = 0.5
 PREFIX = "org.xen.xapi.storage."
 _IGNORED = frozenset({"__pycache__"})
 
-_Broken = (ApiError, Unimplemented, ActivatedOnAnotherHost, WrongVersion)
+_Broken = (ApiError, Unimplemented, ActivatedOnAnotherHost, WrongVersion, OSError)
 
 
 class Folder(NamedTuple):
@@ -85,7 +85,7 @@ def _fingerprint(folder: Path) -> Fingerprint:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name not in _IGNORED and not entry.name.startswith("."):
-                status = entry.stat()
+                status = entry.stat(follow_symlinks=os.path.exists(entry))
                 files.append((entry.name, status.st_mtime_ns, status.st_size, status.st_mode, status.st_ino))
     return tuple(sorted(files))
 
@@ -108,6 +108,7 @@ class Discovery:
         self._seen: dict[Folder, Fingerprint] = {}
         self._asking: dict[Folder, asyncio.Task[None]] = {}
         self._written = False
+        self._writing = asyncio.Lock()
 
     async def start(self, boot: str, within: float) -> None:
         """Finds what is there. A plug-in that takes longer (seconds) to say what it is comes later."""
@@ -146,9 +147,6 @@ class Discovery:
             del self._known[folder]
             await self._stop_asking(folder)
             self._remove(folder)
-        if found.changed and not self._written:
-            await asyncio.to_thread(bindings.write, self._bindings)
-            self._written = True
         for folder in found.changed:
             self._known[folder] = self._seen[folder]
             await self._stop_asking(folder)
@@ -162,6 +160,7 @@ class Discovery:
 
     async def _ask(self, folder: Folder) -> None:
         try:
+            await self._write_bindings()
             await (self._datapath(folder.name) if folder.part == "datapath" else self._volume(folder.name))
         except _Broken as error:
             log.error("SMAPIv3: %s %s cannot be used: %s", *folder, error)
@@ -170,6 +169,13 @@ class Discovery:
             # a fault of ours, for which the other plug-ins must not suffer
             log.exception("SMAPIv3: %s %s cannot be used", *folder)
             self._remove(folder)
+
+    async def _write_bindings(self) -> None:
+        """Before the first script runs."""
+        async with self._writing:
+            if not self._written:
+                await asyncio.to_thread(bindings.write, self._bindings)
+                self._written = True
 
     async def _datapath(self, scheme: str) -> None:
         scripts = Scripts(self._root / "datapath" / scheme, self._bindings)

@@ -7,16 +7,26 @@ was interrupted is completed when the SR is attached again.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 
 import msgspec
 
 from services.storage.plugins.errors import Failure, backend_failure, plugin_failed
-from services.storage.plugins.interface import Changed, Handle, NewVolume, Range, Report, Unimplemented, Volume
+from services.storage.plugins.interface import (
+    ActivatedOnAnotherHost,
+    Changed,
+    Handle,
+    NewVolume,
+    Range,
+    Report,
+    Unimplemented,
+    Volume,
+)
 from services.storage.plugins.skeleton import VolumeSkeleton
 from services.storage.settle import settle
 from services.storage.smapiv3 import interface_v5 as v5
@@ -31,6 +41,8 @@ from shared.errors import ApiError
 
 log = logging.getLogger("storage.smapiv3")
 
+UNDO_WITHIN = 30.0
+"""Seconds."""
 _ALL = -1
 """Length of an extent that goes up to the end."""
 
@@ -172,17 +184,17 @@ class VolumeMethods(VolumeSkeleton):
         if CLONE_ON_BOOT in record.keys:
             await self._destroy_temporary(found, record.keys[CLONE_ON_BOOT])
         if begin and not persistent:
-            await settle(self._clone_for_run(found, key))
+            await self._clone_for_run(found, key)
         elif CLONE_ON_BOOT in record.keys:
             await found.calls(v5.Volume.unset, found.handle, key, CLONE_ON_BOOT)
 
     async def _clone_for_run(self, sr: Sr, key: str) -> None:
         clone = await sr.calls(v5.Volume.clone, sr.handle, key)
-        await self._state.add_temporary(sr.uuid, clone.key, key)
         try:
+            await self._state.add_temporary(sr.uuid, clone.key, key)
             await sr.calls(v5.Volume.set, sr.handle, key, CLONE_ON_BOOT, clone.key)
-        except (ApiError, Unimplemented):
-            await self._destroy_temporary(sr, clone.key)
+        except (ApiError, Unimplemented, asyncio.CancelledError):
+            await settle(self._undo(sr, clone.key, self._destroy_temporary(sr, clone.key)))
             raise
         await self._state.forget_temporary(sr.uuid, clone.key)
 
@@ -234,17 +246,24 @@ class VolumeMethods(VolumeSkeleton):
                 return self._volume(sr, record, await self._complete(sr, request, earlier))
         record = await make()
         made = Made(key=record.key, origin=origin, pending=keys)
-        return self._volume(sr, record, await settle(self._begin(sr, request, made)))
-
-    async def _begin(self, sr: Sr, request: str, made: Made) -> dict[str, str]:
-        """A volume that cannot be what was asked for is removed."""
-        await self._state.make(sr.uuid, request, made)
         try:
-            return await self._complete(sr, request, made)
-        except ApiError:
-            await sr.calls(v5.Volume.destroy, sr.handle, made.key)
-            await self._state.unmake(sr.uuid, made.key)
+            await self._state.make(sr.uuid, request, made)
+            return self._volume(sr, record, await self._complete(sr, request, made))
+        except (ApiError, asyncio.CancelledError):
+            await settle(self._undo(sr, made.key, self._unmake(sr, made.key)))
             raise
+
+    async def _unmake(self, sr: Sr, key: str) -> None:
+        await sr.calls(v5.Volume.destroy, sr.handle, key)
+        await self._state.unmake(sr.uuid, key)
+
+    async def _undo(self, sr: Sr, key: str, work: Coroutine[object, object, None]) -> None:
+        """Removes a volume that was made for what then failed or was cancelled; who cancels does not wait for ever."""
+        try:
+            async with asyncio.timeout(UNDO_WITHIN):
+                await work
+        except (ApiError, Unimplemented, ActivatedOnAnotherHost, TimeoutError) as error:
+            log.error("SR %s: volume %s, which nobody wants, stays: %s", sr.uuid, key, error or "it takes too long")
 
     async def _complete(self, sr: Sr, request: str, made: Made) -> dict[str, str]:
         """Says what is still to be said of a volume; returns what was."""

@@ -79,6 +79,7 @@ def test_what_is_no_folder_of_scripts_is_not_looked_at(tmp_path: Path) -> None:
     (tmp_path / "volume/two").symlink_to("one")
     (tmp_path / "volume/dangling").symlink_to("nowhere")
     assert look(tmp_path).keys() == {Folder("volume", "one"), Folder("volume", "two")}
+    (tmp_path / "volume/one/Plugin.Query").symlink_to("not there yet")
     before = look(tmp_path)
     (tmp_path / "volume/one/__pycache__").mkdir()
     assert look(tmp_path) == before

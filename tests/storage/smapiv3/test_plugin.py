@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -157,6 +158,22 @@ async def test_a_disk_that_cannot_be_described_is_not_left_behind(scripted: Scri
     script(folder, "Volume.set", "#!/bin/sh\nexit 1\n")
     with pytest.raises(ApiError, match="SCRIPT_FAILED"):
         await scripted.plugin.volume.create(handle, NewVolume(uuid=new_uuid(), keys={"vdi-type": "user"}), MIB)
+    assert await scripted.plugin.sr.ls(handle) == []
+
+
+async def test_a_request_that_is_cancelled_while_its_disk_is_described_leaves_none(scripted: Scripted) -> None:
+    handle = await scripted.sr()
+    folder = scripted.root / "volume/org.xen.xapi.storage.simple-file"
+    started = scripted.folder / "started"
+    os.mkfifo(started)
+    (folder / "Volume.set").unlink()
+    script(folder, "Volume.set", f"#!/bin/sh\necho >{started}\nexec sleep 60\n")
+    wanted = NewVolume(uuid=new_uuid(), keys={"vdi-type": "user"})
+    creating = asyncio.ensure_future(scripted.plugin.volume.create(handle, wanted, MIB))
+    await asyncio.to_thread(started.read_bytes)
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
     assert await scripted.plugin.sr.ls(handle) == []
 
 
