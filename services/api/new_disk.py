@@ -22,8 +22,8 @@ from shared.errors import ApiError
 class NewDisk:
     """`uuid`: what it is to be called; a SMAPIv1 driver chooses another, and writes the row before it answers."""
 
-    def __init__(self, call: Call, sr: str) -> None:
-        self.uuid = str(uuids.uuid4())
+    def __init__(self, call: Call, sr: str, uuid: str = "") -> None:
+        self.uuid = uuid or str(uuids.uuid4())
         self.sr_uuid = call.api.uuid_of("SR", sr)
         self._call = call
         self._sr = sr

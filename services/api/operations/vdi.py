@@ -4,8 +4,10 @@ attached.
 
 from __future__ import annotations
 
+import hashlib
+import uuid as uuids
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from services.api import locking
 from services.api.call import Call
@@ -21,6 +23,18 @@ from shared.contracts import storage as contract
 from shared.contracts.db import Change, Delete, Update
 from shared.errors import ApiError
 from shared.store import Store
+
+METADATA_BACKUP: Final = "Pool Metadata Backup"
+"""Name of the disk that programs look for after a disaster: it has the same uuid each time it is made on an SR."""
+
+
+def _uuid(call: Call, sr: str, fields: Mapping[str, Any]) -> str:
+    """Of the disk with the pool's metadata: the MD5 of its SR's, as the original has it. Any for others: ""."""
+    if fields["type"] != "user" or fields["name_label"] != METADATA_BACKUP:
+        return ""
+    digest = hashlib.md5(call.api.uuid_of("SR", sr).encode(), usedforsecurity=False).digest()
+    uuid = str(uuids.UUID(bytes=digest))
+    return "" if uuid in call.store.by_uuid else uuid
 
 
 @operation("VDI.create")
@@ -38,7 +52,7 @@ async def make_disk(call: Call, record: Mapping[str, Any]) -> str:
         raise incompatible("", fields["type"])
     if fields["virtual_size"] < 0 and not is_v1(call.store, existing(call.store, "SR", sr)):
         raise ApiError("INVALID_VALUE", "virtual_size", fields["virtual_size"])
-    new = NewDisk(call, sr)
+    new = NewDisk(call, sr, _uuid(call, sr, fields))
     request = contract.VdiCreate(
         sr=new.sr_uuid,
         uuid=new.uuid,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -224,3 +225,12 @@ async def test_a_copy_goes_where_there_is_room(pool: Pool, client: Client, disk:
     assert await client.refusal("VDI.copy", disk, NULL, NULL, small) == ["VDI_TOO_SMALL", small, size]
     await pool.write(Update(cls="VDI", ref=small, fields={"read_only": True}))
     assert await client.refusal("VDI.copy", disk, NULL, NULL, small) == ["VDI_READONLY", small]
+
+
+async def test_the_disk_with_the_pools_metadata_is_found_by_its_uuid(pool: Pool, client: Client) -> None:
+    record = records.vdi(sr_of(pool), name_label="Pool Metadata Backup")
+    first = pool.row("VDI", await client.call("VDI.create", record))["uuid"]
+    digest = hashlib.md5(pool.row("SR", sr_of(pool))["uuid"].encode()).hexdigest()
+    assert first.replace("-", "") == digest
+    await client.call("VDI.destroy", await client.call("VDI.get_by_uuid", first))
+    assert pool.row("VDI", await client.call("VDI.create", record))["uuid"] == first
