@@ -41,15 +41,13 @@ class Hypervisor:
         return f"nbd+unix:///{DEVICE}?socket={self._folder}/nbd"
 
     async def start(self, image: str) -> None:
-        socket = self._folder / "qmp"
+        socket = str(self._folder / "qmp")
+        await self._qmp.start_server(socket)
         self._process = await asyncio.create_subprocess_exec(
             *("setpriv", "--pdeathsig", "KILL", "--", "qemu-system-x86_64", "-S", "-machine", "none", "-nodefaults"),
-            *("-display", "none", "-qmp", f"unix:{socket},server=on,wait=off"),
+            *("-display", "none", "-chardev", f"socket,id=qmp,path={socket}", "-mon", "chardev=qmp,mode=control"),
         )
-        while not socket.exists():
-            assert self._process.returncode is None
-            await asyncio.sleep(0.01)
-        await self._qmp.connect(str(socket))
+        await self._qmp.accept()
         await self._do("object-add", id="free", **{"qom-type": "throttle-group"})
         await self._do("nbd-server-start", addr={"type": "unix", "data": {"path": f"{self._folder}/nbd"}})
         await self._open(image)

@@ -11,12 +11,15 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.storage.plugins.file import qcow2
 from services.storage.plugins.file.changes import BLOCK
+from services.storage.plugins.file.folder import Folder
 from services.storage.plugins.file.plugin import FilePlugin
 from services.storage.plugins.interface import Domain, Handle, Volume
 from tests.storage.support import HOST_A, new
 
 CLUSTER = 64 << 10
+_OFFSET = 0x00FF_FFFF_FFFF_FE00
 GUEST = Domain(host=HOST_A, dp="vbd/model/0")
 
 
@@ -45,6 +48,27 @@ async def content(image: str, scratch: Path) -> bytes:
     data = await asyncio.to_thread(target.read_bytes)
     target.unlink()
     return data
+
+
+def read_disk(folder: Folder, key: str) -> bytes:
+    """What a disk holds, read here: quicker than qemu-img, for what is done very often."""
+    chain = folder.chain(key)
+    size = folder.header(chain[0]).virtual_size
+    data = bytearray(size)
+    for name in reversed(chain):
+        header = folder.header(name)
+        data[header.virtual_size :] = bytes(max(0, size - header.virtual_size))
+        with folder.image(name).open("rb") as image:
+            for at, length in qcow2.allocated(folder.image(name), header):
+                for offset in range(at, at + length, CLUSTER):
+                    image.seek(header.l1_offset + offset // (CLUSTER * CLUSTER // 8) * 8)
+                    table = int.from_bytes(image.read(8)) & _OFFSET
+                    image.seek(table + offset // CLUSTER % (CLUSTER // 8) * 8)
+                    entry = int.from_bytes(image.read(8))
+                    image.seek(entry & _OFFSET)
+                    content = bytes(CLUSTER) if entry & 1 or not entry & _OFFSET else image.read(CLUSTER)
+                    data[offset : offset + CLUSTER] = content.ljust(CLUSTER, b"\0")
+    return bytes(data[:size])
 
 
 @dataclass
