@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def plugin(tmp_path: Path) -> IsoPlugin:
-    return IsoPlugin(tmp_path / "sr-mount")
+async def plugin(tmp_path: Path) -> AsyncIterator[IsoPlugin]:
+    made = IsoPlugin(tmp_path / "sr-mount")
+    yield made
+    await made.close()
 
 
 @pytest.fixture

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from services.storage.live import Live
+from services.storage.options import StorageOptions
+from services.storage.plugins.bundled import bundled
 from services.storage.plugins.mounted_point import Mounted
 from services.storage.plugins.nfs import Export, NfsMedium, exports_xml, parse_showmount
 from shared.errors import ApiError
+from tests.storage.support import HOST_A, SR
 
 MEDIUM = NfsMedium()
 CONFIGURATION = {"server": "filer.example", "serverpath": "/exports/vms"}
@@ -87,3 +92,18 @@ async def test_a_probe_without_a_path_lists_exports_with_the_code_that_clients_k
     program.write_text("#!/bin/sh\necho 'clnt_create: RPC: Timed out' >&2; exit 1\n")
     with pytest.raises(ApiError, match=r"SR_BACKEND_FAILURE_108.*RPC: Timed out"):
         await MEDIUM.probe({"server": "filer.example"})
+
+
+async def test_without_the_helper_it_says_which_package_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.storage.plugins.program.SYSTEM_PATH", "/nonexistent")
+    plugins = bundled(StorageOptions(), tmp_path, cast(Live, None))
+    for work in (
+        plugins["nfs"].sr.create(SR, CONFIGURATION, "", ""),
+        plugins["nfs"].sr.attach(SR, CONFIGURATION, HOST_A),
+        plugins["nfs"].sr.probe(CONFIGURATION),
+    ):
+        with pytest.raises(ApiError, match=r"mount.nfs cannot be run; it comes with the Debian package nfs-common"):
+            await work
+    assert not (tmp_path / "sr-mount" / HOST_A / SR).exists()
+    for plugin in plugins.values():
+        await plugin.close()

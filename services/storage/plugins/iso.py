@@ -8,7 +8,11 @@ import os
 import re
 import stat
 import uuid as uuids
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 from urllib.parse import quote, unquote
 
 from services.storage.plugins import nfs, smb
@@ -34,6 +38,12 @@ from shared.errors import ApiError
 log = logging.getLogger("storage.iso")
 
 SUFFIXES = (".iso", ".img")
+_WORKERS = 2
+"""Threads of one SR: a server that hangs blocks nobody else."""
+
+_A = ParamSpec("_A")
+_R = TypeVar("_R")
+
 FAILURES = Failures(mount=Failure.ISO_MOUNT, unmount=Failure.ISO_UNMOUNT)
 SMB_VERSIONS = ("1.0", "3.0")
 _NAMED_UUID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\.(?:iso|img)", re.IGNORECASE)
@@ -172,6 +182,14 @@ class _Attached:
     def __init__(self, uuid: str, host: str, library: Library, place: Path | None) -> None:
         self.uuid, self.host, self.library, self.place = uuid, host, library, place
         self.folder = Path(library.path) if place is None else place / library.path
+        self._workers = ThreadPoolExecutor(_WORKERS, thread_name_prefix=f"iso-{uuid[:8]}")
+
+    async def run(self, work: Callable[_A, _R], *args: _A.args, **kwargs: _A.kwargs) -> _R:
+        """Of the methods that follow, which block."""
+        return await asyncio.get_running_loop().run_in_executor(self._workers, partial(work, *args, **kwargs))
+
+    def close(self) -> None:
+        self._workers.shutdown(wait=False)
 
     def check(self) -> None:
         """Raises SR_BACKEND_FAILURE_47."""
@@ -296,6 +314,8 @@ class IsoPlugin:
 
     async def close(self) -> None:
         """What is mounted stays: QEMU has images open there."""
+        for attached in self.handles.values():
+            attached.close()
 
     def attached(self, sr: Handle) -> _Attached:
         try:
@@ -320,8 +340,8 @@ class _Sr(SrSkeleton):
     async def probe(self, configuration: dict[str, str]) -> list[Probed]:
         """A folder of images has no SR of its own: any can be made of it."""
         library = library_of(configuration)
-        if library.mount is None:
-            await asyncio.to_thread(_Attached("", "", library, None).check)
+        if library.mount is None and not await asyncio.to_thread(os.path.isdir, library.path):
+            raise backend_failure(Failure.ISO_PATH_INVALID, f"Invalid local path: {library.path}")
         return [Probed(configuration=configuration, uuid="")]
 
     async def create(self, uuid: str, configuration: dict[str, str], name: str, description: str) -> dict[str, str]:
@@ -335,19 +355,25 @@ class _Sr(SrSkeleton):
         library = library_of(configuration)
         place = None if library.mount is None else self._plugin.root / host / uuid
         attached = _Attached(uuid, host, library, place)
-        await settle(self._attach(attached))
+        try:
+            await settle(self._attach(attached))
+        except BaseException:
+            attached.close()
+            raise
         handle = handle_of(host, uuid)
-        self._plugin.handles[handle] = attached
+        before, self._plugin.handles[handle] = self._plugin.handles.get(handle), attached
+        if before is not None:
+            before.close()
         return handle
 
     async def _attach(self, attached: _Attached) -> None:
         place, mount = attached.place, attached.library.mount
         if place is None or mount is None:
-            await asyncio.to_thread(attached.check)
+            await attached.run(attached.check)
             return
         await ensure(mount, place, lambda found: _same(mount, found), FAILURES)
         try:
-            await asyncio.to_thread(attached.check)
+            await attached.run(attached.check)
         except BaseException:
             await release(place, FAILURES)
             raise
@@ -359,6 +385,7 @@ class _Sr(SrSkeleton):
         if attached.place is not None:
             await settle(release(attached.place, FAILURES))
         self._plugin.handles.pop(sr, None)
+        attached.close()
 
     async def destroy(self, sr: Handle) -> None:
         """The images are not the SR's: they stay."""
@@ -366,10 +393,12 @@ class _Sr(SrSkeleton):
         await self.detach(sr)
 
     async def stat(self, sr: Handle) -> SrStat:
-        return await asyncio.to_thread(self._plugin.attached(sr).stat)
+        attached = self._plugin.attached(sr)
+        return await attached.run(attached.stat)
 
     async def ls(self, sr: Handle) -> list[Volume]:
-        return await asyncio.to_thread(self._plugin.attached(sr).ls)
+        attached = self._plugin.attached(sr)
+        return await attached.run(attached.ls)
 
 
 def _same(mount: Mount, found: Mounted) -> bool:
@@ -381,7 +410,8 @@ class _Volume(FixedVolumes):
         self._plugin = plugin
 
     async def stat(self, sr: Handle, key: str) -> Volume:
-        return await asyncio.to_thread(self._plugin.attached(sr).volume, key)
+        attached = self._plugin.attached(sr)
+        return await attached.run(attached.volume, key)
 
 
 class _Datapath:
@@ -390,7 +420,7 @@ class _Datapath:
 
     async def attach(self, uri: str, domain: Domain) -> Implementation:
         attached, key = self._plugin.at(uri, domain.host)
-        await asyncio.to_thread(attached.volume, key)
+        await attached.run(attached.volume, key)
         return Implementation(kind="file", path=str(attached.folder / key), format="raw")
 
     async def activate(self, uri: str, domain: Domain) -> None:
@@ -398,7 +428,7 @@ class _Datapath:
 
     async def activate_readonly(self, uri: str, domain: Domain) -> None:
         attached, key = self._plugin.at(uri, domain.host)
-        await asyncio.to_thread(attached.volume, key)
+        await attached.run(attached.volume, key)
         self._plugin.holders.acquire(key, uri, domain, writable=False)
 
     async def deactivate(self, uri: str, domain: Domain) -> None:
