@@ -14,12 +14,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from services.api.host_side.plugins import Programs
 from services.storage.plugins.interface import Domain
 from services.storage.smapiv1 import mounts, process
 from services.storage.smapiv1.private_view import PrivateView
 from services.storage.smapiv1.view import SystemView
 from shared import driver_view
-from tests.storage.smapiv1.conftest import MIB, Bench, disk
+from shared.contracts.host import PluginCall
+from tests.api.harness import error_of
+from tests.storage.smapiv1.conftest import MIB, Bench, Socket, disk
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -199,3 +202,35 @@ async def test_a_service_that_stops_keeps_what_is_attached(bench: Bench, tmp_pat
     await plugin.sr.detach(sr)
     await bench.host.close()
     assert below(tmp_path) == []
+
+
+PLUGIN = """#!/usr/bin/env -S python3 -S
+import XenAPIPlugin
+
+def look(session, args):
+    if args["path"] == "bad":
+        raise XenAPIPlugin.Failure("VM_HALTED", ["x"])
+    with open(args["path"]) as file:
+        return f"{session.xenapi.pool.get_all()[0]} {file.read()}"
+
+XenAPIPlugin.dispatch({"look": look})
+"""
+
+
+async def test_plugins_that_drivers_call_see_what_drivers_see(api: Socket, one: PrivateView, tmp_path: Path) -> None:
+    await inside(one, "echo -n mounted > /run/sr-mount/what")
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "tapdisk-pause").write_text(PLUGIN)
+    (folder / "tapdisk-pause").chmod(0o755)
+    programs = Programs(folder, folder, str(api.site.socket), 20, tmp_path / "one" / "ns")
+
+    async def look(path: str, function: str = "look") -> str:
+        arguments = {"path": path}
+        request = PluginCall(plugin="tapdisk-pause", function=function, arguments=arguments, session=api.client.session)
+        return (await programs.call_plugin(request)).text
+
+    assert await look("/run/sr-mount/what") == f"{next(iter(api.pool.store.rows('pool')))} mounted"
+    assert await error_of(look("bad")) == ["VM_HALTED", "x"]
+    assert (await error_of(look("/nowhere")))[0] == "XENAPI_PLUGIN_FAILURE"
+    assert await error_of(look("", "jump")) == ["UNKNOWN_XENAPI_PLUGIN_FUNCTION", "jump"]
