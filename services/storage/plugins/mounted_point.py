@@ -125,11 +125,12 @@ async def visit(mount: Mount, place: Path, failures: Failures) -> AsyncIterator[
     """The medium, mounted in a mount namespace of its own; yields where this process finds it.
 
     The namespace, and with it the mount, ends with the process that holds it, and that one with this process: nothing
-    is left of a visit, however it ends. All visits can thus have the same `place`, an empty folder.
+    is left of a visit, however it ends. All visits can thus have the same `place`, an empty folder. What is unmounted
+    for everybody is unmounted there too, so a long visit keeps no other SR's medium busy.
     """
     _helped(mount)
     await asyncio.to_thread(place.mkdir, 0o700, parents=True, exist_ok=True)
-    holder = await start(["unshare", "--mount", "--propagation", "private", "cat"], stdin=asyncio.subprocess.PIPE)
+    holder = await start(["unshare", "--mount", "--propagation", "slave", "cat"], stdin=asyncio.subprocess.PIPE)
     try:
         await _ready(holder)
         inside = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", "--", find(mount.arguments(place)[0])]
