@@ -152,7 +152,7 @@ class FakeHost:
             (storage.VDI_REVERT, self._vdi_revert),
             (storage.VDI_ENABLE_CBT, lambda request: self._set_disk(request, cbt_enabled=True)),
             (storage.VDI_DISABLE_CBT, lambda request: self._set_disk(request, cbt_enabled=False)),
-            (storage.VDI_DATA_DESTROY, lambda request: self._set_disk(request, physical_utilisation=0)),
+            (storage.VDI_DATA_DESTROY, lambda request: self._set_disk(request, type="cbt_metadata")),
             (storage.VDI_CHANGED_BLOCKS, self._changed_blocks),
             (storage.VDI_GENERATE_CONFIG, self._generate_config),
             (storage.VDI_SET_PERSISTENT, self._nothing),

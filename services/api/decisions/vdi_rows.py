@@ -51,7 +51,7 @@ def said(info: VdiInfo, places: Mapping[str, str], row: Mapping[str, Any] | None
         "snapshot_time": info.snapshot_time,
     }
     fields |= {name: value for name, value in texts.items() if value}
-    if row is None or row["type"] != "cbt_metadata":
+    if row is None or "data_destroy" not in row["current_operations"].values():  # which has set it for a while
         fields["type"] = info.type if info.type in TYPES else USER
     if info.sharable:
         fields["sharable"] = True

@@ -9,7 +9,7 @@ import pytest
 
 from shared import replica
 from shared.bus.memory import MemoryTransport
-from shared.contracts.db import Create, Update
+from shared.contracts.db import Create, MapPut, Update
 from shared.contracts.vm import Cause
 from shared.database import Database
 from shared.errors import ApiError
@@ -54,6 +54,30 @@ async def test_an_api_process_that_was_killed_leaves_tasks_that_fail_and_no_lock
     await pool.hosts[1].heartbeat()
     await client.call("VM.start", vm, False, False)
     await client.call("VM.start", other, False, False)
+
+
+async def test_an_api_process_that_was_killed_at_work_on_disks_leaves_srs_free(pool: Pool, client: Client) -> None:
+    """A disk that came about without a row is found by the next scan; a type that was set for a while is put right."""
+    sr = pool.ref("SR", "storage")
+    [driver] = pool.store.rows("SM")
+    await pool.write(MapPut(cls="SM", ref=driver, field="features", key="VDI_CONFIG_CBT", value=1, new=True))
+    vdi = await client.call("VDI.create", records.vdi(sr))
+    snapshot = await client.call("VDI.snapshot", vdi)
+    await pool.write(Update(cls="VDI", ref=snapshot, fields={"cbt_enabled": True}))
+    made = pool.hosts[0].after("storage.vdi_create")
+    emptied = pool.hosts[0].hold("storage.vdi_data_destroy")
+    calls = [client.begin("VDI.create", records.vdi(sr)), client.begin("VDI.data_destroy", snapshot)]
+    await asyncio.gather(made.reached.wait(), emptied.reached.wait())
+    await pool.kill_api()
+    for call in calls:
+        call.cancel()
+    await pool.start_api()
+    await pool.until(lambda: not pool.row("SR", sr)["current_operations"])
+    client = again(pool, client.session)
+    await client.call("SR.scan", sr)
+    assert leftovers(pool) == {}
+    assert pool.row("VDI", snapshot)["type"] == "user"
+    assert len(pool.store.rows("VDI")) == 3
 
 
 async def test_an_api_process_finds_what_happened_while_it_was_away(pool: Pool, client: Client) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from services.api.operations import vdi_cbt
+from services.api.storage_hosts import rescan
 from shared.contracts.db import MapPut, Update
 from shared.contracts.storage import Epoch
 from shared.errors import ApiError
@@ -53,6 +55,9 @@ async def test_without_its_data_a_snapshot_still_knows_what_has_changed(
     ]
     assert await client.refusal("VDI.data_destroy", snapshot) == ["VDI_NO_CBT_METADATA", snapshot]
     await pool.write(Update(cls="VDI", ref=snapshot, fields={"cbt_enabled": True}))
+    place = pool.row("VDI", snapshot)["location"]
+    disks = pool.disks.srs[pool.row("SR", sr_of(pool))["uuid"]]
+    disks[place] = msgspec.structs.replace(disks[place], cbt_enabled=True)
     vbd = await client.call("VBD.create", records.vbd(await pool.vm(client), snapshot))
     assert await client.refusal("VDI.data_destroy", snapshot) == ["VDI_IN_USE", snapshot, "data_destroy"]
     assert pool.row("VDI", snapshot)["type"] == "user"
@@ -63,7 +68,13 @@ async def test_without_its_data_a_snapshot_still_knows_what_has_changed(
     assert pool.row("VDI", snapshot)["type"] == "user"
     for host in pool.hosts:
         host.undisturbed()
-    await client.call("VDI.data_destroy", snapshot)
+    held = pool.hosts[0].hold("storage.vdi_data_destroy")
+    destroying = client.begin("VDI.data_destroy", snapshot)
+    await held.reached.wait()
+    await rescan(pool.api, sr_of(pool), pool.hosts[1].uuid)
+    assert pool.row("VDI", snapshot)["type"] == "cbt_metadata"
+    held.open()
+    await destroying
     await client.call("VDI.data_destroy", snapshot)
     assert pool.row("VDI", snapshot)["type"] == "cbt_metadata"
     await client.call("SR.scan", sr_of(pool))
