@@ -64,7 +64,7 @@ async def _tar(disk: Disk, stream: Stream) -> None:
     ids=["vhd", "qcow2", "chunks", "tar"],
 )
 @given(changes=CHANGES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 async def test_a_damaged_stream_is_refused_or_read(
     write: Callable[[Disk, Stream], Awaitable[None]],
     read: Callable[[Input, Sink], Awaitable[object]],
@@ -79,7 +79,7 @@ async def test_a_damaged_stream_is_refused_or_read(
 
 
 @given(CHANGES, st.integers(0, 4096))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_damaged_image_is_refused_or_read(changes: list[tuple[int, bytes]], cut: int) -> None:
     image = create_dynamic(file := MemoryFile(), MIB)
     image.write(0, b"x" * 4096)

@@ -37,7 +37,7 @@ async def _changed(disk: Disk, changed: list[tuple[int, int]]) -> bytes:
 
 
 @given(SIZES, st.integers(0, 1000), st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 async def test_a_stream_makes_the_disk_again(size: int, seed: int, dense: bool) -> None:
     disk = Disk(scattered(size, seed), dense=dense)
     copy = Disk(b"x" * size)
@@ -47,7 +47,7 @@ async def test_a_stream_makes_the_disk_again(size: int, seed: int, dense: bool) 
 
 
 @given(st.integers(0, 1000), st.lists(st.tuples(st.integers(0, 5 * MIB), st.integers(0, MIB)), max_size=4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 async def test_changed_clusters_bring_a_base_up_to_date(seed: int, changed: list[tuple[int, int]]) -> None:
     base = Disk(scattered(5 * MIB, seed))
     disk = Disk(base.content)

@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 
 @given(st.integers(1, 3 * MIB), st.integers(0, 1000), st.booleans(), st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 async def test_a_plain_image_is_the_disk(size: int, seed: int, dense: bool, announced: bool) -> None:
     disk = Disk(scattered(size, seed), dense=dense)
     stream = Stream()
@@ -72,7 +72,7 @@ async def test_a_smaller_image_fills_the_begin() -> None:
 
 
 @given(st.integers(1, 3 * MIB), st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 async def test_chunks_make_the_disk_again(size: int, seed: int) -> None:
     disk = Disk(scattered(size, seed))
     stream = Stream()

@@ -26,7 +26,7 @@ async def _tar(disk: Disk, hashed: Hash = "xxhash") -> bytes:
 @given(
     st.integers(1, 6 * MIB), st.integers(0, 1000), st.booleans(), st.sampled_from([hashed for hashed in get_args(Hash)])
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 async def test_an_archive_makes_the_disk_again(size: int, seed: int, dense: bool, hashed: Hash) -> None:
     disk = Disk(scattered(size, seed, 2), dense=dense)
     copy = Disk(bytes(size))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import struct
 import threading
 import uuid
@@ -21,10 +22,11 @@ from services.storage.formats.vhd.files import OsFile
 from services.storage.formats.vhd.footer import DiskType
 from services.storage.formats.vhd.header import RELATIVE
 from services.storage.formats.vhd.image import Image
+from services.storage.formats.vhd.reader import read_vhd
 from tests.storage.formats import qemu
-from tests.storage.formats.disks import scattered
+from tests.storage.formats.disks import Disk, Stream, scattered
 from tests.storage.formats.files import MemoryFile
-from tests.storage.formats.vhd_by_the_book import read_disk
+from tests.storage.formats.vhd_by_the_book import read_disk, write_differencing
 
 MIB = 1 << 20
 SECTOR = 512
@@ -60,7 +62,7 @@ def _sound(path: Path) -> None:
 
 
 @given(WRITES, WRITES, WRITES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_a_chain_reads_as_one_disk_by_us_and_by_the_book(
     tmp_path_factory: pytest.TempPathFactory,
     first: list[tuple[int, int, int]],
@@ -87,8 +89,30 @@ def test_a_chain_reads_as_one_disk_by_us_and_by_the_book(
         assert covered == SIZE
 
 
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_differencing_disk_written_by_the_book_is_read(tmp_path: Path, seed: int) -> None:
+    mix = random.Random(seed)
+    sectors = {mix.randrange(SIZE // SECTOR): mix.randbytes(SECTOR) for _ in range(10 * seed)}
+    base, path = tmp_path / "base disk.vhd", tmp_path / "diff.vhd"
+    model = scattered(SIZE, seed)
+    with _dynamic(base) as image:
+        image.write(0, bytes(model))
+    sink = Disk(model)
+    write_differencing(path, base, SIZE, sectors, mix)
+    for number, data in sectors.items():
+        model[number * SECTOR : (number + 1) * SECTOR] = data
+    assert read_disk(path) == model
+    with Chain.open(str(path), writable=True) as chain:
+        assert chain.read(0, SIZE) == model
+        await read_vhd(Stream(path.read_bytes()), sink, zero_absent=True)
+        assert sink.content == model
+        _write_all(chain, [(4000, 300, 9)], model)
+    assert read_disk(path) == model
+    _sound(path)
+
+
 @given(WRITES, WRITES)
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_a_child_is_coalesced_into_its_parent(
     tmp_path_factory: pytest.TempPathFactory,
     first: list[tuple[int, int, int]],
@@ -149,7 +173,7 @@ def test_we_read_and_write_what_qemu_made(tmp_path: Path, subformat: str) -> Non
 
 @pytest.mark.parametrize("device", [False, True])
 @given(writes=WRITES)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_a_crash_at_any_write_leaves_a_sound_image_of_old_and_new_sectors(
     device: bool, writes: list[tuple[int, int, int]]
 ) -> None:
@@ -388,7 +412,7 @@ def test_two_terabytes_in_a_kilobyte_are_truncated() -> None:
 
 
 @given(WRITES, WRITES, WRITES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_what_two_disks_of_a_tree_differ_in_is_in_the_ranges_that_their_tables_tell(
     tmp_path_factory: pytest.TempPathFactory,
     below: list[tuple[int, int, int]],

@@ -39,7 +39,7 @@ async def _delta(disk: Disk, changed: list[tuple[int, int]], parent: Parent) -> 
 
 
 @given(SIZES, st.integers(0, 1000), st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 async def test_a_full_stream_makes_the_disk_again(size: int, seed: int, dense: bool) -> None:
     disk = Disk(scattered(size, seed), dense=dense)
     copy = Disk(b"old" * (size // 3 + 1))
@@ -53,7 +53,7 @@ async def test_a_full_stream_makes_the_disk_again(size: int, seed: int, dense: b
 @given(
     st.integers(0, 1000), st.lists(st.tuples(st.integers(0, 7 * MIB), st.integers(0, MIB)), max_size=4), st.booleans()
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 async def test_a_delta_brings_a_base_up_to_date(seed: int, changed: list[tuple[int, int]], blank: bool) -> None:
     base = Disk(scattered(7 * MIB, seed))
     disk = Disk(base.content)

@@ -39,7 +39,7 @@ def test_a_footer_reads_as_it_was_written(
     size: int, type_: DiskType, uuid_: uuid.UUID, hidden: bool, creator: bytes, timestamp: int
 ) -> None:
     offset = NOWHERE if type_ is DiskType.FIXED else 512
-    footer = Footer(type_, size, uuid_, offset, size, timestamp, creator, 9, b"Wi2k", 1, hidden)
+    footer = Footer(type_, size, uuid_, offset, size, timestamp, creator, 9, b"Wi2k", 1, hidden, geometry(size))
     packed = footer.pack()
     assert len(packed) == 512
     assert parse_footer(packed, "here") == footer

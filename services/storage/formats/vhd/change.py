@@ -30,7 +30,7 @@ def resize(image: Image, size: int) -> None:
             return
         if size > image.max_size:
             _move_bat(image, size)
-        image.put_footer(replace(image.footer, size=size))
+        image.put_footer(image.footer.resized(size))
         image.flush()
 
 
@@ -41,7 +41,7 @@ def _resize_fixed(image: Image, size: int) -> None:
     if file.fixed_size:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     file.truncate(size + FOOTER_SIZE)
-    image.put_footer(replace(image.footer, size=size))
+    image.put_footer(image.footer.resized(size))
     file.flush()
     file.pwrite(old, bytes(min(FOOTER_SIZE, size - old)))
     image.flush()

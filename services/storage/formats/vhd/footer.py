@@ -80,7 +80,10 @@ def check_size(size: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """`size`: bytes of the disk. `original_size`: as it was created. `timestamp`: seconds since 2000."""
+    """`size`: bytes of the disk. `original_size`: as it was created. `timestamp`: seconds since 2000.
+
+    `chs`: as it was found, whatever its writer made of the size; None: what the specification makes of it.
+    """
 
     type: DiskType
     size: int
@@ -93,9 +96,10 @@ class Footer:
     creator_os: bytes = b"\0\0\0\0"
     saved: int = 0
     hidden: bool = False
+    chs: Geometry | None = None
 
     def pack(self) -> bytes:
-        chs = geometry(self.size)
+        chs = geometry(self.size) if self.chs is None else self.chs
         data = bytearray(
             _FIELDS.pack(
                 *(_COOKIE, _FEATURES, VERSION, self.data_offset, self.timestamp),
@@ -108,7 +112,7 @@ class Footer:
 
     def resized(self, size: int) -> Footer:
         check_size(size)
-        return replace(self, size=size)
+        return replace(self, size=size, chs=None)
 
 
 def looks_like_footer(data: bytes) -> bool:
@@ -125,7 +129,7 @@ def parse_footer(data: bytes, where: str) -> Footer:
         raise wrong(f"{len(data)} bytes instead of {FOOTER_SIZE}")
     fields = _FIELDS.unpack_from(data)
     cookie, _features, version, data_offset, timestamp, creator, creator_version, creator_os = fields[:8]
-    original_size, size, _cylinders, _heads, _sectors, type_, summed, uuid, saved, hidden = fields[8:]
+    original_size, size, cylinders, heads, sectors, type_, summed, uuid, saved, hidden = fields[8:]
     if cookie != _COOKIE:
         raise wrong(f"begins with {cookie!r} instead of {_COOKIE!r}")
     if summed != (computed := checksum(data, _CHECKSUM_AT)):
@@ -152,4 +156,5 @@ def parse_footer(data: bytes, where: str) -> Footer:
         creator_os=creator_os,
         saved=saved,
         hidden=bool(hidden),
+        chs=Geometry(cylinders, heads, sectors),
     )
