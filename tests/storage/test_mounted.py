@@ -82,9 +82,10 @@ def test_no_secret_and_no_option_of_mount_can_be_smuggled_into_its_arguments() -
 
 
 async def test_a_visit_is_seen_by_nobody_else_and_leaves_nothing(tmp_path: Path) -> None:
-    mount = Mount(kind="tmpfs", source="test", options=("size=1m",))
+    mount = Mount(kind="tmpfs", source="test", options=("size=1m",), visiting=("nr_inodes=64",))
     async with visit(mount, tmp_path / "visit", FAILURES) as root:
         await asyncio.to_thread((root / "file").write_text, "there")
+        assert (await asyncio.to_thread(os.statvfs, root)).f_files == 64
         assert mounted_at(tmp_path / "visit") is None
         assert await asyncio.to_thread(os.listdir, tmp_path / "visit") == []
     assert not await asyncio.to_thread(root.exists)

@@ -22,12 +22,14 @@ CONFIGURATION = {"server": "filer.example", "serverpath": "/exports/vms"}
 def test_an_export_is_mounted_so_that_a_dead_server_fails_in_the_end_and_folders_are_never_stale() -> None:
     mount = MEDIUM.mount(CONFIGURATION, "")
     assert (mount.kind, mount.source, mount.helper) == ("nfs", "filer.example:/exports/vms", "mount.nfs")
+    assert mount.visiting == ("nolock",)
     assert {"soft", "proto=tcp", "vers=3", "acdirmin=0", "acdirmax=0", "timeo=100"} <= set(mount.options)
 
 
 def test_version_and_options_are_the_administrator_s() -> None:
     mount = MEDIUM.mount({**CONFIGURATION, "nfsversion": "4.1", "options": "nconnect=4,,sec=krb5"}, "")
     assert "vers=4.1" in mount.options
+    assert mount.visiting == ()
     assert mount.options[-2:] == ("nconnect=4", "sec=krb5")
 
 

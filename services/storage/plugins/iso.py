@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 from urllib.parse import quote, unquote
 
+import msgspec
+
 from services.storage.plugins import nfs, smb
 from services.storage.plugins.errors import Failure, backend_failure, volume_missing
 from services.storage.plugins.fixed import FixedVolumes
@@ -122,13 +124,8 @@ def _smb(configuration: dict[str, str], location: str) -> Mount:
 
 
 def _read_only(mount: Mount) -> Mount:
-    return Mount(
-        kind=mount.kind,
-        source=mount.source,
-        options=("ro", *(option for option in mount.options if option not in ("rw", "ro"))),
-        helper=mount.helper,
-        environment=mount.environment,
-    )
+    kept = (option for option in mount.options if option not in ("rw", "ro"))
+    return msgspec.structs.replace(mount, options=("ro", *kept))
 
 
 def _options(configuration: dict[str, str]) -> str:

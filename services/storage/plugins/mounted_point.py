@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
+
 from services.storage.plugins.errors import Failure, backend_failure, plugin_failed
 from services.storage.plugins.program import Output, end, find, run, start
 from shared.bus.contract import Record
@@ -26,7 +28,7 @@ _ESCAPE = re.compile(r"\\([0-7]{3})")
 
 class Mount(Record, frozen=True):
     """What mount(8) is told. `helper`: the program that the file system type needs, "" for none. `environment`: for
-    the helper alone; the only place for a secret.
+    the helper alone; the only place for a secret. `visiting`: more options, for a look at the medium.
     """
 
     kind: str
@@ -34,6 +36,7 @@ class Mount(Record, frozen=True):
     options: tuple[str, ...] = ()
     helper: str = ""
     environment: dict[str, str] = {}
+    visiting: tuple[str, ...] = ()
 
     def arguments(self, place: Path) -> list[str]:
         options = ["-o", ",".join(self.options)] if self.options else []
@@ -128,13 +131,13 @@ async def visit(mount: Mount, place: Path, failures: Failures) -> AsyncIterator[
     is left of a visit, however it ends. All visits can thus have the same `place`, an empty folder. What is unmounted
     for everybody is unmounted there too, so a long visit keeps no other SR's medium busy.
     """
-    _helped(mount)
+    command = msgspec.structs.replace(_helped(mount), options=mount.options + mount.visiting).arguments(place)
     await asyncio.to_thread(place.mkdir, 0o700, parents=True, exist_ok=True)
     holder = await start(["unshare", "--mount", "--propagation", "slave", "cat"], stdin=asyncio.subprocess.PIPE)
     try:
         await _ready(holder)
-        inside = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", "--", find(mount.arguments(place)[0])]
-        check(mount, await run([*inside, *mount.arguments(place)[1:]], mount.environment), failures)
+        inside = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", "--", find(command[0])]
+        check(mount, await run([*inside, *command[1:]], mount.environment), failures)
         yield Path(f"/proc/{holder.pid}/root{place}")
     finally:
         await end(holder)

@@ -42,7 +42,10 @@ class Export(Record, frozen=True):
 
 
 def mount_export(server: str, path: str, version: str, options: str) -> Mount:
-    """As SM mounts it: requests are given up in the end, folders are always asked for again."""
+    """As SM mounts it: requests are given up in the end, folders are always asked for again.
+
+    A look needs no locks: for those of version 3 a daemon may be started, which would keep the look's namespace.
+    """
     address = server.strip("[]")
     v6 = ":" in address
     return Mount(
@@ -57,6 +60,7 @@ def mount_export(server: str, path: str, version: str, options: str) -> Mount:
             *(option for option in options.split(",") if option),
         ),
         helper=HELPER,
+        visiting=("nolock",) if version == "3" else (),
     )
 
 

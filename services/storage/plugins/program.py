@@ -19,6 +19,7 @@ SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/s
 """Where programs are looked for: those of an administrator are often not on a service's path."""
 
 PACKAGES: Mapping[str, str] = {
+    "blkdiscard": "util-linux",
     "blkid": "util-linux",
     "mount": "mount",
     "umount": "mount",
