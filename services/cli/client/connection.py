@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,11 @@ class Stream:
     def receive(self, limit: int = 65536) -> bytes:
         """What is there, at least one byte; b"" at the end."""
         return self.socket.recv(limit)
+
+    def waiting(self) -> bool:
+        """Whether something has arrived, or the end."""
+        pending = getattr(self.socket, "pending", None)
+        return bool((pending is not None and pending()) or select.select([self.socket], [], [], 0)[0])
 
     def exactly(self, size: int) -> bytes:
         """Raises `LostConnection` if the stream ends earlier."""

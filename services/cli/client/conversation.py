@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from services.cli.client.connection import LostConnection, Stream
@@ -50,13 +51,17 @@ class OutputClosed(Exception):
 
 
 class Heartbeat:
-    """Sends Wait on the main stream when it is time; call it after each block of data."""
+    """Sends Wait on the main stream when it is time; call it after each block of data. `listen`: to what the server
+    says meanwhile.
+    """
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, listen: Callable[[], None] = lambda: None) -> None:
         self._stream = stream
+        self._listen = listen
         self._last = time.monotonic()
 
     def __call__(self) -> None:
+        self._listen()
         now = time.monotonic()
         if now - self._last >= HEARTBEAT:
             self._last = now
@@ -122,7 +127,15 @@ class Conversation:
     def _side(self) -> Side:
         from services.cli.client.transfer import Side
 
-        return Side(self._options, Heartbeat(self._stream), self._trace, self._stream.unix, self._answer)
+        return Side(self._options, Heartbeat(self._stream, self._listen), self._trace, self._stream.unix, self._answer)
+
+    def _listen(self) -> None:
+        """During a transfer the server may only print: how far it is."""
+        while self._stream.waiting():
+            message = self._receive()
+            if not isinstance(message, Print | PrintStderr | Debug):
+                raise Unexpected(f"Unexpected message from server during a transfer: {message!r}")
+            self._obey(message)
 
     def _answer(self, success: bool) -> None:
         self._send(OK() if success else Failed())

@@ -21,6 +21,4 @@ COMMANDS = (
         flags="With_fd",
     ),
     pending("update-upload", required="file-name", optional="sr-uuid", flags="With_fd"),
-    pending("vdi-export", required="uuid filename", optional="format base progress", flags="With_fd"),
-    pending("vdi-import", required="uuid filename", optional="format progress", flags="With_fd"),
 )

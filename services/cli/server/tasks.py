@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from services.cli.server.command import Call
 from shared.errors import ApiError
+
+Show = Callable[[float], Awaitable[None]]
 
 POLL = 30.0
 """Seconds that one wait for an event may take."""
@@ -22,7 +26,9 @@ async def finished(call: Call, method: str, *params: Any, progress: bool = False
     The task is destroyed when it has ended. If the client leaves earlier, it goes on: nobody asked to cancel it.
     """
     task: str = await call.api.call(f"Async.{method}", *params)
-    record = await ended(call, task, progress)
+    record = await ended(call, task, _drawing(call) if progress else None)
+    if progress:
+        await call.printer.stderr("\n")
     await asyncio.shield(call.api.call("task.destroy", task))
     if record["status"] == "failure":
         raise ApiError(*record["error_info"])
@@ -31,9 +37,11 @@ async def finished(call: Call, method: str, *params: Any, progress: bool = False
     return str(record["result"])
 
 
-async def ended(call: Call, task: str, progress: bool = False) -> dict[str, Any]:
-    """The task's record when it has ended. Raises HANDLE_INVALID when it is destroyed instead."""
-    token, turn = "", 0
+async def ended(call: Call, task: str, show: Show | None = None) -> dict[str, Any]:
+    """The task's record when it has ended. Raises HANDLE_INVALID when it is destroyed instead. `show`: is told of its
+    progress, 0 to 1.
+    """
+    token = ""
     while True:
         answer = await call.api.call("event.from", [f"task/{task}"], token, POLL)
         token = answer["token"]
@@ -41,13 +49,19 @@ async def ended(call: Call, task: str, progress: bool = False) -> dict[str, Any]
             if event["operation"] == "del":
                 raise ApiError("HANDLE_INVALID", "task", task)
             record: dict[str, Any] = event["snapshot"]
-            if progress:
-                await call.printer.stderr(bar(float(record["progress"]), turn))
-                turn += 1
+            if show is not None:
+                await show(float(record["progress"]))
             if record["status"] not in _RUNNING:
-                if progress:
-                    await call.printer.stderr("\n")
                 return record
+
+
+def _drawing(call: Call) -> Show:
+    turns = itertools.count()
+
+    async def show(share: float) -> None:
+        await call.printer.stderr(bar(share, next(turns)))
+
+    return show
 
 
 def bar(share: float, turn: int) -> str:
