@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from services.api.edge.stream import ClientGone, Stream
@@ -37,7 +38,10 @@ PIECE: Final = 1 << 20
 Message = TypeVar("Message", Export, Import)
 Begin = Callable[[Prepared], Awaitable[None]]
 """Sends the head of the reply, once it is clear that the disk can be had."""
-Move = Callable[[Stream, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Move = Callable[[Stream, asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, ApiError | None]]
+"""Passes everything on. Returns what is wrong with a body that may be whole all the same, if the storage service thinks
+so.
+"""
 
 
 async def send(request: Request, message: Export, begin: Begin) -> None:
@@ -47,24 +51,30 @@ async def send(request: Request, message: Export, begin: Begin) -> None:
 
 async def receive(request: Request, message: Import, begin: Begin) -> None:
     """A disk from the client. A stream that says itself where it ends may be shorter than was announced."""
-    await _pass_on(request, IMPORT, message, begin, _inwards)
+    ends_itself = message.format != "raw" or message.chunked
+    await _pass_on(request, IMPORT, message, begin, partial(_inwards, ends_itself=ends_itself))
 
 
 async def _outwards(stream: Stream, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    """Raises `ClientGone`."""
     while data := await reader.read(PIECE):
         await stream.write(data)
 
 
-async def _inwards(stream: Stream, _: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _inwards(
+    stream: Stream, _: asyncio.StreamReader, writer: asyncio.StreamWriter, *, ends_itself: bool
+) -> ApiError | None:
     """When the storage service takes nothing any more, how the transfer has ended tells why.
 
-    Raises `ClientGone`; INTERNAL_ERROR for a body that was cut, after all that came was passed on.
+    `ends_itself`: what comes says where it ends, so one that is cut may be whole. Raises `ClientGone`, INTERNAL_ERROR.
     """
     cut: ApiError | None = None
     while True:
         try:
             data = await stream.read(PIECE)
         except ApiError as error:
+            if not ends_itself:
+                raise
             cut, data = error, b""
         except ClientGone:
             raise
@@ -78,8 +88,7 @@ async def _inwards(stream: Stream, _: asyncio.StreamReader, writer: asyncio.Stre
             await writer.drain()
         except ConnectionError:
             break
-    if cut is not None:
-        raise cut
+    return cut
 
 
 async def _pass_on(
@@ -113,16 +122,12 @@ async def _moved(stream: Stream, prepared: Prepared, begin: Begin, move: Move, e
         try:
             both: list[asyncio.Future[Any]] = [moving, ended]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            if move is _outwards and not (ended.done() and ended.exception()):
-                await moving  # what is on its way still comes
-            if moving.done() and isinstance(moving.exception(), ClientGone):
-                moving.result()
+            on_its_way = move is _outwards and not (ended.done() and ended.exception())
+            cut = await moving if moving.done() or on_its_way else None
             try:
                 await asyncio.shield(ended)
-            except ApiError:
-                if moving.done():
-                    moving.result()  # a cut body is the reason for whatever the storage service makes of it
-                raise
+            except ApiError as error:
+                raise cut or error from None
         finally:
             moving.cancel()
             await asyncio.gather(moving, return_exceptions=True)

@@ -65,6 +65,7 @@ async def put_import_raw_vdi(request: Request) -> None:
             format=form,
             length=None if _in_chunks(request) else request.stream.length,
             chunked=_in_chunks(request),
+            differences=form == "qcow2",  # which does not say whether it is a delta: what it has not is left alone
             prefix=TAR_PREFIX if form == "tar" else "",
         )
 

@@ -79,7 +79,7 @@ async def test_a_delta_makes_a_clone_of_the_base_the_newer_disk(site: Site, disk
     newer, _ = await new_disk(site)
     copy, _ = await new_disk(site)
     changed = bytearray(content())
-    changed[MIB : MIB + 5] = b"newer"
+    changed[2 * MIB + 300_000 : 2 * MIB + 300_005] = b"newer"
     changed[2 * MIB : 2 * MIB + 200_000] = bytes(200_000)
     for disk, data in ((base, content()), (newer, bytes(changed)), (copy, content())):
         await uploaded(site, f"vdi={disk}", data)
