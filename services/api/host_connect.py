@@ -14,6 +14,7 @@ from typing import Final
 from services.api import clock
 from services.api.allowed import published
 from services.api.api import Api
+from services.api.decisions.sr_hosts import scanner
 from services.api.operations.host import DISABLED
 from services.api.operations.sr import attach_request
 from services.api.storage_drivers import StorageDrivers
@@ -133,8 +134,11 @@ class HostConnect:
                 unplugged = Update(cls="PBD", ref=pbd, fields={"currently_attached": False})
                 await self._api.database.transact([unplugged])
                 continue
+            by = scanner(store, row["SR"], ref)
+            if by is None:
+                continue
             try:
-                await rescan(self._api, row["SR"], host)
+                await rescan(self._api, row["SR"], self._api.uuid_of("host", by))
             except BusError:
                 raise
             except ApiError as error:

@@ -37,6 +37,17 @@ def host_for_disk(rows: Rows, vdi: str) -> str:
     return host_for(rows, row["SR"], users)
 
 
+def scanner(rows: Rows, sr: str, plugged: str) -> str | None:
+    """Who finds out what an SR holds that has just been plugged on a host: that host. A SMAPIv1 driver does it on the
+    master of a shared SR alone; None if that does not have the SR.
+    """
+    row = existing(rows, "SR", sr)
+    if not (row["shared"] and is_v1(rows, row)):
+        return plugged
+    master = _coordinator(rows)
+    return master if any(pbd["host"] == master for pbd in plugged_pbds(rows, row)) else None
+
+
 def open_on(rows: Rows, vdi: str) -> list[str]:
     """Hosts whose VMs have the disk, those that write to it first."""
     vbds = [vbd for ref in existing(rows, "VDI", vdi)["VBDs"] if (vbd := rows.row("VBD", ref)) and is_attached(vbd)]

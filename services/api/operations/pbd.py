@@ -11,6 +11,7 @@ from services.api.call import Call, new_ref
 from services.api.decisions import device_secrets, pbd_operations, sm_sessions
 from services.api.decisions.liveness import require_live
 from services.api.decisions.rows import existing
+from services.api.decisions.sr_hosts import scanner
 from services.api.implicit import constructor_fields
 from services.api.operation import Lock, operation
 from services.api.operations.sr import attach_request
@@ -69,8 +70,11 @@ async def plug(call: Call, self: str) -> None:
     plugged = Update(cls="PBD", ref=self, fields={"currently_attached": True})
     await call.transact([plugged, stat_change(row["SR"], stat)])
     call.undo.clear()
+    host = scanner(call.store, row["SR"], row["host"])
+    if host is None:
+        return
     try:
-        await rescan(call.api, row["SR"], call.api.uuid_of("host", row["host"]))
+        await rescan(call.api, row["SR"], call.api.uuid_of("host", host))
     except ApiError as error:
         log.warning("SR %s is attached, but what it holds cannot be told: %s", row["SR"], error)
 

@@ -109,3 +109,15 @@ async def test_an_sr_with_figures_about_itself_only_is_destroyed_with_them(pool:
     await client.call("SR.destroy", sr_of(pool))
     assert not pool.store.rows("SR")
     assert not pool.disks.srs
+
+
+async def test_a_smapiv1_driver_scans_a_shared_sr_on_its_master_alone(pool: Pool, client: Client) -> None:
+    [driver] = pool.store.rows("SM")
+    await pool.write(Update(cls="SM", ref=driver, fields={"required_api_version": "1.0"}))
+    for number in (0, 1):
+        await client.call("PBD.unplug", pbd_on(pool, number))
+        pool.hosts[number].served.clear()
+    await client.call("PBD.plug", pbd_on(pool, 1))
+    assert [host.served.count("storage.sr_scan") for host in pool.hosts] == [0, 0]
+    await client.call("PBD.plug", pbd_on(pool, 0))
+    assert [host.served.count("storage.sr_scan") for host in pool.hosts] == [1, 0]
