@@ -14,11 +14,12 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Final, Literal, NamedTuple
 
+import xxhash
+
 from services.storage.formats.forward import Forward
 from services.storage.formats.interface import PIECE, FormatError, Input, Output, Sink, Source, Truncated
 from services.storage.formats.reading import aligned, read_ahead
 from services.storage.formats.writing import Target
-from services.storage.formats.xxh64 import xxh64
 from services.storage.formats.zeros import is_zero, zeros
 
 CHUNK: Final = 1 << 20
@@ -31,7 +32,7 @@ _MAX_CHUNK: Final = 64 << 20
 
 Hash = Literal["xxhash", "checksum"]
 HASHES: Final[dict[str, Callable[[bytes], str]]] = {
-    "xxhash": lambda data: f"{xxh64(data):016X}",
+    "xxhash": lambda data: xxhash.xxh64_hexdigest(data).upper(),
     "checksum": lambda data: hashlib.sha1(data, usedforsecurity=False).hexdigest(),
 }
 """By the suffix of their entries. Tools before XVAs had `.xxhash` know `.checksum` (SHA-1) only."""

@@ -49,7 +49,7 @@ async def _encode_raw(_: Job, disk: Source, __: Source | None) -> Encoding:
 
 
 async def _encode_tar(job: Job, disk: Source, _: Source | None) -> Encoding:
-    return Encoding(None, partial(tar.write_tar, disk, prefix=job.prefix))
+    return Encoding(None, partial(tar.write_tar, disk, prefix=job.prefix, hashed="checksum"))
 
 
 async def _encode_vhd(job: Job, disk: Source, base: Source | None) -> Encoding:
