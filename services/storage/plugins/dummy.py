@@ -75,9 +75,11 @@ class DummyPlugin:
                     *("SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN", "SR_UPDATE"),
                     *("VDI_CREATE", "VDI_DELETE", "VDI_ATTACH", "VDI_DETACH", "VDI_ACTIVATE", "VDI_DEACTIVATE"),
                     *("VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE", "VDI_INTRODUCE", "VDI_UPDATE", "THIN_PROVISIONING"),
+                    *("VDI_RESIZE_ONLINE", "VDI_REVERT"),
                 ],
                 1,
-            ),
+            )
+            | {"VDI_RESET_ON_BOOT": 2},
             configuration={"size": "bytes that the SR claims to have"},
         )
 
@@ -187,7 +189,7 @@ class _Volume(VolumeSkeleton):
 
     async def destroy(self, sr: Handle, key: str) -> None:
         volume = await self.stat(sr, key)
-        self._refuse_holders(volume, writers_only=False)
+        self._refuse_holders(volume)
         await self._plugin.journal.write({f"{self._plugin.uuid(sr)}/{key}": None})
 
     async def resize(self, sr: Handle, key: str, size: int) -> Volume:
@@ -196,7 +198,7 @@ class _Volume(VolumeSkeleton):
             raise ApiError("VDI_READONLY", key)
         if size < volume.virtual_size:
             raise backend_failure(Failure.VDI_SIZE, f"a disk cannot shrink: it has {volume.virtual_size} bytes")
-        self._refuse_holders(volume, writers_only=False)
+        self._refuse_others(sr, volume, writers_only=False)
         record = self._plugin.record(sr, key)
         return await self._save(sr, msgspec.structs.replace(volume, virtual_size=size), record.origin)
 
@@ -209,12 +211,41 @@ class _Volume(VolumeSkeleton):
         if existing is not None:
             return existing
         source = await self.stat(sr, key)
-        self._refuse_holders(source, writers_only=True)
+        self._refuse_others(sr, source, writers_only=True)
         return await self._add(sr, *self._like(source, new), read_write=read_write, origin=origin)
 
-    def _refuse_holders(self, volume: Volume, writers_only: bool) -> None:
+    async def describe(self, sr: Handle, key: str, name: str | None, description: str | None) -> None:
+        record = self._plugin.record(sr, key)
+        said = {"name": name, "description": description}
+        changed = {field: value for field, value in said.items() if value is not None}
+        await self._save(sr, msgspec.structs.replace(record.volume, **changed), record.origin)
+
+    async def set(self, sr: Handle, key: str, keys: dict[str, str | None]) -> None:
+        record = self._plugin.record(sr, key)
+        merged = {name: value for name, value in (record.volume.keys | keys).items() if value is not None}
+        await self._save(sr, msgspec.structs.replace(record.volume, keys=merged), record.origin)
+
+    async def revert(self, sr: Handle, snapshot: str, key: str) -> Volume:
+        source, record = await self.stat(sr, snapshot), self._plugin.record(sr, key)
+        if not record.volume.read_write:
+            raise ApiError("VDI_READONLY", key)
+        self._refuse_holders(record.volume)
+        changed = msgspec.structs.replace(record.volume, virtual_size=source.virtual_size)
+        return await self._save(sr, changed, record.origin)
+
+    async def epoch(self, sr: Handle, key: str, vm: str, begin: bool, persistent: bool) -> None:
+        """A disk without content has nothing to forget."""
+        await self.stat(sr, key)
+
+    def _refuse_holders(self, volume: Volume) -> None:
         for host, held in self._plugin.activated.get(volume.uri[0], {}).items():
-            if held.writable or not writers_only:
+            raise ActivatedOnAnotherHost(host, held.dp)
+
+    def _refuse_others(self, sr: Handle, volume: Volume, writers_only: bool) -> None:
+        """A disk that this host has activated can be branched and grown: there is no content to be in the way."""
+        mine, _ = self._plugin.handles[sr]
+        for host, held in self._plugin.activated.get(volume.uri[0], {}).items():
+            if host != mine and (held.writable or not writers_only):
                 raise ActivatedOnAnotherHost(host, held.dp)
 
     @staticmethod

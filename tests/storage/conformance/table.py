@@ -109,7 +109,7 @@ def _move(source: Path, target: Path) -> None:
 
 
 ENTRIES: dict[str, Entry] = {
-    "dummy": Entry(ours("dummy"), nothing, OURS | {"shared", "probe"}),
+    "dummy": Entry(ours("dummy"), nothing, OURS | {"revert", "shared", "probe"}),
     "file": Entry(
         ours("file"),
         a_folder,
