@@ -33,7 +33,7 @@ KIND = Kind(
     description="Disks as qcow2 images in an ext4 file system on a local block device",
     configuration={"device": "path of the block device (required); it is formatted"},
     failures=Failures(mount=Failure.MOUNT, unmount=Failure.UNMOUNT),
-    features=("SR_PROBE", "SR_SUPPORTS_LOCAL_CACHING"),
+    features=("SR_PROBE",),
 )
 
 

@@ -30,7 +30,7 @@ KIND = Kind(
         "options": "more options for mount.nfs, separated by commas",
     },
     failures=Failures(mount=Failure.NFS_MOUNT, unmount=Failure.NFS_UNMOUNT),
-    features=("SR_PROBE", "SR_CACHING"),
+    features=("SR_PROBE",),
 )
 
 

@@ -22,7 +22,7 @@ KIND = Kind(
         "password": "the password; the database keeps it as a secret",
     },
     failures=Failures(mount=Failure.SMB_MOUNT, unmount=Failure.SMB_UNMOUNT),
-    features=("SR_PROBE", "SR_CACHING"),
+    features=("SR_PROBE",),
 )
 
 
