@@ -34,11 +34,33 @@ def install(program: str, folder: Path, scripts: Iterable[str]) -> Path:
 
 
 def simple_file(root: Path) -> Path:
-    return install("simple_file", root / "volume/org.xen.xapi.storage.simple-file", VOLUME)
+    folder = install("simple_file", root / "volume/org.xen.xapi.storage.simple-file", VOLUME)
+    features = '"VDI_DESTROY", "VDI_ACTIVATE_READONLY", "VDI_TELEPORT", "VDI_CONFIG_CBT/0"'
+    return _at_once(folder, {"Plugin.Query": QUERY % ("Raw files in a folder", "5.0", features), "SR.detach": NOTHING})
 
 
 def raw_file(root: Path) -> Path:
-    return install("raw_file", root / "datapath/raw+file", DATAPATH)
+    folder = install("raw_file", root / "datapath/raw+file", DATAPATH)
+    forgets = 'case "$0" in */forgetful*) features=\'"NONPERSISTENT"\';; esac\n'
+    query = QUERY.replace("\n", "\n" + forgets, 1) % ("Raw files", "5.0", "'$features'")
+    return _at_once(folder, {"Plugin.Query": query})
+
+
+QUERY = """#!/bin/sh
+echo '{"plugin": "x", "name": "x", "description": "%s", "vendor": "", "copyright": "", "version": "1",
+ "required_api_version": "%s", "features": [%s], "configuration": {"location": "path of the folder"},
+ "required_cluster_stack": []}'
+"""
+"""A plug-in's answer: description, version of the interface, features."""
+NOTHING = "#!/bin/sh\necho null\n"
+
+
+def _at_once(folder: Path, scripts: dict[str, str]) -> Path:
+    """What is asked for in every test, by programs that start faster than Python."""
+    for name, text in scripts.items():
+        (folder / name).unlink()
+        script(folder, name, text)
+    return folder
 
 
 def script(folder: Path, name: str, text: str, mode: int = 0o755) -> Path:

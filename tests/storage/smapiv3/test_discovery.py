@@ -16,13 +16,8 @@ from services.storage.plugins.dummy import DummyPlugin
 from services.storage.registry import Registry
 from services.storage.smapiv3.discovery import Discovery, Folder, differences, look
 from tests.storage.smapiv3.conftest import discovery
-from tests.storage.smapiv3.install import script, simple_file
+from tests.storage.smapiv3.install import QUERY, script, simple_file
 from tests.storage.support import HOST_A, MIB, SR, new
-
-QUERY = """#!/bin/sh
-echo '{"plugin": "x", "name": "x", "description": "%s", "vendor": "", "copyright": "", "version": "1",
- "required_api_version": "%s", "features": [], "configuration": {}, "required_cluster_stack": []}'
-"""
 
 
 @pytest.fixture
@@ -57,7 +52,7 @@ async def settle(found: Discovery) -> None:
 
 def volume(root: Path, name: str, text: str = "", version: str = "5.0") -> Path:
     folder = root / "volume" / f"org.xen.xapi.storage.{name}"
-    script(folder, "Plugin.Query", QUERY % (text, version))
+    script(folder, "Plugin.Query", QUERY % (text, version, ""))
     return folder
 
 
@@ -133,7 +128,7 @@ async def test_one_that_hangs_holds_nobody_up_and_is_asked_again_when_it_has_cha
     [
         ("#!/bin/sh\necho garbage\n", "SCRIPT_FAILED"),
         ('#!/bin/sh\necho \'{"code": "X", "params": ["no disk"]}\'; exit 1\n', "no disk"),
-        (QUERY % ("", "4.0"), "needs version '4.0'"),
+        (QUERY % ("", "4.0", ""), "needs version '4.0'"),
         ("#!/bin/sh\necho '{}'\n", "SCRIPT_RETURNED_RPC_ERROR"),
     ],
 )
@@ -155,7 +150,7 @@ async def test_a_type_that_comes_with_the_service_is_not_replaced(
     found: Discovery, registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = volume(tmp_path / "root", "dummy")
-    script(tmp_path / "root/volume/unknown", "Plugin.Query", QUERY % ("", "5.0"))
+    script(tmp_path / "root/volume/unknown", "Plugin.Query", QUERY % ("", "5.0", ""))
     await settle(found)
     assert isinstance(registry["dummy"], DummyPlugin)
     assert set(registry) == {"dummy"}
@@ -168,7 +163,7 @@ async def test_a_type_that_comes_with_the_service_is_not_replaced(
 
 async def test_a_datapath_is_one_for_each_name_it_has(found: Discovery, tmp_path: Path) -> None:
     folder = tmp_path / "root/datapath/raw+file"
-    script(folder, "Plugin.Query", QUERY % ("", "5.0"))
+    script(folder, "Plugin.Query", QUERY % ("", "5.0", ""))
     os.symlink("raw+file", folder.parent / "vhd+file")
     await settle(found)
     assert found.schemes.choose(["tape:///1", "vhd+file:///2", "raw+file:///3"]) == "vhd+file:///2"
