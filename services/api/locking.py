@@ -61,7 +61,8 @@ async def acquire(call: Call, lock: Lock, arguments: tuple[Any, ...]) -> None:
             given += _unchanged(store, "SR", sr)
         if lock.reserve is not None:
             taken += lock.reserve(call, store, arguments)
-        taken += published(store, lock.cls, ref, taken)
+        concerned = {(lock.cls, ref): None} | _devices(store, taken)
+        taken += [now for of, name in concerned for now in published(store, of, name, taken)]
         return [*call.task_row(), *taken], given, None
 
     async def attempt() -> None:
@@ -223,19 +224,32 @@ def release(call: Call, changes: Sequence[Change]) -> list[Change]:
 
 
 def allowing(call: Call, changes: Sequence[Change]) -> list[Change]:
-    """The same, and what the locked object, and SRs and disks that were marked, allow from then on."""
+    """The same, and what the locked object, SRs and disks that were marked, and devices that have changed allow from
+    then on.
+    """
+    store = call.store
     freed = {(change.cls, change.ref): None for change in changes if isinstance(change, MapDrop)}
-    then = [
-        now
-        for cls, ref in freed
-        if (cls, ref) == call.locks or cls in _MARKED
-        for now in published(call.store, cls, ref, changes)
-    ]
-    return [*changes, *then]
+    concerned = {one: None for one in freed if one == call.locks or one[0] in _MARKED} | _devices(store, changes)
+    return [*changes, *(now for cls, ref in concerned for now in published(store, cls, ref, changes))]
+
+
+def _devices(store: Store, changes: Sequence[Change]) -> dict[tuple[str, str], None]:
+    """The devices among what changes, and their disks."""
+    found: dict[tuple[str, str], None] = {}
+    for change in changes:
+        if change.cls in _DEVICES and store.row(change.cls, change.ref) is not None:
+            found[change.cls, change.ref] = None
+            disk = store.get("VBD", change.ref, "VDI") if change.cls == "VBD" else NULL
+            if store.row("VDI", disk) is not None:
+                found["VDI", disk] = None
+    return found
 
 
 _MARKED: Final = frozenset({"SR", "VDI"})
 """Classes of what a call may `mark` beside what it has locked."""
+
+_DEVICES: Final = frozenset({"VBD", "VIF"})
+"""Classes whose rows change with their VM."""
 
 
 def orphans(store: Store, running: Container[str]) -> list[Change]:
