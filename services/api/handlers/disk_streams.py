@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -32,13 +33,13 @@ from shared.errors import ApiError
 
 log = logging.getLogger("api.disks")
 
-PIECE: Final = 1 << 20
+PIECE: Final = 1 << 18
 """Bytes of the largest piece that is passed on."""
 
 Message = TypeVar("Message", Export, Import)
 Begin = Callable[[Prepared], Awaitable[None]]
 """Sends the head of the reply, once it is clear that the disk can be had."""
-Move = Callable[[Stream, asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, ApiError | None]]
+Move = Callable[[Stream, socket.socket], Coroutine[Any, Any, ApiError | None]]
 """Passes everything on. Returns what is wrong with a body that may be whole all the same, if the storage service thinks
 so.
 """
@@ -55,20 +56,19 @@ async def receive(request: Request, message: Import, begin: Begin) -> None:
     await _pass_on(request, IMPORT, message, begin, partial(_inwards, ends_itself=ends_itself))
 
 
-async def _outwards(stream: Stream, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+async def _outwards(stream: Stream, service: socket.socket) -> None:
     """Raises `ClientGone`."""
-    while data := await reader.read(PIECE):
+    loop = asyncio.get_running_loop()
+    while data := await loop.sock_recv(service, PIECE):
         await stream.write(data)
 
 
-async def _inwards(
-    stream: Stream, _: asyncio.StreamReader, writer: asyncio.StreamWriter, *, ends_itself: bool
-) -> ApiError | None:
+async def _inwards(stream: Stream, service: socket.socket, *, ends_itself: bool) -> ApiError | None:
     """When the storage service takes nothing any more, how the transfer has ended tells why.
 
     `ends_itself`: what comes says where it ends, so one that is cut may be whole. Raises `ClientGone`, INTERNAL_ERROR.
     """
-    cut: ApiError | None = None
+    loop, cut = asyncio.get_running_loop(), None
     while True:
         try:
             data = await stream.read(PIECE)
@@ -82,11 +82,10 @@ async def _inwards(
             raise ClientGone(str(error)) from error
         try:
             if not data:
-                writer.write_eof()
+                service.shutdown(socket.SHUT_WR)
                 break
-            writer.write(data)
-            await writer.drain()
-        except ConnectionError:
+            await loop.sock_sendall(service, data)
+        except OSError:
             break
     return cut
 
@@ -115,10 +114,11 @@ async def _pass_on(
 
 async def _moved(stream: Stream, prepared: Prepared, begin: Begin, move: Move, ended: asyncio.Future[Moved]) -> None:
     """Until both sides are through. What the storage service says of the transfer counts."""
-    reader, writer = await asyncio.open_unix_connection(prepared.path, limit=PIECE)
-    try:
+    with socket.socket(socket.AF_UNIX) as service:
+        service.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(service, prepared.path)
         await begin(prepared)
-        moving = asyncio.ensure_future(move(stream, reader, writer))
+        moving = asyncio.ensure_future(move(stream, service))
         try:
             both: list[asyncio.Future[Any]] = [moving, ended]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
@@ -131,8 +131,6 @@ async def _moved(stream: Stream, prepared: Prepared, begin: Begin, move: Move, e
         finally:
             moving.cancel()
             await asyncio.gather(moving, return_exceptions=True)
-    finally:
-        writer.close()
 
 
 async def settled(work: Awaitable[object]) -> None:
