@@ -72,10 +72,13 @@ class GuestDisk:
     async def write(self, pattern: int, offset: int = 0, length: int = 64 * 1024) -> None:
         await self._io(f"write -P {pattern} {offset} {length}")
 
+    async def flush(self) -> None:
+        await self._io("flush")
+
     async def reads(self, pattern: int, offset: int = 0, length: int = 64 * 1024) -> bool:
         if not isinstance(self._backend, QemuBackend):
             return True
-        await self._io("flush")
+        await self.flush()
         images = (await self._backend.disks.chain(self.slot)).images
         return await _reads(images[0], pattern, offset, length, "-U")
 

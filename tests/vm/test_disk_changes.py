@@ -109,6 +109,14 @@ async def test_the_end_of_a_vm_closes_what_was_plugged(pool: Pool) -> None:
     assert opened(pool) == set()
 
 
+async def test_a_plugged_disk_is_closed_when_the_hypervisor_dies(pool: Pool) -> None:
+    vm = specs.vm(other_config={"sim:process-dies-after": "0.3"})
+    await start(pool, vm)
+    await plug(pool, vm)
+    await pool.state(vm.uuid, PowerState.HALTED, Cause.PROCESS_DIED)
+    assert opened(pool) == set()
+
+
 async def test_a_plug_that_fails_changes_nothing(pool: Pool) -> None:
     vm = specs.vm()
     await start(pool, vm)

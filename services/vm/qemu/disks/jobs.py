@@ -67,18 +67,28 @@ async def finish(guest: Guest, name: str, progress: Progress) -> bool:
             if job is None:
                 return False
             if job.status == "concluded":
-                await guest.execute("job-dismiss", id=name)
+                await _tell(guest, "job-dismiss", job)
                 if job.error:
                     raise ApiError("INTERNAL_ERROR", f"{kind_of(name)} failed: {job.error}")
                 return True
             if job.status == "ready":
-                await guest.execute("job-complete", id=name)
+                await _tell(guest, "job-complete", job)
             await progress(job.progress)
             await guest.next_event(moment, LOOK_EVERY)
     except asyncio.CancelledError:
         if not guest.closed:
             await cancel(guest, name)
         raise
+
+
+async def _tell(guest: Guest, command: str, job: Job) -> None:
+    """Somebody else who waits for the same job may have been faster."""
+    try:
+        await guest.execute(command, id=job.name)
+    except ApiError:
+        now = await find(guest, job.name)
+        if now is not None and now.status == job.status:
+            raise
 
 
 async def cancel(guest: Guest, name: str, *, consistent: bool = False) -> None:
@@ -91,7 +101,7 @@ async def cancel(guest: Guest, name: str, *, consistent: bool = False) -> None:
             if job is None:
                 return
             if job.status == "concluded":
-                await guest.execute("job-dismiss", id=name)
+                await _tell(guest, "job-dismiss", job)
                 return
             if not asked:
                 force = not (consistent and job.status == "ready")
