@@ -68,17 +68,17 @@ def _raise(call: Call, fault: xmlrpc.client.Fault, stderr: str) -> NoReturn:
     raise ApiError(f"SR_BACKEND_FAILURE_{fault.faultCode}", "", fault.faultString, stderr) from None
 
 
-def struct(call: Call, value: Any, *members: str) -> dict[str, Any]:
+def struct(command: str, value: Any, *members: str) -> dict[str, Any]:
     """A result that has to be a struct with those members, which are texts. Raises SR_BACKEND_FAILURE."""
     if not isinstance(value, dict):
-        raise plugin_failed(f"{call.command}: the driver's answer is no struct", repr(value))
+        raise plugin_failed(f"{command}: the driver's answer is no struct", repr(value))
     for name in members:
         if not isinstance(value.get(name), str):
-            raise plugin_failed(f"{call.command}: there is no text {name!r} in the driver's answer", repr(value))
+            raise plugin_failed(f"{command}: there is no text {name!r} in the driver's answer", repr(value))
     return value
 
 
-def text(call: Call, value: Any) -> str:
+def text(command: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise plugin_failed(f"{call.command}: the driver's answer is no text", repr(value))
+        raise plugin_failed(f"{command}: the driver's answer is no text", repr(value))
     return value

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from services.storage.plugins.interface import Domain, Handle, Held, Implementation
-from services.storage.smapiv1.call import Call, struct
+from services.storage.smapiv1.call import struct
 from services.storage.smapiv1.marks import Activation
 from services.storage.smapiv1.rows import CONTENT_ID, parse_uri, uri
 from services.storage.smapiv1.tags import of_host, remove
@@ -53,7 +53,7 @@ class DatapathGroup:
         at, location = self._find(uri, domain)
         ref, _ = await at.host.disk(at.sr, at.uuid, location)
         answer = await self._ask(at, location, "vdi_attach", _flag(domain.writable))
-        found = struct(Call("vdi_attach", "", {}), answer, "params_nbd")
+        found = struct("vdi_attach", answer, "params_nbd")
         await self._note_caching(at, ref, found)
         return implementation(found, at.host.view)
 

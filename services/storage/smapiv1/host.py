@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -29,6 +30,10 @@ _FOR_RECOVERY: Final = frozenset(
     )
 )
 """What may be done to an SR that disaster recovery has brought in."""
+
+_FAILED: Final = "SR_BACKEND_FAILURE"
+_TOLD: Final = 10_000
+"""Characters of a driver's output that are told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,20 +204,22 @@ class DriverHost:
         return await self._ask(program, call, session)
 
     async def _ask(self, program: Program, call: Call, session: str) -> Any:
-        words = self.view.command([program.path, call.encoded(session)])
-        log.debug("driver %s: %s", program.type, call.command)
-        ended = await self._ended(program, call, words)
-        if ended.trouble:
-            log.error("driver %s: %s: %s: %s", program.type, call.command, ended.trouble, ended.stderr[-2000:])
-            raise ApiError("SR_BACKEND_FAILURE", ended.trouble, ended.stdout, ended.stderr)
+        run = secrets.token_hex(5)
+        log.debug("log %s: driver %s: %s", run, program.type, call.command)
+        ended = await self._ended(program, call, self.view.command([program.path, call.encoded(session)]))
         try:
+            if ended.trouble:
+                raise ApiError(_FAILED, f"{call.command}: {ended.trouble}", ended.stdout, ended.stderr)
             return result(call, ended.stdout, ended.stderr)
         except Unimplemented:
-            log.info("driver %s does not know %s", program.type, call.command)
+            log.info("log %s: driver %s does not know %s", run, program.type, call.command)
             raise
         except ApiError as error:
-            log.error("driver %s: %s: %s: %s", program.type, call.command, error, ended.stderr[-2000:])
-            raise
+            log.error("log %s: driver %s: %s: %s: %s", run, program.type, call.command, error, ended.stderr[-_TOLD:])
+            if error.code != _FAILED:
+                raise
+            reason, stdout, stderr = error.params
+            raise ApiError(_FAILED, reason, stdout[-_TOLD:], f"{stderr[-_TOLD:]}log {run}") from error
 
     async def _ended(self, program: Program, call: Call, words: Sequence[str]) -> process.Ended:
         try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from services.storage.plugins.errors import Failure, backend_failure, plugin_failed
 from services.storage.plugins.interface import Changed, Handle, NewVolume, Report, Unimplemented, Volume
 from services.storage.plugins.skeleton import VolumeSkeleton
-from services.storage.smapiv1.call import Call, struct, text
+from services.storage.smapiv1.call import struct, text
 from services.storage.smapiv1.rows import CONTENT_ID, similar
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class VolumeGroup(VolumeSkeleton):
         at = self._plugin.of(sr)
         ref, _ = await at.host.disk(at.sr, at.uuid, later)
         command = "vdi_list_changed_blocks"
-        said = text(Call(command, "", {}), await self._ask(at, key, command, ref))
+        said = text(command, await self._ask(at, key, command, ref))
         try:
             return Changed(granularity=GRANULARITY, bitmap=base64.b64decode(said, validate=True))
         except binascii.Error as error:
@@ -149,7 +149,7 @@ class VolumeGroup(VolumeSkeleton):
 
     async def generate_config(self, sr: Handle, key: str) -> str:
         command = "vdi_generate_config"
-        return text(Call(command, "", {}), await self._ask(self._plugin.of(sr), key, command))
+        return text(command, await self._ask(self._plugin.of(sr), key, command))
 
     async def epoch(self, sr: Handle, key: str, vm: str, begin: bool, persistent: bool) -> None:
         """The driver sees in the row whether the disk forgets."""
@@ -163,14 +163,14 @@ class VolumeGroup(VolumeSkeleton):
             return
         at = self._plugin.of(sr)
         made = await self._ask(at, key, "vdi_clone", driver_params={})
-        clone = struct(Call("vdi_clone", "", {}), made, "uuid", "location")["location"]
+        clone = struct("vdi_clone", made, "uuid", "location")["location"]
         await self._ask(at, clone, "vdi_delete")
 
     async def _branch(self, sr: Handle, key: str, new: NewVolume, command: str) -> Volume:
         at = self._plugin.of(sr)
         _, source = await at.host.disk(at.sr, at.uuid, key)
         made = await self._ask(at, key, command, driver_params=dict(new.params))
-        location = struct(Call(command, "", {}), made, "uuid", "location")["location"]
+        location = struct(command, made, "uuid", "location")["location"]
         ref, _ = await at.host.disk(at.sr, at.uuid, location)
 
         async def write(field: str, value: Any) -> None:
@@ -194,7 +194,7 @@ class VolumeGroup(VolumeSkeleton):
 
     async def _made(self, at: Attached, command: str, answer: Any) -> Volume:
         """The row that the driver has written, found by the uuid that it names."""
-        said = struct(Call(command, "", {}), answer, "uuid", "location")
+        said = struct(command, answer, "uuid", "location")
         for volume in await self._plugin.volumes(at):
             if volume.uuid == said["uuid"]:
                 return volume

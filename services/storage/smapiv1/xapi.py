@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
@@ -23,13 +24,19 @@ MARK: Final = "_sm_session"
 
 NULL: Final = "OpaqueRef:NULL"
 _INVALID: Final = "SESSION_INVALID"
+_AGAIN: Final = 0.1
+"""Seconds between two attempts to connect."""
 
 
 class Xapi:
-    """One host's socket. Sessions are made when needed, one for each SR, and made again when they have ended."""
+    """One host's socket. Sessions are made when needed, one for each SR, and made again when they have ended.
 
-    def __init__(self, socket: str) -> None:
+    `patience`: seconds that the API may be away, since services start in any order and are restarted.
+    """
+
+    def __init__(self, socket: str, patience: float = 5.0) -> None:
         self.socket = socket
+        self.patience = patience
         self._sessions: dict[str, str] = {}
         self._making: dict[str, asyncio.Lock] = {}
 
@@ -70,10 +77,7 @@ class Xapi:
         )
         if not self.socket:
             raise plugin_failed("this host has no socket on which drivers could call the API")
-        try:
-            reader, writer = await asyncio.open_unix_connection(self.socket)
-        except OSError as error:
-            raise plugin_failed(f"the API does not answer at {self.socket}", error.strerror) from error
+        reader, writer = await self._connected()
         try:
             writer.write(head.encode() + body)
             answer = await reader.read()
@@ -82,6 +86,16 @@ class Xapi:
         finally:
             writer.close()
         return _result(answer)
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return await asyncio.open_unix_connection(self.socket)
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise plugin_failed(f"the API does not answer at {self.socket}", error.strerror) from error
+            await asyncio.sleep(_AGAIN)
 
 
 def _result(answer: bytes) -> Any:
