@@ -45,11 +45,14 @@ class Case:
         assert isinstance(self.bench.backend, QemuBackend)
         return self.bench.backend
 
+    @property
+    def disk(self) -> GuestDisk:
+        return GuestDisk(self.backend, self.domain, "0")
+
     async def begin(self) -> None:
         vbd = specs.disk("0")
         disk = self.images.disk(vbd, await self.images.make("base"))
         self.domain = await self.bench.start(specs.vm(vbds=[vbd]), [disk])
-        self.disk = GuestDisk(self.backend, self.domain, "0")
         await self.images.make("over", over="base")
         await self.backend.disks.snapshot(self.disk.slot, self.images.path("over"))
         await self.disk.write(7, 0, 3 * MB)
