@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
 
 from services.storage.datapaths import COPY, Datapaths
 from services.storage.locks import Locks
@@ -89,7 +93,8 @@ class Disks:
             if not plugin.branches_in_use:
                 self._refuse(request.location, operation, self._datapaths.writers(request.sr, request.location))
             branch = plugin.volume.snapshot if request.snapshot else plugin.volume.clone
-            return info(await branch(handle, request.location, _named(request)))
+            made = await branch(handle, request.location, _named(request))
+            return info(await _related(plugin, handle, made, request.location if request.snapshot else ""))
 
     async def copy(self, request: VdiClone, report: Report) -> VdiInfo:
         """Cancelled: nothing is left. The source may have readers meanwhile, no writer."""
@@ -98,7 +103,8 @@ class Disks:
         try:
             async with self._locks.disks([(request.sr, request.uuid)]):
                 plugin, handle = self._repositories.find(request.sr)
-                return info(await plugin.volume.copy(handle, request.location, _named(request), report))
+                made = await plugin.volume.copy(handle, request.location, _named(request), report)
+                return info(await _related(plugin, handle, made, ""))
         finally:
             await settle(self._datapaths.close([dp]))
 
@@ -196,6 +202,25 @@ class Disks:
     def _refuse(location: str, operation: str, holders: list[str]) -> None:
         if holders:
             raise in_use(location, operation)
+
+
+FAMILY: Final = ("is_a_snapshot", "snapshot_of", "snapshot_time")
+
+
+async def _related(plugin: Plugin, sr: Handle, made: Volume, origin: str) -> Volume:
+    """With what it says of its family: a snapshot of `origin` (key), "" for nobody's, whatever its source was. A
+    plug-in that keeps no such things leaves them to the rows.
+    """
+    if (made.keys.get("is_a_snapshot") == "true") == bool(origin) and made.keys.get("snapshot_of", "") == origin:
+        return made
+    facts = ("true", origin, time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime())) if origin else (None, None, None)
+    keys: dict[str, str | None] = dict(zip(FAMILY, facts, strict=True))
+    try:
+        await plugin.volume.set(sr, made.key, keys)
+    except Unimplemented:
+        return made
+    kept = {name: value for name, value in (made.keys | keys).items() if value is not None}
+    return msgspec.structs.replace(made, keys=kept)
 
 
 def info(volume: Volume) -> VdiInfo:

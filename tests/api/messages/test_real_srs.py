@@ -1,0 +1,152 @@
+"""SR and disk messages on real SRs of type file: what clients are told is what is on the medium."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from services.storage.host import HostStorage
+from services.storage.service import Handlers
+from services.storage.transfer.transfers import Transfers
+from shared.contracts.storage import DRIVERS_CHANGED, DriversChanged
+from tests.api.core import records
+from tests.api.harness import Client, Pool
+from tests.storage.support import MIB, machine
+from tests.storage.transfer.bench import Bench
+
+KIB = 1 << 10
+
+
+@dataclass
+class Real:
+    """A host with real storage, and a client of its pool."""
+
+    pool: Pool
+    client: Client
+    bench: Bench
+    folder: Path
+
+    async def sr(self, name: str) -> str:
+        place = self.folder / name
+        place.mkdir()
+        config = {"location": str(place)}
+        sr = await self.client.call("SR.create", self.pool.host_ref(0), config, 0, name, "", "file", "", False, {})
+        return str(sr)
+
+    async def disk(self, sr: str, size: int = 2 * MIB) -> str:
+        return str(await self.client.call("VDI.create", records.vdi(sr, size)))
+
+    def place(self, vdi: str) -> tuple[str, str]:
+        row = self.pool.row("VDI", vdi)
+        return row["location"], self.pool.row("SR", row["SR"])["uuid"]
+
+    async def write(self, vdi: str, offset: int, data: bytes) -> None:
+        location, sr = self.place(vdi)
+        async with self.bench.opened(location, sr=sr) as client:
+            await client.write(offset, data)
+            await client.flush()
+
+    async def content(self, vdi: str) -> bytes:
+        location, sr = self.place(vdi)
+        return await self.bench.content(location, sr=sr)
+
+
+@pytest.fixture
+async def real(tmp_path: Path) -> AsyncIterator[Real]:
+    (tmp_path / "pool").mkdir()
+    (tmp_path / "sockets").mkdir()
+    pool = await Pool.start(tmp_path / "pool", hosts=1)
+    fake = pool.hosts[0]
+    async with machine(tmp_path / "state", fake.uuid) as running:
+        host: HostStorage = running[fake.uuid]
+        transfers = Transfers(host.repositories, host.datapaths, host.locks, tmp_path / "sockets")
+        for method, handler in Handlers(host, running.plugins, fake.bus, transfers).table():
+            await fake.bus.serve(method, handler, host=fake.uuid)
+        await fake.bus.publish(DRIVERS_CHANGED, DriversChanged(host=fake.uuid), host=fake.uuid)
+        await pool.until(lambda: "file" in {row["type"] for row in pool.store.rows("SM").values()})
+        yield Real(pool, await pool.login(), Bench(host, transfers, tmp_path / "sockets"), tmp_path)
+        await transfers.close()
+        await pool.stop()
+
+
+async def test_a_disk_and_its_family_live_in_two_srs(real: Real) -> None:
+    """Snapshot, clone, copy, delta, revert, resize, and back to nothing."""
+    call, rows = real.client.call, real.pool
+    first, second = await real.sr("first"), await real.sr("second")
+    disk = await real.disk(first)
+    await real.write(disk, 64 * KIB, b"old" * 1000)
+    snapshot = await call("VDI.snapshot", disk)
+    await real.write(disk, 1 * MIB, b"new" * 1000)
+    content = await real.content(disk)
+    clone, copy = await call("VDI.clone", disk), await call("VDI.copy", disk, second)
+    assert await real.content(clone) == await real.content(copy) == content
+    assert await call("VDI.checksum", copy) == hashlib.md5(content).hexdigest()
+    far = await call("VDI.copy", snapshot, second)
+    assert await call("VDI.copy", disk, "OpaqueRef:NULL", snapshot, far) == far
+    assert await real.content(far) == content
+    await call("SR.scan", first)
+    row = rows.row("VDI", snapshot)
+    assert (row["is_a_snapshot"], row["snapshot_of"], row["read_only"]) == (True, disk, True)
+    await call("VDI.resize", clone, 4 * MIB)
+    assert rows.row("VDI", clone)["virtual_size"] == 4 * MIB
+    assert (await real.client.refusal("VDI.resize", clone, MIB))[0] == "SR_BACKEND_FAILURE_79"
+    await call("VDI.revert", snapshot)
+    assert await real.content(disk) == await real.content(snapshot)
+    for vdi in (snapshot, disk, clone, copy, far):
+        await call("VDI.destroy", vdi)
+    for sr in (first, second):
+        [pbd] = rows.row("SR", sr)["PBDs"]
+        await call("PBD.unplug", pbd)
+        await call("SR.destroy", sr)
+    assert real.bench.nothing_is_open()
+    assert [str(path) for name in ("first", "second") for path in real.folder.joinpath(name).rglob("*.qcow2")] == []
+
+
+async def test_changed_blocks_are_those_that_were_written(real: Real) -> None:
+    call = real.client.call
+    disk = await real.disk(await real.sr("sr"))
+    await call("VDI.enable_cbt", disk)
+    before = await call("VDI.snapshot", disk)
+    await real.write(disk, 3 * 64 * KIB, b"x" * 10)
+    after = await call("VDI.snapshot", disk)
+    bitmap = base64.b64decode(await call("VDI.list_changed_blocks", before, after))
+    assert bitmap[0] == 0b00010000
+    assert not any(bitmap[1:])
+    await call("VDI.data_destroy", before)
+    await call("SR.scan", real.pool.row("VDI", disk)["SR"])
+    assert real.pool.row("VDI", before)["type"] == "cbt_metadata"
+    assert base64.b64decode(await call("VDI.list_changed_blocks", before, after)) == bitmap
+
+
+async def test_a_forgotten_sr_comes_back_with_its_disks(real: Real) -> None:
+    call, rows = real.client.call, real.pool
+    sr = await real.sr("sr")
+    disk = await real.disk(sr)
+    await call("VDI.set_name_label", disk, "kept")
+    snapshot = await call("VDI.snapshot", disk)
+    uuid, known = rows.row("SR", sr)["uuid"], {rows.row("VDI", vdi)["uuid"] for vdi in (disk, snapshot)}
+    [pbd] = rows.row("SR", sr)["PBDs"]
+    config = dict(rows.row("PBD", pbd)["device_config"])
+    await call("PBD.unplug", pbd)
+    await call("SR.forget", sr)
+    [found] = [one for one in await call("SR.probe_ext", rows.host_ref(0), config, "file", {}) if "sr" in one]
+    assert found["sr"]["uuid"] == uuid
+    again = await call("SR.introduce", uuid, "again", "", "file", "", False, {})
+    record = {"host": rows.host_ref(0), "SR": again, "device_config": config, "other_config": {}}
+    await call("PBD.plug", await call("PBD.create", record))
+    disks = {rows.row("VDI", vdi)["uuid"]: rows.row("VDI", vdi) for vdi in rows.row("SR", again)["VDIs"]}
+    assert disks.keys() == known
+    assert {row["name_label"] for row in disks.values()} == {"kept"}
+    [taken] = [row for row in disks.values() if row["is_a_snapshot"]]
+    assert rows.row("VDI", taken["snapshot_of"])["uuid"] in known
+    assert taken["snapshot_time"] > "2000"
+    [clone] = [
+        await call("VDI.clone", vdi) for vdi in rows.row("SR", again)["VDIs"] if rows.row("VDI", vdi)["is_a_snapshot"]
+    ]
+    await call("SR.scan", again)
+    assert not rows.row("VDI", clone)["is_a_snapshot"]
