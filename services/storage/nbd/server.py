@@ -25,6 +25,10 @@ from shared.errors import ApiError
 _SUFFIX: Final = ".nbd"
 _START_WITHIN: Final = 30.0
 """Seconds: storage may be slow to open."""
+_GREETS_WITHIN: Final = 1.0
+"""Seconds, after which it is tried anew: the server may have ended meanwhile."""
+_ENDS_WITHIN: Final = 10.0
+"""Seconds after which a server that is told to end is killed."""
 _LOOK_EVERY: Final = 0.002
 """Seconds. qemu-nbd has no way to say that it listens but that it does."""
 _LONGEST_PATH: Final = 107
@@ -99,7 +103,7 @@ class NbdServer:
 
     async def _ended(self, process: asyncio.subprocess.Process) -> None:
         try:
-            async with asyncio.timeout(_START_WITHIN):
+            async with asyncio.timeout(_ENDS_WITHIN):
                 await process.wait()
         except TimeoutError:
             process.kill()
@@ -152,13 +156,18 @@ async def _spawn(command: list[str]) -> asyncio.subprocess.Process:
 
 
 async def _answers(path: str) -> bool:
-    """Whether somebody listens."""
+    """Whether the server greets: it listens before it opens the image, when it may fail, or miss that it is to end."""
     try:
-        _, writer = await asyncio.open_unix_connection(path)
+        reader, writer = await asyncio.open_unix_connection(path)
     except (FileNotFoundError, ConnectionRefusedError):
         return False
-    writer.close()
-    return True
+    try:
+        async with asyncio.timeout(_GREETS_WITHIN):
+            return bool(await reader.read(1))
+    except (TimeoutError, ConnectionError):
+        return False
+    finally:
+        writer.close()
 
 
 def _failed(words: str, backend: Backend) -> ApiError:
