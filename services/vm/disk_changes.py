@@ -42,6 +42,7 @@ class DiskChanges:
             if there is not None and there != vbd and (there.sr or there.ref != vbd.ref):
                 raise ApiError("DEVICE_ALREADY_ATTACHED", vbd.ref)
             if there != vbd:
+                self._check(domain, vbd)
                 await self._plug(domain, DiskChange(domain.record, vbd, there))
         return self._host.query(request.vm)
 
@@ -64,6 +65,12 @@ class DiskChanges:
         return self._host.query(request.vm)
 
     # ---- the VM's turn is held
+
+    def _check(self, domain: Living, vbd: VbdSpec) -> None:
+        """Raises what would keep the VM from starting with it."""
+        vm = domain.record.domain.vm
+        others = [one for one in vm.vbds if one.device != vbd.device]
+        self._host.backend.check(msgspec.structs.replace(vm, vbds=[*others, vbd]))
 
     async def _plug(self, domain: Living, change: DiskChange) -> None:
         try:

@@ -154,6 +154,18 @@ async def test_another_disk_at_the_same_place_is_refused(pool: Pool) -> None:
     assert opened(pool) == {dp(vm)}
 
 
+async def test_a_disk_that_a_vm_could_not_start_with_is_not_plugged(pool: Pool) -> None:
+    vm = specs.vm()
+    await start(pool, vm)
+    for wrong, code in (
+        (specs.disk("-1"), "INVALID_DEVICE"),
+        (specs.disk("2", sr="", location=""), "VBD_NOT_REMOVABLE_MEDIA"),
+    ):
+        with pytest.raises(ApiError, match=code):
+            await plug(pool, vm, wrong)
+    assert ((await query(pool, vm)).vbds, opened(pool)) == ([], set())
+
+
 async def test_a_guest_that_keeps_its_disk_has_it_until_it_is_forced(pool: Pool) -> None:
     vm = specs.vm(other_config={"sim:keeps-devices": "true"}, vbds=[DISK])
     await start(pool, vm)
