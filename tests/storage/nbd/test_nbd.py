@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from services.storage.formats.interface import Extent
 from services.storage.nbd import protocol
@@ -21,10 +20,6 @@ from shared.errors import ApiError
 from tests.storage.support import MIB
 
 SIZE = 8 * MIB
-
-
-def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 def backend(image: Path, writable: bool = True, form: str = "raw") -> Backend:
