@@ -57,11 +57,12 @@ class Real:
 
 
 @pytest.fixture
-async def real(tmp_path: Path) -> AsyncIterator[Real]:
+async def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Real]:
     (tmp_path / "pool").mkdir()
     (tmp_path / "sockets").mkdir()
     pool = await Pool.start(tmp_path / "pool", hosts=1)
     fake = pool.hosts[0]
+    monkeypatch.setattr(fake, "_disk", lambda sr, location: None)  # its VMs have disks that it does not know
     async with machine(tmp_path / "state", fake.uuid) as running:
         host: HostStorage = running[fake.uuid]
         transfers = Transfers(host.repositories, host.datapaths, host.locks, tmp_path / "sockets")
@@ -150,3 +151,18 @@ async def test_a_forgotten_sr_comes_back_with_its_disks(real: Real) -> None:
     ]
     await call("SR.scan", again)
     assert not rows.row("VDI", clone)["is_a_snapshot"]
+
+
+async def test_a_disk_that_forgets_has_its_old_content_in_the_next_run(real: Real) -> None:
+    call = real.client.call
+    disk = await real.disk(await real.sr("sr"))
+    await real.write(disk, 0, b"kept")
+    vm = await real.pool.vm(real.client)
+    await call("VBD.create", records.vbd(vm, disk))
+    await call("VDI.set_on_boot", disk, "reset")
+    for _ in range(2):
+        await call("VM.start", vm, False, False)
+        assert (await real.content(disk))[:8] == b"kept\0\0\0\0"
+        await real.write(disk, 0, b"written")
+        assert (await real.content(disk))[:7] == b"written"
+        await call("VM.hard_shutdown", vm)
