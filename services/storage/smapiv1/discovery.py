@@ -20,6 +20,8 @@ log = logging.getLogger("storage.smapiv1")
 SUFFIX = "SR"
 PARALLEL = 4
 """Drivers that are asked at a time what they are."""
+START_WITHIN = 10.0
+"""Seconds after which the service starts, with drivers that have not answered yet."""
 Version = tuple[int, int, int]
 """Tells a file from what was there before: its inode, time of change and mode."""
 
@@ -46,13 +48,24 @@ def candidates(folder: Path, allowed: Iterable[str]) -> dict[str, Version]:
 
 
 class Discovery:
-    """`hosts`: of this process, by uuid; drivers say what they are on the first of them."""
+    """`hosts`: of this process, by uuid; drivers say what they are on the first of them.
 
-    def __init__(self, folder: Path, allowed: Iterable[str], hosts: dict[str, DriverHost], registry: Registry) -> None:
+    `patience`: seconds that a driver has for that: nothing but this is asked of all of them at once.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        allowed: Iterable[str],
+        hosts: dict[str, DriverHost],
+        registry: Registry,
+        patience: float = 60.0,
+    ) -> None:
         self._folder = folder
         self._allowed = tuple(allowed)
         self._hosts = hosts
         self._registry = registry
+        self._patience = patience
         self._seen: dict[str, Version] = {}
         self._types: dict[str, str] = {}
 
@@ -66,19 +79,25 @@ class Discovery:
         turns = asyncio.Semaphore(PARALLEL)
         await asyncio.gather(*(self._ask(name, turns) for name in fresh))
 
-    async def watch(self, interval: float) -> None:
+    async def watch(self, interval: float, looked: asyncio.Event) -> None:
+        """`looked` is set after the first time."""
         while True:
-            await asyncio.sleep(interval)
             try:
                 await self.look()
             except OSError as error:
                 log.error("the folder of drivers %s cannot be read: %s", self._folder, error)
+            looked.set()
+            await asyncio.sleep(interval)
 
     async def _ask(self, name: str, turns: asyncio.Semaphore) -> None:
         async with turns:
             path = self._folder / f"{name}{SUFFIX}"
             try:
                 plugin = await self._plugin(name, path)
+            except TimeoutError:
+                log.error("driver %s is rejected: it has not said within %g s what it is", name, self._patience)
+                self._remove(name)
+                return
             except (ApiError, Unusable, Unimplemented, OSError) as error:
                 log.error("driver %s is rejected: %s", name, error)
                 self._remove(name)
@@ -97,7 +116,9 @@ class Discovery:
             raise Unusable("it is not executable")
         program = Program(type=name.lower(), path=str(path))
         host = next(iter(self._hosts.values()))
-        info = driver_info(name, str(path), await host.describe_driver(program))
+        async with asyncio.timeout(self._patience):
+            said = await host.describe_driver(program)
+        info = driver_info(name, str(path), said)
         return DriverPlugin(program, info, self._hosts)
 
     def _remove(self, name: str) -> None:
@@ -116,8 +137,14 @@ class Drivers:
         self._interval = interval
 
     async def start(self, spawn: Callable[[Coroutine[None, None, None], str], object]) -> None:
-        await self._discovery.look()
-        spawn(self._discovery.watch(self._interval), "look for drivers of SMAPIv1")
+        """Returns when all drivers are known, or enough time has gone by."""
+        looked = asyncio.Event()
+        spawn(self._discovery.watch(self._interval, looked), "look for drivers of SMAPIv1")
+        try:
+            async with asyncio.timeout(START_WITHIN):
+                await looked.wait()
+        except TimeoutError:
+            log.warning("drivers of SMAPIv1 take long to say what they are: some come later")
 
     async def close(self) -> None:
         for host in self._hosts.values():

@@ -33,12 +33,12 @@ INFO = (
 class Folder:
     """A folder of drivers that are shell scripts, and who looks into it."""
 
-    def __init__(self, path: Path, allowed: tuple[str, ...] = ("*",)) -> None:
+    def __init__(self, path: Path, allowed: tuple[str, ...] = ("*",), patience: float = 30.0) -> None:
         self.path = path / "sm"
         self.path.mkdir()
         self.registry = Registry({"dummy": DummyPlugin(Journal(path / "dummy"))})
         host = DriverHost("a0000000-0000-4000-8000-00000000000a", Xapi(""), SystemView(path / "state"))
-        self.discovery = Discovery(self.path, allowed, {host.uuid: host}, self.registry)
+        self.discovery = Discovery(self.path, allowed, {host.uuid: host}, self.registry, patience)
 
     def put(self, name: str, script: str = f"echo '{INFO}'", mode: int = 0o755) -> Path:
         path = self.path / name
@@ -119,6 +119,17 @@ async def test_drivers_come_change_and_go_while_the_service_runs(folder: Folder)
     assert folder.registry["one"].query().name == "another"
     os.unlink(path)
     assert await folder.look() == set()
+
+
+async def test_a_driver_that_hangs_holds_no_other_up_and_is_rejected(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Folder(tmp_path, patience=0.5)
+    folder.put("OneSR")
+    folder.put("HangsSR", "sleep 300")
+    assert await folder.look() == {"one"}
+    assert "driver Hangs is rejected: it has not said" in caplog.text
+    assert await folder.look() == {"one"}
 
 
 async def test_two_drivers_of_one_type_are_one_too_many(folder: Folder) -> None:
