@@ -1,4 +1,4 @@
-"""The NBD protocol's client side, without I/O (github.com/NetworkBlockDevice/nbd, doc/proto.md).
+"""The NBD protocol: its numbers, and the client side, without I/O (github.com/NetworkBlockDevice/nbd, doc/proto.md).
 
 Negotiations and replies are generators: they yield the memory that the next bytes from the server go to, and are
 resumed when it is full. What they send goes through the `send` they are given.
@@ -21,31 +21,35 @@ ALLOCATION: Final = "base:allocation"
 DIRTY_BITMAP: Final = "qemu:dirty-bitmap:"
 """Prefix of the contexts that tell what has changed since a bitmap began."""
 
-_GREETING = struct.Struct(">QQH")
-_OPTION = struct.Struct(">QII")
-_OPTION_REPLY = struct.Struct(">QIII")
+GREETING = struct.Struct(">QQH")
+OPTION = struct.Struct(">QII")
+OPTION_REPLY = struct.Struct(">QIII")
 _REQUEST = struct.Struct(">IHHQQI")
 _HEAD = struct.Struct(">IIQ")
 """Of a simple reply: magic, error, cookie. Of a structured one: magic, flags and kind, cookie; its length follows."""
 _EXTENT = struct.Struct(">II")
 
-_NBDMAGIC = 0x4E42444D41474943
-_IHAVEOPT = 0x49484156454F5054
-_REPLY_MAGIC = 0x3E889045565A9
+NBDMAGIC = 0x4E42444D41474943
+IHAVEOPT = 0x49484156454F5054
+REPLY_MAGIC = 0x3E889045565A9
 _REQUEST_MAGIC = 0x25609513
 _SIMPLE_MAGIC = 0x67446698
 _STRUCTURED_MAGIC = 0x668E33EF
 
-_FIXED_NEWSTYLE, _NO_ZEROES = 1, 2
+FIXED_NEWSTYLE, NO_ZEROES = 1, 2
 _LARGEST_REPLY = 64 << 20
 """Bytes of an option's reply, or of a chunk that carries no data: a server that announces more is none."""
 
 
 class Option(IntEnum):
+    EXPORT_NAME = 1
     ABORT = 2
+    LIST = 3
     STARTTLS = 5
+    INFO = 6
     GO = 7
     STRUCTURED_REPLY = 8
+    LIST_META_CONTEXT = 9
     SET_META_CONTEXT = 10
 
 
@@ -55,6 +59,10 @@ class OptionReply(IntEnum):
     META_CONTEXT = 4
     ERRORS = 1 << 31
     """Those from here on."""
+    ERR_UNSUP = (1 << 31) + 1
+    ERR_POLICY = (1 << 31) + 2
+    ERR_INVALID = (1 << 31) + 3
+    ERR_TLS_REQD = (1 << 31) + 5
     ERR_UNKNOWN = (1 << 31) + 6
 
 
@@ -140,12 +148,12 @@ def read(length: int) -> Parser[bytes]:
 
 
 def _option(option: Option, data: bytes = b"") -> bytes:
-    return _OPTION.pack(_IHAVEOPT, option, len(data)) + data
+    return OPTION.pack(IHAVEOPT, option, len(data)) + data
 
 
 def _option_reply(option: Option) -> Parser[tuple[int, bytes]]:
-    magic, answered, kind, length = _OPTION_REPLY.unpack((yield from read(_OPTION_REPLY.size)))
-    if magic != _REPLY_MAGIC or answered != option:
+    magic, answered, kind, length = OPTION_REPLY.unpack((yield from read(OPTION_REPLY.size)))
+    if magic != REPLY_MAGIC or answered != option:
         raise ProtocolError("the server does not answer an option as NBD has it")
     if length > _LARGEST_REPLY:
         raise ProtocolError(f"the server announces {length} bytes about an option")
@@ -154,12 +162,12 @@ def _option_reply(option: Option) -> Parser[tuple[int, bytes]]:
 
 def greet(send: Send) -> Parser[None]:
     """The first words of both. Raises ProtocolError."""
-    magic, style, flags = _GREETING.unpack((yield from read(_GREETING.size)))
-    if magic != _NBDMAGIC or style != _IHAVEOPT:
+    magic, style, flags = GREETING.unpack((yield from read(GREETING.size)))
+    if magic != NBDMAGIC or style != IHAVEOPT:
         raise ProtocolError("this is not an NBD server of the new style")
-    if not flags & _FIXED_NEWSTYLE or not flags & _NO_ZEROES:
+    if not flags & FIXED_NEWSTYLE or not flags & NO_ZEROES:
         raise ProtocolError("the NBD server is too old: it has no fixed newstyle negotiation")
-    send(struct.pack(">I", _FIXED_NEWSTYLE | _NO_ZEROES))
+    send(struct.pack(">I", FIXED_NEWSTYLE | NO_ZEROES))
 
 
 def start_tls(send: Send) -> Parser[None]:
