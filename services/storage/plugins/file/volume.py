@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ log = logging.getLogger("storage.file")
 SECTOR = 512
 TYPE = "vdi-type"
 METADATA_ONLY = "cbt_metadata"
+SNAPSHOT_KEYS = ("is_a_snapshot", "snapshot_of", "snapshot_time")
 
 
 class FileVolume(VolumeSkeleton):
@@ -323,13 +325,17 @@ def _whole_sectors(size: int) -> int:
     return -(-size // SECTOR) * SECTOR
 
 
-def _derived(source: Volume, new: NewVolume, origin: str, read_only: bool = False) -> Sidecar:
+def _derived(source: Volume, new: NewVolume, origin: str, snapshot: bool = False) -> Sidecar:
+    keys = {name: value for name, value in (new.keys or source.keys).items() if name not in SNAPSHOT_KEYS}
+    if snapshot:
+        now = datetime.now(UTC).strftime("%Y%m%dT%H:%M:%SZ")
+        keys |= dict(zip(SNAPSHOT_KEYS, ("true", source.key, now), strict=True))
     return Sidecar(
         uuid=new.uuid,
         name=new.name or source.name,
         description=new.description or source.description,
-        keys=new.keys or source.keys,
-        read_only=read_only,
+        keys=keys,
+        read_only=snapshot,
         virtual_size=source.virtual_size,
         origin=origin,
     )
