@@ -57,9 +57,15 @@ async def receive(request: Request, message: Import, begin: Begin) -> None:
 
 
 async def _outwards(stream: Stream, service: socket.socket) -> None:
-    """Raises `ClientGone`."""
+    """When the storage service breaks off, how the transfer has ended tells why. Raises `ClientGone`."""
     loop = asyncio.get_running_loop()
-    while data := await loop.sock_recv(service, PIECE):
+    while True:
+        try:
+            data = await loop.sock_recv(service, PIECE)
+        except OSError:
+            return
+        if not data:
+            return
         await stream.write(data)
 
 
