@@ -1,0 +1,1 @@
+"""The programs that blktap brings elsewhere, over our own VHD library; see README.md."""
