@@ -199,9 +199,9 @@ async def test_names_come_back_as_text_that_every_client_can_read(
     ("fields", "code"),
     [
         ({"virtual_size": -1}, "INVALID_VALUE"),
-        ({"virtual_size": 0}, "INVALID_VALUE"),
-        ({"virtual_size": 2**63 - 1}, "SR_BACKEND_FAILURE_78"),
-        ({"virtual_size": 1 << 62}, "SR_BACKEND_FAILURE_78"),
+        ({"virtual_size": 0}, "SR_BACKEND_FAILURE_79"),
+        ({"virtual_size": 2**63 - 1}, "SR_BACKEND_FAILURE_79"),
+        ({"virtual_size": 1 << 62}, "SR_BACKEND_FAILURE_79"),
         ({"virtual_size": "12a"}, "INTERNAL_ERROR"),
         ({"virtual_size": 1.5}, "INTERNAL_ERROR"),
         ({"type": "nonsense"}, "INTERNAL_ERROR"),
@@ -226,7 +226,7 @@ async def test_memory_and_cpus_at_the_limits_of_the_type(client: Client) -> None
     assert (await answer(client, "VM.set_VCPUs_max", vm, 0))[0] == "INVALID_VALUE"
     vdi = await client.call("VBD.get_VDI", (await client.call("VM.get_VBDs", vm))[0])
     for size in (-1, 1, most):
-        assert (await answer(client, "VDI.resize", vdi, size))[0] in ("INVALID_VALUE", "SR_BACKEND_FAILURE_110")
+        assert (await answer(client, "VDI.resize", vdi, size))[0] == "SR_BACKEND_FAILURE_79"
     assert await client.call("VDI.get_virtual_size", vdi) == 8 << 20
     await client.call("VM.set_VCPUs_max", vm, 1)
     await client.call("VM.set_memory_limits", vm, *[128 << 20] * 4)
@@ -245,8 +245,8 @@ BAD_DISKS = {
     "a file as entity": (f"{ENTITY}<provision><disk device='&e;'/></provision>", "INVALID_VALUE"),
     "a negative size": (f"<provision>{DISK.replace('1048576', '-5')}</provision>", "INVALID_VALUE"),
     "a size of many digits": (f"<provision>{DISK.replace('1048576', '9' * 5000)}</provision>", "INVALID_VALUE"),
-    "too large": (f"<provision>{DISK.replace('1048576', HUGE)}</provision>", "SR_BACKEND_FAILURE_78"),
-    "good, then too large": (f"<provision>{DISK}{DISK.replace('1048576', HUGE)}</provision>", "SR_BACKEND_FAILURE_78"),
+    "too large": (f"<provision>{DISK.replace('1048576', HUGE)}</provision>", "SR_BACKEND_FAILURE_79"),
+    "good, then too large": (f"<provision>{DISK}{DISK.replace('1048576', HUGE)}</provision>", "SR_BACKEND_FAILURE_79"),
     "good, then no SR": (f"<provision>{DISK}{DISK.replace('{sr}', 'unknown')}</provision>", "UUID_INVALID"),
 }
 

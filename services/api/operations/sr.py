@@ -87,12 +87,12 @@ async def create(
     type = require_driver(call.store, type)
     others = [ref for ref in call.store.rows("host") if ref != host] if shared else []
     new = _New(call, host, others)
-    await new.write(_row(name_label, name_description, type, content_type, shared, sm_config), device_config)
+    config = await new.write(_row(name_label, name_description, type, content_type, shared, sm_config), device_config)
     row = existing(call.store, "SR", new.sr)
     request = contract.SrCreate(
         sr=row["uuid"],
         type=type,
-        device_config=settings_for(call.store, row, existing(call.store, "PBD", new.pbds[0])["device_config"]),
+        device_config=settings_for(call.store, row, config),
         physical_size=physical_size,
         name_label=name_label,
         name_description=name_description,
@@ -126,16 +126,20 @@ class _New:
         self._call = call
         self._hosts = (home, *others)
 
-    async def write(self, row: Any, device_config: dict[str, str]) -> None:
+    async def write(self, row: Any, device_config: dict[str, str]) -> dict[str, str]:
+        """The settings of its home as they were given, to be judged by the plug-in: rows hold no odd characters."""
         shown, fresh = device_secrets.hidden(device_config)
         changes: list[Change] = [Create(cls="SR", ref=self.sr, fields={"uuid": str(uuids.uuid4()), **row})]
+        configs: list[dict[str, str]] = []
         for host in self._hosts:
             config, secrets = device_secrets.copied(self._call.store, shown, fresh)
+            configs.append(config)
             fields = {"host": host, "SR": self.sr, "device_config": config, "currently_attached": False}
             self.pbds.append(new_ref())
             changes += [*secrets, Create(cls="PBD", ref=self.pbds[-1], fields=fields)]
         changes += published(self._call.store, "SR", self.sr, changes)
         await self._call.transact(changes, [RowPresent(cls="host", ref=host) for host in self._hosts])
+        return configs[0]
 
     async def complete(self, made: dict[str, str]) -> None:
         """The plug-in may have found out more about the medium; each PBD keeps the secrets that it has."""
