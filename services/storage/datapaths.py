@@ -24,7 +24,7 @@ from services.storage.plugins.interface import ActivatedOnAnotherHost, Domain, I
 from services.storage.repositories import Repositories
 from services.storage.settle import settle
 from shared.bus.contract import Record
-from shared.contracts.storage import Backend, Datapath, DiskOpen
+from shared.contracts.storage import Backend, Datapath, DiskOpen, HandOver
 from shared.errors import ApiError, internal_error
 
 log = logging.getLogger("storage.datapath")
@@ -33,7 +33,9 @@ COPY = "copy/"
 """Prefix of the datapaths of copies inside an SR."""
 TASK = "task/"
 """Prefix of those of exports, imports and copies between disks."""
-OWN = (COPY, TASK)
+NBD = "nbd/"
+"""Prefix of those of NBD clients."""
+OWN = (COPY, TASK, NBD)
 """Datapaths whose users are this process and its children, so they do not outlive it."""
 
 Checkpoint = Callable[[str], None]
@@ -43,7 +45,9 @@ _Failures = (ApiError, IllegalStep, IllegalTransition, InUse)
 
 
 class Entry(Record, frozen=True):
-    """One datapath. `uri`, `backend`: of the disk, once it was attached."""
+    """One datapath. `uri`, `backend`: of the disk, once it was attached. `known_as`: the name that the plug-in was
+    told, where the datapath has another by now.
+    """
 
     sr: str
     location: str
@@ -52,6 +56,7 @@ class Entry(Record, frozen=True):
     target: State
     uri: str = ""
     backend: Implementation | None = None
+    known_as: str = ""
 
     @property
     def disk(self) -> tuple[str, str]:
@@ -120,6 +125,14 @@ class Datapaths:
             if fresh:  # opened, but the caller is gone
                 await settle(self.close(fresh))
             raise
+
+    async def hand_over(self, request: HandOver) -> None:
+        """What uses `dp` goes on with the disk that `other` has open; the disk that it had is closed. Asked again, only
+        what is left of that is done.
+
+        The two change names in one write, and no plug-in takes part: the disks are in use.
+        """
+        await settle(self._hand_over(request))
 
     async def close(self, dps: Iterable[str]) -> None:
         """Closes all that can be closed, then raises the first failure, if any."""
@@ -263,6 +276,36 @@ class Datapaths:
             await self._journal.note(self._changes(traces))
         await self._journal.write(self._changes(dp for dp in opening if dp not in traces), sync=False)
 
+    async def _hand_over(self, request: HandOver) -> None:
+        dp, other, wanted = request.dp, request.other, (request.sr, request.location)
+        had = self._entries.get(dp)
+        async with self._locks.disks({wanted} if had is None else {wanted, had.disk}):
+            before = {name: self._entries[name] for name in (dp, other) if name in self._entries}
+            if dp not in before or before[dp].disk != wanted:
+                taken = before.get(other)
+                if taken is None or taken.disk != wanted or taken.leaked:
+                    raise internal_error(f"{other} does not have disk {request.location} of SR {request.sr} open")
+                self.checkpoint("hand over: before intent")
+                self._exchange(dp, other)
+                try:
+                    await self._journal.write(self._changes((dp, other)))
+                except OSError as error:
+                    self._exchange(dp, other)
+                    raise internal_error(f"cannot record what is handed over: {error}") from error
+                self.checkpoint("hand over: after intent")
+        await self._close([other])
+        self.checkpoint("hand over: done")
+
+    def _exchange(self, one: str, another: str) -> None:
+        """Two names for what both of them have; the plug-ins go on with those that they know."""
+        before = {name: self._entries[name] for name in (one, another) if name in self._entries}
+        for name in before:
+            self._drop(name)
+        for name, entry in before.items():
+            now = another if name == one else one
+            known = entry.known_as or name
+            self._set(now, msgspec.structs.replace(entry, known_as="" if known == now else known))
+
     async def _close(self, dps: list[str]) -> None:
         keys = {self._entries[dp].disk for dp in dps if dp in self._entries}
         async with self._locks.disks(keys):
@@ -332,7 +375,7 @@ class Datapaths:
         entry = self._entries[dp]
         plugin, handle = self._repositories.find(entry.sr)
         writable = any(self._entries[other].writable for other in self._on[entry.disk])
-        domain = Domain(host=self._repositories.host, dp=dp, writable=writable)
+        domain = Domain(host=self._repositories.host, dp=entry.known_as or dp, writable=writable)
         match step:
             case Step.ATTACH:
                 volume = await plugin.volume.stat(handle, entry.location)

@@ -150,6 +150,7 @@ class Handlers:
             (contract.VDI_EPOCH, _quiet(disks.epoch)),
             (contract.OPEN, self._open),
             (contract.CLOSE, _quiet(lambda request: host.datapaths.close(request.dps))),
+            (contract.HAND_OVER, _quiet(host.datapaths.hand_over)),
             (contract.DATAPATHS, self._datapaths),
             (contract.FENCE, self._fence),
             (transfer.EXPORT, self._transfers.export),

@@ -53,7 +53,7 @@ class DiskRequests:
         return Empty()
 
     async def _commit(self, request: DiskCommit) -> Empty:
-        await self._disks.commit(await self._host.slot(request.dp), request, self._reporter())
+        await self._disks.commit(await self._host.slot(request.dp), request, reporter(self._bus))
         return Empty()
 
     async def _resize(self, request: DiskResize) -> Empty:
@@ -81,19 +81,20 @@ class DiskRequests:
         await self._disks.mirror_end(await self._host.slot(request.dp), pivot=request.pivot)
         return Empty()
 
-    def _reporter(self) -> Progress:
-        """Tells the task of the current call how far it is, now and then."""
-        ref = context.current.get().task
-        last = 0.0
 
-        async def report(progress: float) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if ref and now - last >= PROGRESS_INTERVAL:
-                last = now
-                try:
-                    await self._bus.publish(task.PROGRESS, task.Progress(task=ref, progress=progress), task=ref)
-                except BusError:
-                    last = 0.0  # work does not fail for want of an audience
+def reporter(bus: Bus) -> Progress:
+    """Tells the task of the current call how far it is, now and then."""
+    ref = context.current.get().task
+    last = 0.0
 
-        return report
+    async def report(progress: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if ref and now - last >= PROGRESS_INTERVAL:
+            last = now
+            try:
+                await bus.publish(task.PROGRESS, task.Progress(task=ref, progress=progress), task=ref)
+            except BusError:
+                last = 0.0  # work does not fail for want of an audience
+
+    return report

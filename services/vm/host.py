@@ -92,7 +92,7 @@ class VmHost:
         self.uuid = uuid
         self.backend = make_backend(self._stopped)
         self._bus = bus
-        self._records = records
+        self.records = records
         self._counters = counters
         self._metrics = metrics
         self._minimum_uptime = minimum_uptime
@@ -101,6 +101,8 @@ class VmHost:
         self._vms: dict[str, _Vm] = {}
         self._interrupted: set[str] = set()
         """VMs that this process found in the middle of an operation and halted: its request may come again."""
+        self.landed: set[tuple[str, str, str]] = set()
+        """VM (uuid), VBD and VDI of moves of disks that have come about, so that it is known when the VM has ended."""
         self._stops: dict[str, Stopped] = {}
         """What guests did by themselves and nobody has acted upon yet."""
         self._boot = boot_id()
@@ -114,14 +116,15 @@ class VmHost:
 
     async def open(self) -> None:
         """Finds VMs again, finishes what a former process left half-way, in the background."""
-        records = self._records.load()
+        records = self.records.load()
         alive = [
             Expected(record.domain, record.built, record.power_state)
             for record in records
             if record.phase is Phase.BUILT and record.built is not None and record.boot == self._boot
         ]
         found = await self.backend.open(alive)
-        for record in records:
+        for former in records:
+            record = former if former.uuid in found else self._without_domain(former)
             vm = self._vms[record.uuid] = _Vm()
             if record.uuid in found:
                 self._set(vm, msgspec.structs.replace(record, power_state=found[record.uuid]))
@@ -134,6 +137,14 @@ class VmHost:
                 self._finish_later(record.uuid, vm, cause)
         self._opened.set()
         log.info("host %s: %d of %d VMs found again", self.uuid, len(found), len(records))
+
+    def _without_domain(self, record: Record) -> Record:
+        """A disk that it was about to go on with is the one that counts: nobody can say that it did not."""
+        for mirror in record.mirrors:
+            if mirror.pivoting:
+                self.landed.add((record.uuid, mirror.vbd.ref, mirror.vbd.vdi))
+                record = msgspec.structs.replace(record.moved(mirror), mirrors=record.mirrors)  # still to be closed
+        return record
 
     async def publish_all(self) -> None:
         """Every VM that is here, for listeners that may have missed something."""
@@ -220,6 +231,8 @@ class VmHost:
         vm = self._vms.get(uuid)
         if vm is not None and vm.build is not None and vm.build.opening:
             await vm.build.opened.wait()
+        if vm is not None and vm.record is not None and any(mirror.dp == dp for mirror in vm.record.mirrors):
+            raise ApiError("DEVICE_NOT_ATTACHED", dp)  # it is being filled, and is not the guest's yet
         spec = vm.record.domain.vm if vm is not None and vm.record is not None else None
         vbds = [] if spec is None else [vbd.ref for vbd in spec.vbds if vbd.device == device]
         return Slot(uuid, device, vbds[0] if vbds else dp)
@@ -347,7 +360,7 @@ class VmHost:
         changed = msgspec.structs.replace(record, power_state=state)
         self._set(vm, changed)
         await self._publish(record.uuid, vm, cause)
-        self._records.put(changed)
+        self.records.put(changed)
 
     async def _settled(self, uuid: str, vm: _Vm) -> Record | None:
         """The VM's living domain. One that is on its way out is first ended, or the error says why it cannot be."""
@@ -465,6 +478,7 @@ class VmHost:
             domain_type=spec.domain_type,
             consoles=self.backend.consoles(spec),
             vbds=[vbd.ref for vbd in spec.vbds],
+            disks={vbd.ref: vbd.vdi for vbd in spec.vbds if vbd.vdi},
             vifs=[vif.ref for vif in spec.vifs],
             pid=record.built.pid if record.built is not None else 0,
             accel=record.built.accel if record.built is not None else "",

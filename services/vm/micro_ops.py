@@ -238,7 +238,8 @@ class MicroOps:
     async def _close_disks(self, build: Build) -> None:
         vm = build.domain.vm
         vbds = [*vm.vbds, *build.record.moving]
-        dps = sorted({plan.datapath(vm.uuid, vbd.device) for vbd in vbds if vbd.sr})
+        mirrors = {mirror.dp for mirror in build.record.mirrors}
+        dps = sorted({plan.datapath(vm.uuid, vbd.device) for vbd in vbds if vbd.sr} | mirrors)
         await self._bus.call(storage.CLOSE, storage.Close(dps=dps), host=self._host)
 
     async def _unplug_vifs(self, build: Build) -> None:

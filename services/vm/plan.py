@@ -116,13 +116,19 @@ def datapath(vm: str, device: str) -> str:
     return f"vbd/{vm}/{device}"
 
 
+def mirror_datapath(vm: str, device: str, vdi: str) -> str:
+    """The name under which the disk that a VBD is moved to is opened. Plug-ins know it by that for as long as it is
+    open; `vdi` (reference) makes each move have a name of its own.
+    """
+    return f"mirror/{vm}/{device}/{vdi}"
+
+
 def of_datapath(dp: str) -> tuple[str, str]:
     """VM (uuid) and device of a datapath. Raises DEVICE_NOT_ATTACHED for one that is no VBD's."""
-    kind, _, rest = dp.partition("/")
-    vm, _, device = rest.partition("/")
-    if kind != "vbd" or not device:
+    kind, *rest = dp.split("/", 3)
+    if (kind, len(rest)) not in (("vbd", 2), ("mirror", 3)) or not rest[1]:
         raise ApiError("DEVICE_NOT_ATTACHED", dp)
-    return vm, device
+    return rest[0], rest[1]
 
 
 class Reaction(StrEnum):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from services.vm.backend import Built, Domain
+from services.vm.backend import Built, Disk, Domain
+from shared.contracts.storage import Backend as DiskBackend
 from shared.contracts.vm import PowerState, VbdSpec
 
 log = logging.getLogger("vm.records")
@@ -27,11 +28,25 @@ class Phase(StrEnum):
     RELEASING = "releasing"
 
 
+class Mirror(msgspec.Struct, frozen=True, kw_only=True):
+    """A disk that the content of a domain's disk is mirrored to.
+
+    `vbd`: as it will be. `dp`: datapath of the new disk until then. `backend`: where it is, once it is open.
+    `pivoting`: both were alike, and from then on the domain may be writing to the new one alone: it is the one that
+    counts, unless the domain says otherwise.
+    """
+
+    vbd: VbdSpec
+    dp: str
+    backend: DiskBackend | None = None
+    pivoting: bool = False
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """`boot`: the machine's boot id, since a domain does not outlive its machine. `start_time`: Unix time.
 
     `built`: None before the domain is there, and when it is there no longer. `moving`: disks that may be open although
-    the domain does not have them: on their way in or out.
+    the domain does not have them: on their way in or out. `mirrors`: one for each disk that is being moved.
     """
 
     domain: Domain
@@ -41,10 +56,29 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     start_time: float = 0.0
     built: Built | None = None
     moving: tuple[VbdSpec, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
 
     @property
     def uuid(self) -> str:
         return self.domain.vm.uuid
+
+    def mirror(self, device: str) -> Mirror | None:
+        return next((mirror for mirror in self.mirrors if mirror.vbd.device == device), None)
+
+    def with_mirror(self, mirror: Mirror) -> Record:
+        return msgspec.structs.replace(self, mirrors=(*self.without(mirror).mirrors, mirror))
+
+    def without(self, mirror: Mirror) -> Record:
+        others = tuple(one for one in self.mirrors if one.vbd.device != mirror.vbd.device)
+        return msgspec.structs.replace(self, mirrors=others)
+
+    def moved(self, mirror: Mirror) -> Record:
+        """The domain has the new disk in place of the former."""
+        vbd, domain = mirror.vbd, self.domain
+        vbds = [vbd if one.device == vbd.device else one for one in domain.vm.vbds]
+        disks = tuple(Disk(vbd, mirror.backend) if one.spec.device == vbd.device else one for one in domain.disks)
+        now = msgspec.structs.replace(domain, vm=msgspec.structs.replace(domain.vm, vbds=vbds), disks=disks)
+        return msgspec.structs.replace(self.without(mirror), domain=now)
 
 
 def boot_id() -> str:

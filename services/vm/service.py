@@ -10,6 +10,7 @@ from pathlib import Path
 
 from services.vm.backend import Backend, Stopped
 from services.vm.disk_changes import DiskChanges
+from services.vm.disk_moves import DiskMoves
 from services.vm.disk_requests import DiskRequests
 from services.vm.host import VmHost
 from services.vm.metrics import Metrics
@@ -147,4 +148,9 @@ async def _serve_vbds(service: Service, host: VmHost) -> None:
     await service.serve(vm_disks.VBD_INSERT, changes.plug, host=host.uuid)
     await service.serve(vm_disks.VBD_UNPLUG, changes.unplug, host=host.uuid)
     await service.serve(vm_disks.VBD_EJECT, changes.eject, host=host.uuid)
+    moves = DiskMoves(host, service.bus)
+    await service.serve(vm_disks.VBD_MOVE, moves.move, host=host.uuid)
+    await service.serve(vm_disks.VBD_MOVE_END, moves.end, host=host.uuid)
+    service.on_stop(moves.close)
     changes.settle_all()
+    moves.settle_all()

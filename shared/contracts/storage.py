@@ -276,6 +276,15 @@ class Close(Record, frozen=True):
     dps: list[str]
 
 
+class HandOver(Record, frozen=True):
+    """Two datapaths of one host, and the disk that `dp` is to have from now on: the one that `other` has open."""
+
+    dp: str
+    other: str
+    sr: str
+    location: str
+
+
 class Datapath(Record, frozen=True):
     """`state`: "attached" | "activated". `leaked`: could not be closed, and is tried again."""
 
@@ -409,6 +418,16 @@ VDI_EPOCH = _vdi("vdi_epoch", Epoch, Empty, "A VM begins or ends a run with the 
 
 OPEN = Method(_S, "open", Open, Opened, "Attaches and activates disks for datapaths.", timeout=LONG, errors=_VDI_ERRORS)
 CLOSE = Method(_S, "close", Close, Empty, "Deactivates and detaches datapaths.", timeout=LONG, absent=Absent.WAIT)
+HAND_OVER = Method(
+    _S,
+    "hand_over",
+    HandOver,
+    Empty,
+    "Two datapaths change names, so that a user goes on with another disk; the disk that it had is closed.",
+    timeout=LONG,
+    absent=Absent.WAIT,
+    errors=_VDI_ERRORS,
+)
 DATAPATHS = Method(_S, "datapaths", Empty, Datapaths, "Everything that is attached or activated on this host.")
 FENCE = Method(
     _S,

@@ -87,7 +87,8 @@ class ConsoleInfo(Record, frozen=True):
 class VmState(Record, frozen=True):
     """What the backend knows. `domid`: -1 when halted, else new at each start or reboot. `start_time`: Unix time.
 
-    `vbds`, `vifs`: references of the devices that are attached. `seq`: rises with every change of this VM on this host.
+    `vbds`, `vifs`: references of the devices that are attached. `disks`: by VBD, the reference of its disk. `seq`:
+    rises with every change of this VM on this host.
     """
 
     uuid: str
@@ -100,6 +101,7 @@ class VmState(Record, frozen=True):
     domain_type: str = "unspecified"
     consoles: list[ConsoleInfo] = []
     vbds: list[str] = []
+    disks: dict[str, str] = {}
     vifs: list[str] = []
     pid: int = 0
     accel: str = ""

@@ -12,7 +12,7 @@ request once more joins the one that goes on. Cancelling the call of a commit en
 
 from __future__ import annotations
 
-from shared.bus.contract import Empty, Method, Record
+from shared.bus.contract import Absent, Empty, Method, Record
 from shared.contracts.storage import Backend
 from shared.contracts.vm import VbdSpec, VmState
 
@@ -30,6 +30,20 @@ class VbdUnplug(Record, frozen=True):
     vm: str
     vbd: str
     force: bool = False
+
+
+class VbdMove(Record, frozen=True):
+    """`vbd`: as it is to be, with the disk that its content is moved to, which is large enough and holds nothing."""
+
+    vm: str
+    vbd: VbdSpec
+
+
+class VbdMoved(Record, frozen=True):
+    """`moved`: the VM has, or had until its end, the new disk. `living`: it has a domain."""
+
+    moved: bool
+    living: bool
 
 
 class DiskId(Record, frozen=True):
@@ -129,6 +143,26 @@ VBD_INSERT = Method(
 )
 VBD_EJECT = Method(
     _V, "vbd_eject", VbdUnplug, VmState, "Takes the disk out of a drive.", timeout=300, errors=VBD_UNPLUG.errors
+)
+VBD_MOVE = Method(
+    _V,
+    "vbd_move",
+    VbdMove,
+    VmState,
+    "Mirrors the disk of a running VM to another one and has the VM go on with that. Progress on the task; cancelled or"
+    " failed, the VM goes on where it was.",
+    timeout=86400,
+    errors=("VM_BAD_POWER_STATE", "DEVICE_NOT_ATTACHED", "OTHER_OPERATION_IN_PROGRESS", "MIRROR_FAILED", "VDI_IN_USE"),
+)
+VBD_MOVE_END = Method(
+    _V,
+    "vbd_move_end",
+    VbdMove,
+    VbdMoved,
+    "Ends a move of a disk, whatever has become of it, and tells which disk the VM has from now on.",
+    timeout=300,
+    absent=Absent.WAIT,
+    errors=("INTERNAL_ERROR",),
 )
 
 DISK_CHAIN = Method(_V, "disk_chain", DiskId, Chain, "What the hypervisor has open for a datapath.")

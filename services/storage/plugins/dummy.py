@@ -75,7 +75,7 @@ class DummyPlugin:
                     *("SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN", "SR_UPDATE"),
                     *("VDI_CREATE", "VDI_DELETE", "VDI_ATTACH", "VDI_DETACH", "VDI_ACTIVATE", "VDI_DEACTIVATE"),
                     *("VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE", "VDI_INTRODUCE", "VDI_UPDATE", "THIN_PROVISIONING"),
-                    *("VDI_RESIZE_ONLINE", "VDI_REVERT"),
+                    *("VDI_RESIZE_ONLINE", "VDI_REVERT", "VDI_MIRROR"),
                 ],
                 1,
             )

@@ -101,7 +101,7 @@ class LvmPlugin:
                     *("SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN", "SR_UPDATE", "SR_PROBE"),
                     *("VDI_CREATE", "VDI_DELETE", "VDI_ATTACH", "VDI_DETACH", "VDI_ACTIVATE", "VDI_DEACTIVATE"),
                     *("VDI_CLONE", "VDI_SNAPSHOT", "VDI_REVERT", "VDI_RESIZE", "VDI_INTRODUCE", "VDI_UPDATE"),
-                    "THIN_PROVISIONING",
+                    *("THIN_PROVISIONING", "VDI_MIRROR"),
                 ],
                 1,
             ),

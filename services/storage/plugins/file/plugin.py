@@ -97,7 +97,7 @@ class FilePlugin:
             required_api_version="5.0",
             features=dict.fromkeys(
                 [
-                    *("VDI_RESIZE_ONLINE", "VDI_CONFIG_CBT", "VDI_REVERT", "VDI_COMPOSE"),
+                    *("VDI_RESIZE_ONLINE", "VDI_CONFIG_CBT", "VDI_REVERT", "VDI_COMPOSE", "VDI_MIRROR"),
                     *("SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN", "SR_UPDATE"),
                     *("VDI_CREATE", "VDI_DELETE", "VDI_ATTACH", "VDI_DETACH", "VDI_ACTIVATE", "VDI_DEACTIVATE"),
                     *("VDI_CLONE", "VDI_SNAPSHOT", "VDI_RESIZE", "VDI_INTRODUCE", "VDI_UPDATE", "THIN_PROVISIONING"),
@@ -122,7 +122,7 @@ class FilePlugin:
         branching = Branching(self._live)
         coalescer = Coalescer(attached, self.images, self._live, branching, options or Coalescing())
         task = None
-        if options is not None and options.enabled:
+        if options is not None:
             task = asyncio.create_task(coalescer.forever(), name=f"merge images of {folder.uuid}")
         self._coalescers[handle] = (coalescer, task)
         coalescer.wake()
