@@ -122,6 +122,7 @@ def _storage(place: Place) -> dict[str, Any]:
     home = place.plan.first_coordinator.name if place.shared else place.group
     return {
         "xapi_socket": str(socket_path(place.directory, home)),
+        "nbd_certificates": str(place.directory / place.group / "api" / "certificates"),
         "run_dir": str(run_folder(place.directory, place.group)),
     }
 

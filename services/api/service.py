@@ -31,6 +31,7 @@ from services.api.execute import Executor
 from services.api.handlers.serving import HandlerTable
 from services.api.host_connect import HostConnect
 from services.api.host_side.service import HostSide
+from services.api.nbd_service import NbdService
 from services.api.observers import Observers
 from services.api.placement import Placement
 from services.api.rate_limit.gate import RateLimits, Settings
@@ -155,6 +156,7 @@ async def start(service: Service) -> Core:
     await api.directory.serve()
     for host in service.hosts:
         await service.serve(XENAPI, _bus_calls(dispatcher, host), host=host.uuid)
+    await NbdService(api).serve(service)
     succession = api.succession = Succession(service, api)
     await succession.serve()
     service.spawn(succession.follow_file(), "role of the host")

@@ -19,6 +19,9 @@ class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     looks there. `smapiv1_private`: they get a mount namespace of their own for each host, where that is possible.
     `smapiv3_root`: the folder of SMAPIv3 plug-ins, with `volume/` and `datapath/`.
     `left_types`: SR types that come with the service and that are left to drivers of that name, such as `nfs`.
+    `nbd_certificates`: the folder with the certificates of its hosts, which NBD clients see: `<host uuid>.pem`, and
+    `key.pem` for those without a key; "": disks are not served by NBD. `nbd_port`: 0 for any that is free.
+    `nbd_haggle`: how long a client may take until it reads.
     `run_dir`: where sockets and mounts of this boot are, "" for a folder in that of the service's state.
     """
 
@@ -39,4 +42,7 @@ class StorageOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     smapiv1_private: bool = True
     smapiv3_root: str = "/usr/libexec/xapi-storage-script"
     left_types: tuple[str, ...] = ()
+    nbd_certificates: str = ""
+    nbd_port: int = 10809
+    nbd_haggle: float = 30.0
     run_dir: str = ""

@@ -16,6 +16,7 @@ from services.storage.boot import boot_identity
 from services.storage.host import HostStorage
 from services.storage.journal import Journal
 from services.storage.live import LiveOnBus
+from services.storage.nbd.front.setup import serve_nbd
 from services.storage.nbd.server import Programs
 from services.storage.options import StorageOptions
 from services.storage.plugins.bundled import bundled
@@ -237,9 +238,10 @@ async def setup(service: Service) -> None:
         transfers.append(moving)
         for method, handler in Handlers(host, plugins, service.bus, moving).table():
             await service.serve(method, calls.measured(method, handler), host=host.host)
+    fronts = serve_nbd(service, options, hosts, sockets, programs)
 
     async def close() -> None:
-        await asyncio.gather(*(moving.close() for moving in transfers))
+        await asyncio.gather(*(moving.close() for moving in transfers), *(front.close() for front in fronts))
         await calls.end()
         for plugin in plugins.values():
             await plugin.close()

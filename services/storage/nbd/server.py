@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+from urllib.parse import quote
 
 from services.storage.nbd.address import Address, parse
 from services.storage.plugins.errors import Failure, backend_failure, plugin_failed
@@ -56,12 +57,22 @@ class NbdServer:
         self._process = process
 
     @classmethod
-    async def start(cls, backend: Backend, folder: Path, *, bitmap: str = "", programs: Programs = PROGRAMS) -> Self:
+    async def start(
+        cls,
+        backend: Backend,
+        folder: Path,
+        *,
+        bitmap: str = "",
+        guarded: bool = False,
+        programs: Programs = PROGRAMS,
+    ) -> Self:
         """Listens when it returns. The disk is activated, and stays so until the server is closed.
 
-        `bitmap`: of a qcow2 image, offered as the context `qemu:dirty-bitmap:<bitmap>`. Raises ApiError.
+        `bitmap`: of a qcow2 image, offered as the context `qemu:dirty-bitmap:<bitmap>`. `guarded`: for clients that may
+        try anything: somebody else's server, which could let them write, stands behind a qemu-nbd of ours. Raises
+        ApiError.
         """
-        if backend.kind == "nbd":
+        if backend.kind == "nbd" and not guarded:
             try:
                 return cls(parse(backend.path))
             except ValueError as error:
@@ -129,14 +140,25 @@ class NbdServer:
 
 def arguments(backend: Backend, path: Path, bitmap: str = "", clients: int = 16) -> list[str]:
     """Of qemu-nbd. Raises ApiError for a disk that QEMU does not read."""
-    if backend.format not in _FORMATS or not backend.path.startswith("/"):
+    image = _remote(backend) if backend.kind == "nbd" else backend.path
+    if backend.format not in _FORMATS or not image.startswith(("/", "nbd")):
         raise plugin_failed(f"no NBD server for a disk of kind {backend.kind!r} and format {backend.format!r}")
     access = ["--discard=unmap", "--detect-zeroes=unmap"] if backend.writable else ["--read-only"]
     tracked = [f"--bitmap={bitmap}"] if bitmap else []
     return [
         *("--persistent", f"--shared={clients}", f"--socket={path}", f"--format={_FORMATS[backend.format]}"),
-        *(*access, *tracked, "--", backend.path),
+        *(*access, *tracked, "--", image),
     ]
+
+
+def _remote(backend: Backend) -> str:
+    """As a URI, whose export's name may have any character. Raises ApiError."""
+    try:
+        address = parse(backend.path)
+    except ValueError as error:
+        raise plugin_failed(str(error)) from error
+    name = quote(address.export, safe="")
+    return f"nbd+unix:///{name}?socket={quote(address.path)}" if address.path else str(address)
 
 
 async def _spawn(command: list[str]) -> asyncio.subprocess.Process:

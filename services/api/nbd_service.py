@@ -1,0 +1,79 @@
+"""What the hosts of this process ask before they serve disks by NBD (`shared.contracts.nbd`)."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Final
+
+from services.api import roles, sessions
+from services.api.api import Api
+from services.api.decisions import nbd
+from services.api.decisions.rows import existing
+from services.api.decisions.vdi_types import incompatible
+from services.api.row_waiters import wait
+from services.api.storage_hosts import disk
+from shared.contracts.db import Delta
+from shared.contracts.nbd import NBD_DISK, NBD_SERVING, DiskRequest, Known, ServedDisk, Serving
+from shared.contracts.storage import VdiRef
+from shared.errors import ApiError
+from shared.service import Service
+from shared.store import Touched
+
+PATIENCE: Final = 20.0
+"""Seconds until a host hears that nothing has changed."""
+_DECIDING: Final = frozenset({"network", "PIF", "host"})
+"""Classes that say where disks are served."""
+_NEEDED: Final = ("vbd.create", "vbd.plug")
+"""Permissions to read a disk: upstream's server plugs it into the control domain in the client's name."""
+
+
+class NbdService:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._waiting: set[asyncio.Event] = set()
+
+    async def serve(self, service: Service) -> None:
+        self._api.replica.watch(self._on_commit)
+        for host in service.hosts:
+            await service.serve(NBD_SERVING, partial(self._serving, host.uuid), host=host.uuid)
+            await service.serve(NBD_DISK, self._disk, host=host.uuid)
+
+    def _on_commit(self, touched: list[Touched], _: Delta | None) -> None:
+        if any(item.cls in _DECIDING for item in touched):
+            for event in self._waiting:
+                event.set()
+
+    async def _serving(self, host: str, request: Known) -> Serving:
+        changed, loop = asyncio.Event(), asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        self._waiting.add(changed)
+        try:
+            while True:
+                changed.clear()
+                ref = self._api.store.ref_of_uuid("host", host)
+                now = nbd.serving(self._api.store, ref) if ref is not None else Serving()
+                left = deadline - loop.time()
+                if now != request.serving or left <= 0:
+                    return now
+                await wait(changed, left)
+        finally:
+            self._waiting.discard(changed)
+
+    async def _disk(self, request: DiskRequest) -> ServedDisk:
+        """Raises SESSION_INVALID, RBAC_PERMISSION_DENIED, UUID_INVALID, VDI_INCOMPATIBLE_TYPE."""
+        sessions.find(self._api, request.session)
+        for permission in _NEEDED:
+            roles.require(self._api, request.session, permission)
+        found = self._located(request.vdi)
+        return ServedDisk(found, self._located(request.base, metadata=True) if request.base else None)
+
+    def _located(self, uuid: str, *, metadata: bool = False) -> VdiRef:
+        """`metadata`: disks of which only the changed blocks are left will do."""
+        ref = self._api.store.ref_of_uuid("VDI", uuid)
+        if ref is None:
+            raise ApiError("UUID_INVALID", "VDI", uuid)
+        row = existing(self._api.store, "VDI", ref)
+        if row["type"] == "cbt_metadata" and not metadata:
+            raise incompatible(ref, row["type"])
+        return disk(self._api, ref)
