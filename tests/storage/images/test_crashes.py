@@ -25,7 +25,7 @@ from tests.storage.support import HOST_A, SR
 VM = Domain(host=HOST_A, dp="vbd/vm/0")
 NEW = NewVolume(uuid="11111111-1111-4111-8111-111111111111")
 SIZE = 8 * CLUSTER
-STRIDE = 1 if rounds(0) else 4
+STRIDE = 1 if rounds(0) else 5
 """Of so many points one is tried, unless XAPI_IMAGE_ROUNDS is given."""
 
 Act = Callable[[FilePlugin, Handle, dict[str, str]], Awaitable[object]]

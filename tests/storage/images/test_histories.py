@@ -17,7 +17,7 @@ MOST = 7
 """Disks at a time."""
 
 
-@pytest.mark.parametrize("seed", range(rounds(4)))
+@pytest.mark.parametrize("seed", range(rounds(3)))
 async def test_disks_hold_what_was_written_whatever_becomes_of_their_images(tmp_path: Path, seed: int) -> None:
     plugin = file_plugin()
     configuration = await plugin.sr.create(SR, {"location": str(tmp_path / "sr")}, "", "")

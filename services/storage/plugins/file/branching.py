@@ -25,7 +25,7 @@ from services.storage.live import Live
 from services.storage.plugins.errors import Failure, backend_failure, in_use, sr_full
 from services.storage.plugins.file import qcow2
 from services.storage.plugins.file.attached import Attached
-from services.storage.plugins.file.folder import SUFFIX, Sidecar
+from services.storage.plugins.file.folder import SUFFIX, Sidecar, paused_note
 from shared.errors import ApiError
 
 log = logging.getLogger("storage.file")
@@ -34,6 +34,7 @@ MAX_DEPTH = 100
 """Images above one another. Each is a file that QEMU keeps open."""
 
 _BUSY_RETRIES = 20
+_RESUME_LOOKS = 100
 _BUSY_PAUSE = 0.05
 """Seconds; a block job that was told to stop needs a moment."""
 
@@ -78,7 +79,7 @@ class Branching:
         """
         folder = sr.folder
         recorded = await sr.run(folder.chain, key)
-        actual = [Path(image).name.removesuffix(SUFFIX) for image in (await self._live.chain(folder.host, dp)).images]
+        actual = await self._opened(sr, dp)
         if actual and actual == recorded[1:] and await sr.run(folder.adds_nothing, recorded[0]):
             log.warning("disk %s: its hypervisor had not been told of %s", key, recorded[0])
             await self._live.snapshot(folder.host, dp, str(folder.image(recorded[0])))
@@ -87,6 +88,15 @@ class Branching:
             log.error("disk %s: %s has %s open, and should have %s", key, dp, actual or "nothing", recorded)
             raise in_use(key, failure.name.removeprefix("VDI_").lower())
         return recorded
+
+    async def _opened(self, sr: Attached, dp: str) -> list[str]:
+        """Names of the images that a hypervisor has open; one that is being resumed is waited for."""
+        for _ in range(_RESUME_LOOKS):
+            opened = (await self._live.chain(sr.folder.host, dp)).images
+            if opened or not await sr.run(paused_note(sr.folder).exists):
+                break
+            await asyncio.sleep(_BUSY_PAUSE)
+        return [Path(image).name.removesuffix(SUFFIX) for image in opened]
 
     async def overlay(self, sr: Attached, below: str) -> str:
         """A new hidden image over another."""

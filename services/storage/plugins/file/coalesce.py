@@ -31,7 +31,7 @@ from services.storage.plugins.errors import Failure
 from services.storage.plugins.file import lease, merging, tracking
 from services.storage.plugins.file.attached import Attached
 from services.storage.plugins.file.branching import Branching
-from services.storage.plugins.file.folder import SUFFIX, Folder, backing_name, replace_file, sync
+from services.storage.plugins.file.folder import SUFFIX, Folder, backing_name, paused_note, replace_file, sync
 from services.storage.plugins.file.merging import Merging
 from services.storage.plugins.file.qemu_img import NoSpace, QemuImg
 from services.storage.plugins.file.tree import Merge, Tree
@@ -40,9 +40,6 @@ from shared.bus.contract import Record
 from shared.errors import ApiError
 
 log = logging.getLogger("storage.coalesce")
-
-_PAUSED = ".paused-"
-"""Name of the file that says which datapath a host has paused, before it is."""
 
 _STOP_CHECK = 0.25
 """Seconds between two looks whether another host needs the images."""
@@ -132,6 +129,10 @@ class Coalescer:
 
     async def forever(self) -> None:
         while True:
+            if await self._resume_left():
+                break
+            await asyncio.sleep(self._options.delay)
+        while self._options.enabled:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._options.interval):
                     await self._wake.wait()
@@ -153,7 +154,8 @@ class Coalescer:
         count = 0
         failed: set[Merge] = set()
         try:
-            await self._recover()
+            if not await self._recover():
+                return 0
             while (step := await self._begin(failed)) is not None:
                 try:
                     done = await self._work(step)
@@ -301,7 +303,7 @@ class Coalescer:
         """The hypervisor has nothing of a disk open; its guest waits. Resumed in any case, also after a crash."""
         folder = self._sr.folder
         await self._branching.align(self._sr, holder.key, holder.dp, Failure.IO)
-        note = folder.path / f"{_PAUSED}{folder.host}"
+        note = paused_note(folder)
         await self._sr.run(replace_file, note, msgspec.json.encode(holder), folder.draft("paused"))
         try:
             await self._live.pause(folder.host, holder.dp)
@@ -323,19 +325,32 @@ class Coalescer:
 
     # -- after a crash -----------------------------------------------------------------------------------------------
 
-    async def _recover(self) -> None:
-        """Completes what an earlier holder of the right to merge has recorded. The caller has that right now."""
+    async def _recover(self) -> bool:
+        """Completes what an earlier holder of the right to merge has recorded. The caller has that right now. False: it
+        cannot be completed yet.
+        """
         folder = self._sr.folder
-        note = folder.path / f"{_PAUSED}{folder.host}"
-        holder = await self._sr.run(_paused_by, note)
-        if holder is not None:
-            await self._resume(note, holder)
+        if not await self._resume_left():
+            return False
         left = await self._sr.run(merging.current, folder)
         if left.images:
             log.info("SR %s: a merge was interrupted: %s", folder.uuid, left)
             if left.above:
                 await self._finish(Merge(top=left.top, base=left.base), left.above)
             await self._sr.run(merging.end, folder)
+        return True
+
+    async def _resume_left(self) -> bool:
+        """A guest waits for who paused its disk and was killed then. False: it cannot be resumed now."""
+        note = paused_note(self._sr.folder)
+        holder = await self._sr.run(_paused_by, note)
+        if holder is not None:
+            try:
+                await self._resume(note, holder)
+            except ApiError as error:
+                log.error("%s is paused and cannot be resumed: %s", holder.dp, error)
+                return False
+        return True
 
     def _note(self, **changed: object) -> None:
         self.status = msgspec.structs.replace(self.status, **changed)

@@ -3,6 +3,7 @@
 .sr.json            which SR this is; its absence means that the right file system is not mounted here
 .leases/            who has what activated (see `lease`), and which images are being merged (see `merging`)
 .guard              locked while images are added, removed or rearranged, and while sidecars are changed
+.paused-<host>      which datapath a host has paused to merge its images; written before it is
 .tmp-<host>-<key>   an image in the making; removed when its host attaches the SR again
 <name>.qcow2        an image, named by its backing file relative to the folder, so mount points may differ
 <key>.json          a disk: which image it reads first, and what an image cannot say about itself; or, `hidden`, that
@@ -81,6 +82,7 @@ class Sidecar(Record, frozen=True):
     empty: bool = False
     reset: str = ""
     tracking: Tracking | None = None
+    sharable: bool = False
 
 
 class Folder:
@@ -226,6 +228,7 @@ class Folder:
             physical_utilisation=self._occupied(first(key, side)),
             uri=[self.uri(key)],
             keys=side.keys,
+            sharable=side.sharable,
             cbt_enabled=side.tracking is not None,
         )
 
@@ -356,6 +359,10 @@ class Folder:
 def first(key: str, side: Sidecar) -> str:
     """The image that a disk reads first, "" for one without data."""
     return "" if side.empty else side.image or key
+
+
+def paused_note(folder: Folder) -> Path:
+    return folder.path / f".paused-{folder.host}"
 
 
 def backing_name(header: qcow2.Header) -> str:

@@ -18,7 +18,7 @@ from services.storage.plugins.file.attached import Attached
 from services.storage.plugins.file.branching import Branching, need_room
 from services.storage.plugins.file.folder import SUFFIX, Folder, Sidecar, first
 from services.storage.plugins.file.qemu_img import NoSpace
-from services.storage.plugins.interface import Changed, Handle, NewVolume, Range, Report, Unimplemented, Volume
+from services.storage.plugins.interface import Changed, Handle, NewVolume, Range, Report, Volume
 from services.storage.plugins.skeleton import VolumeSkeleton
 from shared.errors import ApiError
 
@@ -41,8 +41,6 @@ class FileVolume(VolumeSkeleton):
         self._branching = Branching(live)
 
     async def create(self, sr: Handle, new: NewVolume, size: int) -> Volume:
-        if new.sharable:
-            raise Unimplemented("Volume.create of a sharable disk: a qcow2 image has one writer")
         attached = self._plugin.attached(sr)
         size = _whole_sectors(size)
         found = await attached.run(_existing, attached.folder, new.uuid, "")
@@ -57,6 +55,7 @@ class FileVolume(VolumeSkeleton):
             keys=new.keys,
             virtual_size=size,
             read_only=new.read_only,
+            sharable=new.sharable,
         )
         return await self._make(attached, side, lambda draft: attached.run(qcow2.create, draft, size, ""))
 
