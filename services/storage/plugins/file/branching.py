@@ -33,6 +33,9 @@ log = logging.getLogger("storage.file")
 MAX_DEPTH = 100
 """Images above one another. Each is a file that QEMU keeps open."""
 
+VMS = "vbd/"
+"""Prefix of the datapaths of VMs; nobody else's images are opened by a hypervisor."""
+
 _BUSY_RETRIES = 20
 _RESUME_LOOKS = 100
 _BUSY_PAUSE = 0.05
@@ -91,6 +94,8 @@ class Branching:
 
     async def _opened(self, sr: Attached, dp: str) -> list[str]:
         """Names of the images that a hypervisor has open; one that is being resumed is waited for."""
+        if not dp.startswith(VMS):
+            return []
         for _ in range(_RESUME_LOOKS):
             opened = (await self._live.chain(sr.folder.host, dp)).images
             if opened or not await sr.run(paused_note(sr.folder).exists):

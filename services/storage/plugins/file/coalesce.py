@@ -30,7 +30,7 @@ from services.storage.live import Live
 from services.storage.plugins.errors import Failure
 from services.storage.plugins.file import lease, merging, tracking
 from services.storage.plugins.file.attached import Attached
-from services.storage.plugins.file.branching import Branching
+from services.storage.plugins.file.branching import VMS, Branching
 from services.storage.plugins.file.folder import SUFFIX, Folder, backing_name, paused_note, replace_file, sync
 from services.storage.plugins.file.merging import Merging
 from services.storage.plugins.file.qemu_img import NoSpace, QemuImg
@@ -102,7 +102,8 @@ def choose(tree: Tree, holders: Collection[Holder], host: str, kept: Collection[
         [holder, *others] = using
         chain = tree.chain_of(holder.key)
         writable = [key for key in tree.users(merge.top) if tree.disks[key].writable and key != holder.key]
-        if others or writable or holder.host != host or not holder.writes or merge.top not in chain:
+        mine = holder.host == host and holder.writes and holder.dp.startswith(VMS)
+        if others or writable or not mine or merge.top not in chain:
             waiting += 1
         elif chain[0] == merge.top:
             steps.append(Step(merge=merge, how="leaf", holder=holder))

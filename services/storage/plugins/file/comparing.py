@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from services.storage.plugins.file import qcow2
 from services.storage.plugins.file.folder import Folder
 from services.storage.plugins.interface import Range, Unimplemented
 
@@ -21,7 +20,7 @@ def differences(folder: Folder, key: str, base: str) -> list[Range]:
     found: list[tuple[int, int]] = []
     for name in set(ours) ^ set(theirs):
         header = headers[name]
-        found += qcow2.allocated(folder.image(name), header)
+        found += folder.allocated(name)
         if header.virtual_size < size:  # what lies below it cannot be seen beyond its end
             found.append((header.virtual_size, size - header.virtual_size))
     return joined(found)

@@ -251,6 +251,14 @@ class Folder:
         except OSError as error:
             raise backend_failure(Failure.IO, f"cannot read the image {name}: {error.strerror}") from error
 
+    def allocated(self, name: str) -> list[tuple[int, int]]:
+        """(offset, length) of what an image holds itself; see `qcow2.allocated`. Raises as `header`."""
+        header = self.header(name)
+        try:
+            return list(qcow2.allocated(self.image(name), header))
+        except qcow2.NotQcow2 as error:
+            raise backend_failure(Failure.VDI_LOAD, f"the image {name} is damaged: {error}") from error
+
     def chain(self, key: str) -> list[str]:
         """The images of a disk, the one that is read first to begin with.
 

@@ -7,7 +7,6 @@ needless apart become one again in `coalesce`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -124,6 +123,7 @@ class FilePlugin:
         task = None
         if options is not None:
             task = asyncio.create_task(coalescer.forever(), name=f"merge images of {folder.uuid}")
+            task.add_done_callback(_ended)
         self._coalescers[handle] = (coalescer, task)
         coalescer.wake()
         return handle
@@ -138,8 +138,7 @@ class FilePlugin:
         _, task = self._coalescers.pop(handle, (None, None))
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task})
 
     def wake(self, sr: Attached) -> None:
         """Images of an SR may be needless apart now."""
@@ -171,3 +170,8 @@ class FilePlugin:
         """The attached SR and the key that a disk's URI stands for."""
         image = Path(uri.removeprefix("file://"))
         return self.attached(Handle(f"{host} {image.parent}")), image.name.removesuffix(SUFFIX)
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.critical("%s: it has failed, and is not tried again: %s", task.get_name(), task.exception())

@@ -17,7 +17,6 @@ import uuid
 import msgspec
 
 from services.storage.plugins.errors import Failure, backend_failure
-from services.storage.plugins.file import qcow2
 from services.storage.plugins.file.changes import BLOCK, Bitmap
 from services.storage.plugins.file.folder import Folder, Sidecar, Tracking, backing_name, first, sync
 from services.storage.plugins.file.tree import Merge, Tree
@@ -75,16 +74,14 @@ def before_merge(folder: Folder, tree: Tree, merge: Merge, stays: str) -> None:
 
     Until the merge is done, more is told than changed.
     """
-    held: Bitmap | None = None
     for key in tree.users(merge.top):
         side = folder.read_sidecar(key)
         if side.tracking is None or side.tracking.since not in (merge.top, merge.base):
             continue
         tracking = msgspec.structs.replace(side.tracking, since=stays)
         if side.tracking.since == merge.base:
-            header = folder.header(merge.top)
-            held = Bitmap(header.virtual_size)
-            for offset, length in qcow2.allocated(folder.image(merge.top), header):
+            held = Bitmap(folder.header(merge.top).virtual_size)
+            for offset, length in folder.allocated(merge.top):
                 held.add(offset, length)
             if tracking.log:
                 held.unite(folder.changes(tracking.log).read_bytes())
@@ -158,8 +155,7 @@ def _changes(folder: Folder, side: Sidecar, chain: list[str], upto: str = "") ->
     begin = chain.index(upto) if upto else 0
     end = chain.index(side.tracking.since) if side.tracking.since in chain else len(chain)
     for name in chain[begin:end]:
-        header = folder.header(name)
-        for offset, length in qcow2.allocated(folder.image(name), header):
+        for offset, length in folder.allocated(name):
             bits.add(offset, length)
     return bits
 
