@@ -49,9 +49,18 @@ def _state(message: Message) -> str:
 
 def _gives_up(function: Callable[..., Any]) -> bool:
     """Whether it, or a function of the operations that it calls, answers NOT_IMPLEMENTED."""
-    if '"NOT_IMPLEMENTED"' in inspect.getsource(function):
-        return True
-    around = inspect.getclosurevars(function)
-    called = {**around.globals, **around.nonlocals}.values()
-    own = [each for each in called if inspect.isfunction(each) and each.__module__.startswith(operations.__name__)]
-    return any(_gives_up(each) for each in own if each is not function)
+    seen: set[Callable[..., Any]] = set()
+    ahead = [function]
+    while ahead:
+        one = ahead.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        if '"NOT_IMPLEMENTED"' in inspect.getsource(one):
+            return True
+        around = inspect.getclosurevars(one)
+        called = {**around.globals, **around.nonlocals}.values()
+        ahead += [
+            each for each in called if inspect.isfunction(each) and each.__module__.startswith(operations.__name__)
+        ]
+    return False
