@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -21,6 +21,9 @@ from shared import driver_view
 
 KVM_VERDICT = Path(__file__).parent.parent / ".cache" / "kvm-verdict"
 """Whether this machine's KVM runs a guest: found out once for all hosts and pools of this folder."""
+
+_DRIVERS_PLUGINS: Final = Path(__file__).parents[1] / "services" / "storage" / "smapiv1" / "shims" / "plugins"
+"""What storage drivers call on hosts."""
 
 
 class OptionsError(Exception):
@@ -108,7 +111,10 @@ def _driver_view(place: Place) -> dict[str, Any]:
     """Processes that serve several hosts are on none of them."""
     if place.shared:
         return {}
-    return {"driver_view": str(driver_view.namespace(run_folder(place.directory, place.group), place.hosts[0].uuid))}
+    return {
+        "driver_view": str(driver_view.namespace(run_folder(place.directory, place.group), place.hosts[0].uuid)),
+        "bundled_plugins": str(_DRIVERS_PLUGINS),
+    }
 
 
 def _db(place: Place) -> dict[str, Any]:

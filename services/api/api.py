@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`manage_host`: whether the machine itself may be changed: its clock, name, SSH server, power. `plugins`,
     `extensions`: folders of programs (`docs/host-side.md`), which are killed after `program_timeout` seconds.
-    `driver_view`: see `shared.driver_view.namespace`, "" for none.
+    `driver_view`: see `shared.driver_view.namespace`, "" for none. `bundled_plugins`: a folder like `plugins`, for what
+    drivers call and the administrator has not put there; "" for none.
     `directories`: the same for external directories (`docs/directory.md`).
 
     `role_file`: says what the host is in its pool (`shared.host_role`). Without one: `role`: coordinator | member, and
@@ -82,6 +83,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     directories: str = "/etc/xapi.d/extauth"
     program_timeout: float = 3600.0
     driver_view: str = ""
+    bundled_plugins: str = ""
     internal_address: str = ""
     proxies: str = "127.0.0.0/8, ::1"
     connections: int = 12_000

@@ -28,22 +28,32 @@ class Programs:
     """`plugins`, `extensions`: the two folders, which need not exist. `socket`: the API's, for what they call.
 
     `timeout`: seconds after which one that still runs is killed. `namespace`: the mount namespace of the host's storage
-    drivers, if there is one; plug-ins that drivers call know the same paths.
+    drivers, if there is one; plug-ins that drivers call know the same paths. `bundled`: a folder of plug-ins that come
+    with us; those of the same name in `plugins` are taken before them.
     """
 
     def __init__(
-        self, plugins: Path, extensions: Path, socket: str, timeout: float, namespace: Path | None = None
+        self,
+        plugins: Path,
+        extensions: Path,
+        socket: str,
+        timeout: float,
+        namespace: Path | None = None,
+        bundled: Path | None = None,
     ) -> None:
         self._plugins = plugins
         self._extensions = extensions
         self._timeout = timeout
         self._namespace = namespace
+        self._bundled = bundled
         modules = str(driver_view.MODULES)
         self._environment = {"PATH": _PATH, "LANG": "C.UTF-8", "XAPI_SOCKET": socket, "PYTHONPATH": modules}
 
     async def call_plugin(self, request: PluginCall) -> Text:
         """Raises XENAPI_MISSING_PLUGIN, XENAPI_PLUGIN_FAILURE, and what the plug-in says."""
         program = _program(self._plugins, request.plugin)
+        if program is None and self._bundled is not None:
+            program = _program(self._bundled, request.plugin)
         if program is None:
             raise ApiError("XENAPI_MISSING_PLUGIN", request.plugin)
         call = xmlrpc.client.dumps((request.session, request.arguments), request.function)

@@ -64,6 +64,7 @@ class HostSide:
             options.unix_socket,
             options.program_timeout,
             Path(options.driver_view) if options.driver_view else None,
+            Path(options.bundled_plugins) if options.bundled_plugins else None,
         )
         self._agent = Agent(service, api.timings, self.spawn)
         service.on_stop(self._close)
