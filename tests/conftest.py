@@ -19,9 +19,13 @@ def pytest_asyncio_loop_factories(
     return {"uvloop": uvloop.new_event_loop}
 
 
-MACHINE = frozenset({"clients", "conformance", "e2e", "ha", "network", "pool", "storage", "vm"})
-"""Folders whose tests look at what the whole machine has (mounts, links, processes), or need much of it: they run one
-after the other, whatever else runs at the same time.
+MACHINE = (
+    *("clients", "conformance", "e2e", "ha", "network", "pool", "vm"),
+    *("storage/conformance", "storage/smapiv1", "storage/test_ext.py", "storage/test_mounted.py"),
+    *("storage/test_udev.py", "storage/test_memory.py"),
+)
+"""Folders and files whose tests look at what the whole machine has (mounts, links, processes), or need much of it: they
+run one after the other, whatever else runs at the same time.
 """
 
 
@@ -33,7 +37,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     def group(item: pytest.Item) -> str:
         place = item.path.relative_to(tests)
-        return "machine" if place.parts[0] in MACHINE else str(place)
+        return "machine" if any(place.is_relative_to(one) for one in MACHINE) else str(place)
 
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group(item)))
