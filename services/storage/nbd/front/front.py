@@ -174,6 +174,7 @@ class NbdFront:
 
     async def _cut(self, process: FrontProcess) -> None:
         self.ports = {}
+        self._changed()
         await process.close()
         connections = list(self._connections.values())
         for each in connections:

@@ -1,0 +1,127 @@
+"""Disks of a pool read by NBD: ours and QEMU's clients, with and without TLS, and who is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from services.storage.nbd.address import Address
+from services.storage.nbd.client import NbdClient, NbdError
+from shared.errors import ApiError
+from tests.api.core.role_matrix import log_in
+from tests.storage.nbd_front.served import Served, served
+from tests.storage.support import MIB
+
+
+@pytest.fixture
+async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    async with served(tmp_path, monkeypatch) as running:
+        yield running
+
+
+async def filled(host: Served) -> tuple[str, bytes]:
+    content = bytearray(2 * MIB)
+    content[MIB : MIB + 300_000] = random.Random(1).randbytes(300_000)
+    vdi = await host.disk(len(content))
+    await host.write(vdi, MIB, bytes(content[MIB : MIB + 300_000]))
+    return vdi, bytes(content)
+
+
+@pytest.mark.parametrize("purpose", ["nbd", "insecure_nbd"])
+async def test_a_snapshot_is_read_by_two_kinds_of_clients(host: Served, purpose: str) -> None:
+    """While its VM's disk goes on changing."""
+    vdi, content = await filled(host)
+    snapshot = await host.client.call("VDI.snapshot", vdi, {})
+    await host.purpose(purpose)
+    client = await host.connect(snapshot)
+    await host.write(vdi, 0, b"later" * 1000)
+    assert client.size == len(content)
+    assert not client.writable
+    assert await client.read(0, MIB) + await client.read(MIB, MIB) == content
+    extents = [extent async for extent in client.extents()]
+    assert [extent.zero for extent in extents] == [True, False, True]
+    assert await host.client.refusal("VDI.destroy", snapshot) == ["VDI_IN_USE", snapshot, "destroy"]
+    with pytest.raises(OSError, match="write"):
+        await client.write(0, bytes(512))
+    await client.close()
+    target = host.folder / "copy.raw"
+    assert await host.qemu_img(snapshot, "convert", "-O", "raw", str(target)) == (0, "")
+    assert target.read_bytes() == content
+    status, said = await host.qemu_img(snapshot, "map", "--output=json")
+    assert status == 0
+    data = [part for part in json.loads(said) if part["data"]]
+    assert data[0]["start"] == MIB
+    assert sum(part["length"] for part in data) < MIB
+    await host.until_closed()
+    await host.client.call("VDI.destroy", snapshot)
+
+
+async def refused(host: Served, export: str) -> str:
+    """Why a client without TLS does not get that export."""
+    with pytest.raises(NbdError) as caught:
+        await NbdClient.connect(Address(host="127.0.0.1", port=host.port, export=export))
+    return str(caught.value)
+
+
+async def test_only_a_session_that_may_plug_disks_reads_them(host: Served) -> None:
+    """A session that ends meanwhile cuts nobody off, as upstream's server has it."""
+    vdi, content = await filled(host)
+    await host.purpose("insecure_nbd")
+    uuid = host.pool.row("VDI", vdi)["uuid"]
+    good = f"session_id={host.client.session}"
+    assert "SESSION_INVALID" in await refused(host, f"/{uuid}?session_id=OpaqueRef:nobody")
+    assert "no export" in await refused(host, f"/{uuid}")
+    assert "no export" in await refused(host, f"/{host.pool.row('SR', host.sr)['uuid']}?{good}")
+    assert "no export" in await refused(host, f"nbd://{uuid}?{good}")
+    reader = await log_in(host.pool, "read-only")
+    assert "RBAC_PERMISSION_DENIED" in await refused(host, f"/{uuid}?session_id={reader.session}")
+    assert host.bench.nothing_is_open()
+    operator = await log_in(host.pool, "vm-admin")
+    address = Address(host="127.0.0.1", port=host.port, export=f"/{uuid}?session_id={operator.session}")
+    client = await NbdClient.connect(address)
+    await operator.call("session.logout")
+    assert await client.read(MIB, 512) == content[MIB : MIB + 512]
+    assert "SESSION_INVALID" in await refused(host, address.export)
+    with pytest.raises(ApiError, match="VDI_IN_USE"):
+        async with host.bench.opened(host.place(vdi), sr=host.pool.row("SR", host.sr)["uuid"]):
+            raise AssertionError("a disk that is read was opened for writing")
+    await client.close()
+    await host.until_closed()
+
+
+async def test_networks_say_where_there_is_tls_and_where_nothing(host: Served) -> None:
+    vdi, _ = await filled(host)
+    assert not host.front.ports
+    await host.purpose("nbd")
+    assert "TLS is required" in await refused(host, (await host.info(vdi))["exportname"])
+    reading = await host.connect(vdi)
+    await host.purpose()
+    assert await reading.read(0, 512) == bytes(512)  # who is there may stay
+    await reading.close()
+    await host.purpose("insecure_nbd")
+    status, said = await host.qemu_img(vdi, "info")
+    assert (status, "2 MiB" in said) == (0, True)
+
+
+async def test_a_process_that_was_killed_leaves_nothing_open_and_has_a_successor(host: Served) -> None:
+    vdi, content = await filled(host)
+    await host.purpose("insecure_nbd")
+    client = await host.connect(vdi)
+    killed = host.front.pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    with pytest.raises(NbdError):
+        await client.read(0, 512)
+    await client.close()
+    await host.until_closed()
+    await host.until_listening(False)
+    await host.until_listening()
+    again = await host.connect(vdi)
+    assert await again.read(MIB, 512) == content[MIB : MIB + 512]
+    await again.close()
