@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from services.api import clock
 from services.api.decisions import vbd_devices
@@ -71,11 +72,21 @@ def changes(store: Store, host: str, vm: str, state: VmState, url: Url) -> list[
             if device is None:
                 continue
             now: dict[str, object] = {"currently_attached": ref in attached}
-            if cls == "VBD" and ref in attached and not device["device"]:
-                now["device"] = _linux_device(str(device["userdevice"]))
+            if cls == "VBD" and ref in attached:
+                now |= _vbd(store, device, state.disks.get(ref, ""))
             if any(device[name] != value for name, value in now.items()):
                 result.append(Update(cls=cls, ref=ref, fields=now))
     return result
+
+
+def _vbd(store: Store, device: Mapping[str, Any], disk: str) -> dict[str, object]:
+    """`disk`: what the VM has there; another than before when it has moved and nobody could write that down."""
+    now: dict[str, object] = {}
+    if not device["device"]:
+        now["device"] = _linux_device(str(device["userdevice"]))
+    if not device["empty"] and store.row("VDI", disk) is not None:
+        now["VDI"] = disk
+    return now
 
 
 def _linux_device(userdevice: str) -> str:

@@ -128,6 +128,8 @@ class FakeHost:
             (vm_disks.VBD_INSERT, self._vbd_plug),
             (vm_disks.VBD_UNPLUG, self._vbd_unplug),
             (vm_disks.VBD_EJECT, self._vbd_eject),
+            (vm_disks.VBD_MOVE, self._vbd_move),
+            (vm_disks.VBD_MOVE_END, self._vbd_move_end),
             (storage.OPEN, self._open),
             (storage.DRIVERS, self._drivers),
             (storage.SR_CREATE, self._sr_create),
@@ -348,6 +350,20 @@ class FakeHost:
         state = self._present(request.vm)
         self.disks.open.pop(self._media.pop(request.vbd, ""), None)
         return await self._change(state)
+
+    async def _vbd_move(self, request: vm_disks.VbdMove) -> vm.VmState:
+        state, vbd = self._present(request.vm), request.vbd
+        self._disk(vbd.sr, vbd.location)
+        former = self._media[vbd.ref]
+        self.disks.content[vbd.location] = self.disks.content.get(former, "")
+        del self.disks.open[former]
+        self.disks.open[vbd.location] = request.vm
+        self._media[vbd.ref] = vbd.location
+        return await self._change(state, disks={**state.disks, vbd.ref: vbd.vdi})
+
+    async def _vbd_move_end(self, request: vm_disks.VbdMove) -> vm_disks.VbdMoved:
+        moved = self._media.get(request.vbd.ref) == request.vbd.location
+        return vm_disks.VbdMoved(moved=moved, living=request.vm in self.vms)
 
     async def _open(self, request: storage.Open) -> storage.Opened:
         self.disks.asked.append(request)

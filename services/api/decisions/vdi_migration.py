@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.api.decisions import vdi_operations, vm_operations
-from services.api.decisions.liveness import is_live
+from services.api.decisions import liveness, vdi_operations
 from services.api.decisions.rows import NULL, Rows, existing
 from services.api.decisions.sm_features import features, plugged_pbds
+from services.api.decisions.vbd_operations import is_attached
 from shared.errors import ApiError
 
 SOURCE: Final = ("VDI_SNAPSHOT", "VDI_MIRROR")
@@ -24,19 +24,52 @@ def vm_of(rows: Rows, vdi: str) -> str:
     return str(existing(rows, "VBD", row["VBDs"][0])["VM"])
 
 
-def check(rows: Rows, vdi: str, sr: str) -> ApiError | None:
-    """Why the move may not begin. Raises HANDLE_INVALID, VDI_NEEDS_VM_FOR_MIGRATE."""
+def vbd_of(rows: Rows, vm: str, vdi: str) -> str:
+    """By which the VM has the disk."""
+    vbds: list[str] = existing(rows, "VDI", vdi)["VBDs"]
+    return next(ref for ref in vbds if existing(rows, "VBD", ref)["VM"] == vm)
+
+
+def is_live(rows: Rows, vm: str) -> bool:
+    """Whether it has its disks open."""
+    return str(existing(rows, "VM", vm)["power_state"]) in ("Running", "Paused")
+
+
+def snapshots(rows: Rows, vm: str, vdi: str) -> list[str]:
+    """Those of the disk that belong to snapshots of its VM and move with it, the earliest first."""
+    vbds = (
+        rows.row("VBD", ref) for one in existing(rows, "VM", vm)["snapshots"] for ref in rows.get("VM", one, "VBDs")
+    )
+    disks = {vbd["VDI"]: row for vbd in vbds if vbd is not None and (row := rows.row("VDI", vbd["VDI"])) is not None}
+    home = existing(rows, "VDI", vdi)["SR"]
+    mine = [ref for ref, row in disks.items() if row["snapshot_of"] == vdi and row["SR"] == home]
+    return sorted(mine, key=lambda ref: (disks[ref]["snapshot_time"], ref))
+
+
+def check_disk(rows: Rows, vdi: str, sr: str) -> ApiError | None:
+    """Why the move may not begin, apart from what its VM says. Raises HANDLE_INVALID, VDI_NEEDS_VM_FOR_MIGRATE."""
     vm = vm_of(rows, vdi)
-    refusal = vm_operations.check(rows, vm, "migrate_send") or vdi_operations.check(rows, vdi, "mirror")
+    refusal = vdi_operations.check(rows, vdi, "mirror")
     if refusal is not None:
         return refusal
     source = existing(rows, "VDI", vdi)["SR"]
     existing(rows, "SR", sr)
-    if not hosts(rows, vm, vdi, sr):
+    seeing = hosts(rows, vm, vdi, sr)
+    if not seeing:
         return ApiError("NO_HOSTS_AVAILABLE")
     if sr == source:
         return None
-    return _lacks(rows, source, SOURCE) or _lacks(rows, sr, TARGET)
+    refusal = _lacks(rows, source, SOURCE) or _lacks(rows, sr, TARGET) or _others(rows, vm, vdi)
+    if refusal is None and is_live(rows, vm) and existing(rows, "VM", vm)["resident_on"] not in seeing:
+        return ApiError("VM_REQUIRES_SR", vm, sr)  # it would have to move with its disk
+    return refusal
+
+
+def _others(rows: Rows, vm: str, vdi: str) -> ApiError | None:
+    """Another VM that has the disk open cannot go on with another one."""
+    vbds = [existing(rows, "VBD", ref) for ref in existing(rows, "VDI", vdi)["VBDs"]]
+    used = any(is_attached(vbd) and vbd["VM"] != vm for vbd in vbds)
+    return ApiError("VDI_IN_USE", vdi, "mirror") if used else None
 
 
 def hosts(rows: Rows, vm: str, vdi: str, sr: str) -> list[str]:
@@ -46,7 +79,7 @@ def hosts(rows: Rows, vm: str, vdi: str, sr: str) -> list[str]:
     srs = {sr, *(row["SR"] for row in others if row is not None)}
     seeing = [{pbd["host"] for pbd in plugged_pbds(rows, existing(rows, "SR", one))} for one in srs]
     home = existing(rows, "VM", vm)["resident_on"]
-    found = [host for host in set.intersection(*seeing) if host != NULL and is_live(rows, host)]
+    found = [host for host in set.intersection(*seeing) if host != NULL and liveness.is_live(rows, host)]
     return sorted(found, key=lambda host: (host != home, host))
 
 

@@ -78,6 +78,7 @@ MODULES: Final = (
     "vdi_content",
     "vdi_copies",
     "vdi_introduce",
+    "vdi_migrate",
     "vdi_settings",
     "vif",
     "vif_settings",

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from services.api.allowed import CHECKS, published
 from services.api.call import Call
-from services.api.decisions import vdi_migration
 from services.api.decisions.liveness import require_live
 from services.api.decisions.nbd import PORT, addresses, subject
 from services.api.decisions.rows import existing
@@ -62,18 +61,6 @@ async def generate_config(call: Call, host: str, vdi: str) -> str:
     require_live(call.store, host)
     host_for(call.store, existing(call.store, "VDI", vdi)["SR"])
     return (await ask(call.api, host, contract.VDI_GENERATE_CONFIG, disk(call.api, vdi))).config
-
-
-# ---- moved under a VM
-
-
-@operation("VDI.pool_migrate", built=False)
-def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> str:
-    """Moving a disk under its VM: what refuses it. The move itself is not built."""
-    refusal = vdi_migration.check(call.store, vdi, sr)
-    if refusal is not None:
-        raise refusal
-    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
 
 
 # ---- read whole

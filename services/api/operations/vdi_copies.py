@@ -71,10 +71,10 @@ async def _clone(call: Call, vdi: str, driver_params: dict[str, str]) -> str:
         if error.code != UNIMPLEMENTED:
             raise
     log.info("SR %s does not clone: disk %s is copied", row["SR"], row["uuid"])
-    made = await _blank(call, row, row["SR"], read_only=row["read_only"])
+    made = await blank_disk(call, row, row["SR"], read_only=row["read_only"])
     # A copy takes long, and has the source open: nobody else need wait for it.
     await locking.unmark(call, ("VDI", vdi), ("SR", row["SR"]))
-    await _write_content(call, vdi, made)
+    await write_content(call, vdi, made)
     return made
 
 
@@ -109,7 +109,7 @@ async def copy(call: Call, vdi: str, sr: str, base_vdi: str, into_vdi: str) -> s
         return await _copied(call, vdi, sr, base)
     target = existing(call.store, "VDI", into_vdi)
     _refuse_target(existing(call.store, "VDI", vdi), into_vdi, target)
-    await _write_content(call, vdi, into_vdi, base, zeroed=False)
+    await write_content(call, vdi, into_vdi, base, zeroed=False)
     return into_vdi
 
 
@@ -128,9 +128,9 @@ async def _copied(call: Call, vdi: str, sr: str, base: str = NULL) -> str:
         except ApiError as error:
             if error.code != UNIMPLEMENTED:
                 raise
-    made = await _blank(call, row, sr, read_only=False)
+    made = await blank_disk(call, row, sr, read_only=False)
     _refuse_target(row, made, existing(call.store, "VDI", made))
-    await _write_content(call, vdi, made, base)
+    await write_content(call, vdi, made, base)
     return made
 
 
@@ -144,7 +144,7 @@ async def _copied_by_plugin(call: Call, row: Record) -> str:
     return await new.keep({field: row[field] for field in KEPT})
 
 
-async def _blank(call: Call, row: Record, sr: str, *, read_only: bool) -> str:
+async def blank_disk(call: Call, row: Record, sr: str, *, read_only: bool) -> str:
     """A disk like it, without content."""
     record = {field: row[field] for field in KEPT if field not in ("on_boot", "allow_caching")}
     made = await make_disk(
@@ -163,7 +163,7 @@ def _refuse_target(source: Record, ref: str, target: Record) -> None:
         raise ApiError("VDI_TOO_SMALL", ref, source["virtual_size"])
 
 
-async def _write_content(call: Call, vdi: str, made: str, base: str = NULL, *, zeroed: bool = True) -> None:
+async def write_content(call: Call, vdi: str, made: str, base: str = NULL, *, zeroed: bool = True) -> None:
     """`zeroed`: nobody has written to the target yet, so what is empty in the source need not be written."""
     rows = call.store
     source, target = existing(rows, "VDI", vdi), existing(rows, "VDI", made)
