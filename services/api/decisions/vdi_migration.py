@@ -17,11 +17,12 @@ IMPLIED: Final = {"VDI_MIRROR_IN": "VDI_MIRROR"}
 
 
 def vm_of(rows: Rows, vdi: str) -> str:
-    """The VM that the disk is moved under. Raises VDI_NEEDS_VM_FOR_MIGRATE [vdi]."""
+    """The VM that the disk is moved under: one that has it open, if any. Raises VDI_NEEDS_VM_FOR_MIGRATE [vdi]."""
     row = rows.row("VDI", vdi)
     if row is None or not row["VBDs"]:
         raise ApiError("VDI_NEEDS_VM_FOR_MIGRATE", vdi)
-    return str(existing(rows, "VBD", row["VBDs"][0])["VM"])
+    vbds = [existing(rows, "VBD", ref) for ref in row["VBDs"]]
+    return str(max(vbds, key=is_attached)["VM"])
 
 
 def vbd_of(rows: Rows, vm: str, vdi: str) -> str:
