@@ -26,6 +26,7 @@ _DECIDING: Final = frozenset({"network", "PIF", "host"})
 """Classes that say where disks are served."""
 _NEEDED: Final = ("vbd.create", "vbd.plug")
 """Permissions to read a disk: upstream's server plugs it into the control domain in the client's name."""
+_NEEDED_FOR_CHANGES: Final = "vdi.list_changed_blocks"
 
 
 class NbdService:
@@ -63,7 +64,7 @@ class NbdService:
     async def _disk(self, request: DiskRequest) -> ServedDisk:
         """Raises SESSION_INVALID, RBAC_PERMISSION_DENIED, UUID_INVALID, VDI_INCOMPATIBLE_TYPE."""
         sessions.find(self._api, request.session)
-        for permission in _NEEDED:
+        for permission in (*_NEEDED, *([_NEEDED_FOR_CHANGES] if request.base else [])):
             roles.require(self._api, request.session, permission)
         found = self._located(request.vdi)
         return ServedDisk(found, self._located(request.base, metadata=True) if request.base else None)

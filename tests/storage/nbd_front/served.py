@@ -119,7 +119,7 @@ class Served:
     async def until_closed(self) -> None:
         """Returns when no client's disk is open any more, and none of its servers runs."""
         async with asyncio.timeout(10):
-            while not self.bench.nothing_is_open():
+            while not self.bench.nothing_is_open():  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
 
 

@@ -125,3 +125,33 @@ async def test_a_process_that_was_killed_leaves_nothing_open_and_has_a_successor
     again = await host.connect(vdi)
     assert await again.read(MIB, 512) == content[MIB : MIB + 512]
     await again.close()
+
+
+async def test_block_status_tells_what_has_changed_since_another_snapshot(host: Served) -> None:
+    """To our client and to QEMU's, together with where there is data."""
+    vdi, _ = await filled(host)
+    await host.client.call("VDI.enable_cbt", vdi)
+    first = await host.client.call("VDI.snapshot", vdi, {})
+    await host.write(vdi, 5 * 65536 + 10, b"changed")
+    second = await host.client.call("VDI.snapshot", vdi, {})
+    uuid = host.pool.row("VDI", first)["uuid"]
+    context, more = f"qemu:dirty-bitmap:{uuid}", f"&changed_since={uuid}"
+    await host.purpose("nbd")
+    client = await host.connect(second, more, ("base:allocation", context))
+    assert client.contexts == {"base:allocation", context}
+    changed = [(offset, length) async for offset, length, flags in client.status(context, 0, client.size) if flags]
+    assert changed == [(5 * 65536, 65536)]
+    assert await client.read(5 * 65536 + 10, 7) == b"changed"
+    assert [extent.zero async for extent in client.extents()] == [True, False, True, False, True]
+    await client.close()
+    status, said = await host.qemu_img(second, "map", "--output=json", more=more, **{"x-dirty-bitmap": context})
+    assert status == 0
+    assert [(part["start"], part["length"]) for part in json.loads(said) if not part["data"]] == [(5 * 65536, 65536)]
+    assert "SR_BACKEND_FAILURE_460" in await _why(host, first, f"&changed_since={host.pool.row('VDI', second)['uuid']}")
+    await host.until_closed()
+
+
+async def _why(host: Served, vdi: str, more: str) -> str:
+    status, said = await host.qemu_img(vdi, "info", more=more)
+    assert status
+    return said

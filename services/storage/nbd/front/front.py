@@ -166,7 +166,7 @@ class NbdFront:
         name = parse(wanted.export)
         request = DiskRequest(session=name.session, vdi=name.vdi, base=name.base)
         served: ServedDisk = await self._bus.call(NBD_DISK, request, host=self._host)
-        socket = await self._exports.open(served, holds)
+        socket = await self._exports.open(served, name.base, holds)
         log.info("the NBD client %s reads %s", wanted.peer, name, extra={"as": track_id(name.session)})
         return socket
 
