@@ -39,9 +39,9 @@ PIECE: Final = 1 << 18
 Message = TypeVar("Message", Export, Import)
 Begin = Callable[[Prepared], Awaitable[None]]
 """Sends the head of the reply, once it is clear that the disk can be had."""
-Move = Callable[[Stream, socket.socket], Coroutine[Any, Any, ApiError | None]]
-"""Passes everything on. Returns what is wrong with a body that may be whole all the same, if the storage service thinks
-so.
+Move = Callable[[Stream, socket.socket, asyncio.Future[Moved]], Coroutine[Any, Any, ApiError | None]]
+"""Passes everything on; the future is the transfer's end. Returns what is wrong with a body that may be whole all the
+same, if the storage service thinks so.
 """
 
 
@@ -56,20 +56,31 @@ async def receive(request: Request, message: Import, begin: Begin) -> None:
     await _pass_on(request, IMPORT, message, begin, partial(_inwards, ends_itself=ends_itself))
 
 
-async def _outwards(stream: Stream, service: socket.socket) -> None:
-    """When the storage service breaks off, how the transfer has ended tells why. Raises `ClientGone`."""
-    loop = asyncio.get_running_loop()
+async def _outwards(stream: Stream, service: socket.socket, ended: asyncio.Future[Moved]) -> None:
+    """The last piece is kept until the transfer has ended well: who has all bytes finds the disk closed, and can
+    destroy it. When the storage service breaks off, how the transfer has ended tells why.
+
+    Raises `ClientGone`, ApiError.
+    """
+    loop, last = asyncio.get_running_loop(), b""
     while True:
         try:
             data = await loop.sock_recv(service, PIECE)
         except OSError:
-            return
+            break
         if not data:
-            return
-        await stream.write(data)
+            break
+        if last:
+            await stream.write(last)
+        last = data
+    await asyncio.shield(ended)
+    if last:
+        await stream.write(last)
 
 
-async def _inwards(stream: Stream, service: socket.socket, *, ends_itself: bool) -> ApiError | None:
+async def _inwards(
+    stream: Stream, service: socket.socket, _: asyncio.Future[Moved], *, ends_itself: bool
+) -> ApiError | None:
     """When the storage service takes nothing any more, how the transfer has ended tells why.
 
     `ends_itself`: what comes says where it ends, so one that is cut may be whole. Raises `ClientGone`, INTERNAL_ERROR.
@@ -124,7 +135,7 @@ async def _moved(stream: Stream, prepared: Prepared, begin: Begin, move: Move, e
         service.setblocking(False)
         await asyncio.get_running_loop().sock_connect(service, prepared.path)
         await begin(prepared)
-        moving = asyncio.ensure_future(move(stream, service))
+        moving = asyncio.ensure_future(move(stream, service, ended))
         try:
             both: list[asyncio.Future[Any]] = [moving, ended]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
