@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.db.redo.block.layout import UPSTREAM
+from shared.redo_blocks.layout import UPSTREAM
 from tests.db.crash.campaign import Plan
 
 LOGS: Final = ("file", "block", "quorum", "off")

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from services.db.disk import Disk
-from services.db.redo.block.layout import Geometry
 from services.db.redo.block.log import BlockRedoLog
 from services.db.redo.file import FileRedoLog
 from services.db.redo.interface import RedoLog
 from services.db.redo.layered import LayeredRedoLog
 from services.db.redo.off import NoRedoLog
 from services.db.redo.quorum.log import QuorumRedoLog
+from shared.redo_blocks.layout import Geometry
 
 SMALL: Final = Geometry(half=64_000)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from services.db.disk import Disk
 from services.db.recovery import restore
-from services.db.redo.block import deltas, layout
 from services.db.redo.block.device import LOCK_WAIT, Device, Unusable
-from services.db.redo.block.layout import UPSTREAM, Damaged, Half
 from services.db.redo.block.notes import is_note
 from services.db.redo.block.reading import ELSEWHERE, Reading, read, recovered
 from shared.database_dump import writer
+from shared.redo_blocks import deltas, layout
+from shared.redo_blocks.layout import UPSTREAM, Damaged, Half
 
 WIPED = 1024 * 1024
 """Bytes overwritten at once."""

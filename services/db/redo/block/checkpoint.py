@@ -6,9 +6,8 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from services.db.redo.block import layout, notes
+from services.db.redo.block import notes
 from services.db.redo.block.device import Device
-from services.db.redo.block.layout import Half
 from services.db.redo.block.notes import CheckpointNote
 from services.db.redo.interface import CheckpointHeader, Entry, LogFull, RedoLogError
 from shared.contracts.db import SnapshotRow
@@ -16,6 +15,8 @@ from shared.database_dump import writer
 from shared.database_dump.schema import TABLES
 from shared.database_dump.writer import Moment
 from shared.frozen import EMPTY_LIST
+from shared.redo_blocks import layout
+from shared.redo_blocks.layout import Half
 from shared.store import LINKS
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from services.db.redo.block import deltas, layout, notes
-from services.db.redo.block.layout import Damaged, Delta
+from services.db.redo.block import notes
 from services.db.redo.block.notes import CheckpointNote, CommitNote
 from services.db.redo.interface import Entry, LogRecord, RedoLogError
 from shared.contracts.db import RowChange
+from shared.redo_blocks import deltas, layout
+from shared.redo_blocks.layout import Damaged, Delta
 
 
 def encode(entries: Sequence[Entry], marker: bytes, batch: int) -> bytes:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from services.db.disk import Disk
-from services.db.redo.block import layout
-from services.db.redo.block.layout import Geometry, Half
+from shared.redo_blocks import layout
+from shared.redo_blocks.layout import Geometry, Half
 
 LOCK_WAIT: Final = 10.0
 """Seconds that a lock is waited for: the child of a process that was killed may still have it."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from services.db.disk import Disk
-from services.db.redo.block import commits, deltas, layout
+from services.db.redo.block import commits
 from services.db.redo.block.checkpoint import (
     BlockCheckpoint,
     Postponed,
@@ -25,11 +25,12 @@ from services.db.redo.block.checkpoint import (
     write_database,
 )
 from services.db.redo.block.device import LOCK_WAIT, Device, Unusable
-from services.db.redo.block.layout import UPSTREAM, Damaged, Geometry, Half
 from services.db.redo.block.patience import Hung, Patience
 from services.db.redo.block.reading import Reading, read, recovered
 from services.db.redo.interface import Entry, LogFull, LogLost, Recovered, RedoLogError, Uncertain
 from shared.contracts.db import RowChange
+from shared.redo_blocks import deltas, layout
+from shared.redo_blocks.layout import UPSTREAM, Damaged, Geometry, Half
 
 log = logging.getLogger("db.redo_log")
 

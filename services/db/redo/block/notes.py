@@ -14,9 +14,9 @@ from typing import Final
 
 import msgspec
 
-from services.db.redo.block import deltas
-from services.db.redo.block.layout import Damaged, Delta
 from services.db.redo.interface import LogRecord
+from shared.redo_blocks import deltas
+from shared.redo_blocks.layout import Damaged, Delta
 
 TABLE: Final = "pool"
 REF: Final = "OpaqueRef:NULL"

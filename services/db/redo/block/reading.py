@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.db.redo.block import commits, layout
+from services.db.redo.block import commits
 from services.db.redo.block.commits import Commit
-from services.db.redo.block.layout import Damaged
 from services.db.redo.interface import Recovered
 from shared import garbage
 from shared.database_dump.reader import PIECE, Dump, DumpError, Reader
+from shared.redo_blocks import layout
+from shared.redo_blocks.layout import Damaged
 
 ELSEWHERE: Final = "elsewhere"
 """Instead of a boot: what is volatile is never here, so a start from here is as one after the machine's restart."""

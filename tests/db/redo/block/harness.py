@@ -8,12 +8,12 @@ from typing import Any
 from services.db.disk import Disk
 from services.db.recovery import restore
 from services.db.redo.block.checkpoint import BlockCheckpoint
-from services.db.redo.block.layout import Geometry
 from services.db.redo.block.log import BlockRedoLog
 from services.db.redo.block.reading import ELSEWHERE
 from services.db.redo.interface import CheckpointHeader, Entry, LogRecord, entry
 from shared.contracts.db import Delta, RowChange, RowCreated, RowDeleted, RowModified
 from shared.database_dump.schema import TABLES
+from shared.redo_blocks.layout import Geometry
 from shared.store import Store
 
 SMALL = Geometry(half=40_000)

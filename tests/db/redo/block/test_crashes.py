@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from services.db.recovery import restore
-from services.db.redo.block.layout import Half, valid_half
 from services.db.redo.block.reading import ELSEWHERE, read, recovered
+from shared.redo_blocks.layout import Half, valid_half
 from tests.db.redo.block import original
 from tests.db.redo.block.harness import SMALL, Primary, Rows, drop, network, rows_of, write
 from tests.db.redo.block.sectors import SectorDisk

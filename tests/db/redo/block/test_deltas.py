@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.db.redo.block import deltas
-from services.db.redo.block.deltas import CreateRow, DeleteRow, Malformed, WriteField
 from shared.contracts.db import RowChange, RowCreated, RowDeleted, RowModified
+from shared.redo_blocks import deltas
+from shared.redo_blocks.deltas import CreateRow, DeleteRow, Malformed, WriteField
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 

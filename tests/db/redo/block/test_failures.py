@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from services.db.disk import Disk
-from services.db.redo.block import layout
-from services.db.redo.block.layout import Geometry, Half
 from services.db.redo.block.log import BlockRedoLog
 from services.db.redo.interface import CheckpointHeader, LogFull, LogLost, LogRecord, RedoLogError, Uncertain, entry
 from shared.contracts.db import RowCreated
+from shared.redo_blocks import layout
+from shared.redo_blocks.layout import Geometry, Half
 from tests.db.redo.block import original
 from tests.db.redo.block.harness import SMALL, Primary, Rows, drop, network, recovered_rows, rows_of, write
 from tests.support.faulty_disk import Fault, FaultyDisk

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from services.db.redo.block.layout import Half
 from services.db.redo.interface import RedoLogError
 from shared.contracts.db import RowModified
+from shared.redo_blocks.layout import Half
 from tests.db.redo.block import original
 from tests.db.redo.block.harness import SMALL, Primary, rows_of
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from services.db.redo.block.layout import UPSTREAM
 from services.db.redo.interface import RedoLogError
+from shared.redo_blocks.layout import UPSTREAM
 from tests.db.redo.block import original
 from tests.db.redo.block.harness import Primary, network, recovered_rows, write
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from services.db import service as db_service
-from services.db.redo.block.layout import UPSTREAM
 from services.db.redo.block.log import BlockRedoLog
 from shared.bus.contract import Empty
 from shared.bus.memory import MemoryBroker
 from shared.config import BusConfig, Config, ConfigError
 from shared.contracts.db import DB_STATUS, SNAPSHOT, TRANSACT, Change, SnapshotRequest, Transact, Update
 from shared.errors import ApiError
+from shared.redo_blocks.layout import UPSTREAM
 from shared.service import Service
 from tests.api.harness import QUICK, kill
 from tests.db import rows

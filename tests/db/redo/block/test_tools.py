@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from services.db.redo.block.__main__ import main
-from services.db.redo.block.layout import UPSTREAM
 from services.db.redo.interface import RedoLogError
 from shared.database_dump.reader import read
+from shared.redo_blocks.layout import UPSTREAM
 from tests.db.redo.block.harness import Primary, Rows, network, recovered_rows, write
 
 
