@@ -13,7 +13,8 @@ from services.api.decisions.rows import existing
 from services.api.decisions.vdi_types import incompatible
 from services.api.row_waiters import wait
 from services.api.storage_hosts import disk
-from shared.contracts.db import Delta
+from shared.bus.contract import Empty
+from shared.contracts.db import DB_STATUS, Delta
 from shared.contracts.nbd import NBD_DISK, NBD_SERVING, DiskRequest, Known, ServedDisk, Serving
 from shared.contracts.storage import VdiRef
 from shared.errors import ApiError
@@ -22,10 +23,14 @@ from shared.store import Touched
 
 PATIENCE: Final = 20.0
 """Seconds until a host hears that nothing has changed."""
+CATCH_UP: Final = 10.0
+"""Seconds that this process may take to follow the database."""
 _DECIDING: Final = frozenset({"network", "PIF", "host"})
 """Classes that say where disks are served."""
 _NEEDED: Final = ("vbd.create", "vbd.plug")
 """Permissions to read a disk: upstream's server plugs it into the control domain in the client's name."""
+_MAY_BE_NEW: Final = frozenset({"SESSION_INVALID", "UUID_INVALID"})
+"""A client may come with what the coordinator has just told it, and this host is about to hear."""
 _NEEDED_FOR_CHANGES: Final = "vdi.list_changed_blocks"
 
 
@@ -33,17 +38,27 @@ class NbdService:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._waiting: set[asyncio.Event] = set()
+        self._stopping = False
 
     async def serve(self, service: Service) -> None:
         self._api.replica.watch(self._on_commit)
         for host in service.hosts:
             await service.serve(NBD_SERVING, partial(self._serving, host.uuid), host=host.uuid)
             await service.serve(NBD_DISK, self._disk, host=host.uuid)
+        service.on_stop(self._stop)
+
+    async def _stop(self) -> None:
+        """Nobody who waits here holds up the end of the process."""
+        self._stopping = True
+        self._wake()
 
     def _on_commit(self, touched: list[Touched], _: Delta | None) -> None:
         if any(item.cls in _DECIDING for item in touched):
-            for event in self._waiting:
-                event.set()
+            self._wake()
+
+    def _wake(self) -> None:
+        for event in self._waiting:
+            event.set()
 
     async def _serving(self, host: str, request: Known) -> Serving:
         changed, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -55,7 +70,7 @@ class NbdService:
                 ref = self._api.store.ref_of_uuid("host", host)
                 now = nbd.serving(self._api.store, ref) if ref is not None else Serving()
                 left = deadline - loop.time()
-                if now != request.serving or left <= 0:
+                if now != request.serving or left <= 0 or self._stopping:
                     return now
                 await wait(changed, left)
         finally:
@@ -63,6 +78,16 @@ class NbdService:
 
     async def _disk(self, request: DiskRequest) -> ServedDisk:
         """Raises SESSION_INVALID, RBAC_PERMISSION_DENIED, UUID_INVALID, VDI_INCOMPATIBLE_TYPE."""
+        try:
+            return self._found(request)
+        except ApiError as error:
+            if error.code not in _MAY_BE_NEW:
+                raise
+        status = await self._api.bus.call(DB_STATUS, Empty())
+        await self._api.replica.wait_generation(status.generation, timeout=CATCH_UP)
+        return self._found(request)
+
+    def _found(self, request: DiskRequest) -> ServedDisk:
         sessions.find(self._api, request.session)
         for permission in (*_NEEDED, *([_NEEDED_FOR_CHANGES] if request.base else [])):
             roles.require(self._api, request.session, permission)

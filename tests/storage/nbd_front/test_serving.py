@@ -10,9 +10,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from services.storage.nbd.address import Address
 from services.storage.nbd.client import NbdClient, NbdError
+from services.storage.nbd.server import NbdServer
+from shared.contracts.db import SetAdd
+from shared.contracts.storage import Backend
 from shared.errors import ApiError
 from tests.api.core.role_matrix import log_in
 from tests.storage.nbd_front.served import Served, served
@@ -104,6 +108,9 @@ async def test_networks_say_where_there_is_tls_and_where_nothing(host: Served) -
     await host.purpose()
     assert await reading.read(0, 512) == bytes(512)  # who is there may stay
     await reading.close()
+    await host.purpose("nbd")
+    await host.pool.write(SetAdd(cls="network", ref=host.network, field="purpose", value="insecure_nbd"))
+    await host.until_listening(False)  # one asks for TLS, the other for none
     await host.purpose("insecure_nbd")
     status, said = await host.qemu_img(vdi, "info")
     assert (status, "2 MiB" in said) == (0, True)
@@ -155,3 +162,20 @@ async def _why(host: Served, vdi: str, more: str) -> str:
     status, said = await host.qemu_img(vdi, "info", more=more)
     assert status
     return said
+
+
+async def test_a_server_of_a_plug_in_lets_no_client_write(tmp_path: Path) -> None:
+    image = tmp_path / "image.raw"
+    image.write_bytes(b"content".ljust(MIB, b"."))
+    disk = Backend(dp="nbd/1", kind="file", path=str(image), format="raw", writable=True)
+    async with await NbdServer.start(disk, tmp_path) as plugins:
+        there = replace(disk, kind="nbd", path=str(plugins.address), writable=False)
+        async with (
+            await NbdServer.start(there, tmp_path, guarded=True) as guard,
+            await NbdClient.connect(guard.address) as client,
+        ):
+            assert not client.writable
+            assert await client.read(0, 7) == b"content"
+            with pytest.raises(NbdError):
+                await client.write(0, bytes(512))
+    assert image.read_bytes()[:7] == b"content"
