@@ -93,6 +93,7 @@ class PrivateView:
         (run / "nonpersistent" / "sm").mkdir()
         if self._socket:
             (run / "xcp" / "xapi").symlink_to(Path(self._socket).absolute())
+        (run / "xcp" / "toolstack").symlink_to(HERE.parents[2])
         (self._folder / "inventory").touch()
         (self._folder / "share").mkdir()
         (self._folder / "share" / "XE_SR_ERRORCODES.xml").write_text(error_codes.document())

@@ -36,7 +36,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEv
     return {"uvloop": uvloop.new_event_loop}
 
 
-NAMES = {"testdummy": "TestDummy", "testfile": "TestFile", "testiso": "TestIso"}
+NAMES = {"testdummy": "TestDummy", "testfile": "TestFile", "testiso": "TestIso", "testvhd": "TestVhd"}
 """SR types of the tests' drivers, and what the drivers are called."""
 
 
