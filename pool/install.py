@@ -58,6 +58,12 @@ PACKAGES = (
         "hosts are simulated, or cannot start VMs",
     ),
     Package("qemu-utils", ("qemu-img",), frozenset({"pool", "test"}), "real disks cannot be made"),
+    Package(
+        "e2fsprogs",
+        ("mkfs.ext4", "/usr/sbin/mkfs.ext4"),
+        frozenset({"pool", "test"}),
+        "SRs of type ext cannot be made",
+    ),
     Package("nodejs", ("node",), frozenset({"test"}), "clients in JavaScript are not tested"),
     Package("npm", ("npm",), frozenset({"test"}), "clients in JavaScript are not tested"),
     Package("slapd", ("slapd", "/usr/sbin/slapd"), frozenset({"test"}), "directories are not tested"),
