@@ -23,6 +23,7 @@ from services.api.edge.endpoint import Endpoint, Kind, Limits
 from services.api.edge.exchange import Exchange
 from services.api.edge.handlers import Router, Runs
 from services.api.edge.handshakes import Handshakes
+from services.api.edge.pace import TlsPace
 from services.api.edge.peer import Network, Peer
 from services.api.edge.reader import Reader
 from services.api.edge.statistics import Statistics
@@ -323,7 +324,8 @@ class Connection(asyncio.Protocol):
         return pages.of_refusal(refusal, http10=self.reader.http10, realm=realm)
 
     def take_over(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        reader = asyncio.StreamReader(limit=HIGH_WATER, loop=self._loop)
+        over_tls = self.endpoint.kind is Kind.TLS
+        reader = (_TlsReader if over_tls else asyncio.StreamReader)(limit=HIGH_WATER, loop=self._loop)
         protocol = _Taken(reader, self)
         writer = asyncio.StreamWriter(self._transport, protocol, reader, self._loop)
         gone = self._transport.is_closing()
@@ -398,6 +400,13 @@ class Connection(asyncio.Protocol):
 
     def _too_late(self) -> None:
         self.fail(408)
+
+
+class _TlsReader(asyncio.StreamReader):
+    """Makes its client wait by `TlsPace`."""
+
+    def set_transport(self, transport: asyncio.BaseTransport) -> None:
+        super().set_transport(TlsPace(cast(asyncio.Transport, transport), asyncio.get_running_loop()))
 
 
 class _Taken(asyncio.StreamReaderProtocol):

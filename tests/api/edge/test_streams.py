@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import socket
 
 import pytest
 
@@ -12,21 +14,22 @@ from services.api.edge.endpoint import Kind, Limits
 from services.api.edge.exchange import Exchange
 from services.api.edge.stream import ClientGone
 from shared.errors import ApiError
-from tests.api.edge.conftest import Running, Start
-from tests.api.edge.fakes import Client, call, post
+from tests.api.edge.conftest import HOST, Running, Start
+from tests.api.edge.fakes import Client, call, post, unverified
 
 MIB = 1024 * 1024
 PUT = "PUT /blob?ref=x&session_id=good HTTP/1.1\r\nHost: h\r\n{}\r\n"
 
 
 class Echo:
-    """A handler that sends a body back, after `go`. `problem`: what went wrong."""
+    """A handler that sends a body back (`silent`: that takes it), after `go`. `problem`: what went wrong."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
         self.go.set()
         self.received = bytearray()
         self.problem: Exception | None = None
+        self.silent = False
         self.ended = asyncio.Event()
 
     async def __call__(self, exchange: Exchange, session: str) -> None:
@@ -35,7 +38,8 @@ class Echo:
             await self.go.wait()
             while data := await exchange.stream.read():
                 self.received += data
-                await exchange.stream.write(data)
+                if not self.silent:
+                    await exchange.stream.write(data)
         except Exception as problem:
             self.problem = problem
             raise
@@ -93,6 +97,26 @@ async def test_a_body_that_is_cut_short_is_an_error_and_a_reset(edge: Running, e
         await client.reader.read()
     assert isinstance(echo.problem, ApiError)
     assert echo.problem.params[0].startswith("End_of_file")
+
+
+async def test_over_tls_a_client_may_close_when_it_has_sent_all(edge: Running, echo: Echo) -> None:
+    """As `xe` does: a handler that takes its time gets everything all the same."""
+    body = random.Random(1).randbytes(200_000)
+    echo.go.clear()
+    echo.silent = True
+
+    def upload() -> None:
+        with unverified().wrap_socket(socket.create_connection((HOST.address, edge.tls_port))) as client:
+            client.sendall(PUT.format(f"Content-Length: {len(body)}\r\n").encode())
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += client.recv(1)
+            client.sendall(body)
+
+    await asyncio.to_thread(upload)
+    echo.go.set()
+    await asyncio.wait_for(echo.ended.wait(), 10)
+    assert echo.received == body
 
 
 async def test_nobody_reads_ahead_of_a_handler(edge: Running, echo: Echo) -> None:
