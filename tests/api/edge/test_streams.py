@@ -101,7 +101,7 @@ async def test_a_body_that_is_cut_short_is_an_error_and_a_reset(edge: Running, e
 
 async def test_over_tls_a_client_may_close_when_it_has_sent_all(edge: Running, echo: Echo) -> None:
     """As `xe` does: a handler that takes its time gets everything all the same."""
-    body = random.Random(1).randbytes(200_000)
+    body = random.Random(1).randbytes(450_000)
     echo.go.clear()
     echo.silent = True
 
