@@ -1,9 +1,8 @@
 """Disks that move to another SR while their VM runs, on one host: mirrored, and then the VM goes on with the copy.
 
-The record says what a move has come to, before each step: that the new disk is being filled, that the VM is about to go
-on with it (from then on the new disk counts), that it has. A move whose call ends early is undone, or finished if the
-VM is past that point; so is one that a former process of the service has left. Until the end the new disk has a
-datapath of its own; then storage gives it the VBD's.
+The record says what a move has come to: that the new disk is being filled; that the VM goes on with it, before the VM
+can have written to it alone; that it has the VBD's datapath, for until then it has one of its own. A move whose call
+ends early is undone, or finished if the VM is past that point; so is one that a former process of the service has left.
 """
 
 from __future__ import annotations
@@ -23,12 +22,14 @@ from services.vm.records import Mirror, Record
 from shared.bus.context import CallContext, current
 from shared.bus.interface import Bus
 from shared.contracts import storage
-from shared.contracts.vm import VbdSpec, VmState
+from shared.contracts.vm import PowerState, VbdSpec, VmState
 from shared.contracts.vm_disks import DiskMirror, VbdMove, VbdMoved
 from shared.errors import ApiError
 
 log = logging.getLogger("vm.moves")
 
+_BROKEN = frozenset({"INTERNAL_ERROR", "DEVICE_NOT_ATTACHED"})
+"""What it is called when the hypervisor, or the whole domain, fails a mirror that was there."""
 FIRST_LOOK, LOOK_EVERY = 0.02, 0.5
 """Seconds between looks at a mirror; they become longer."""
 
@@ -109,6 +110,8 @@ class DiskMoves:
             if not self._closing:
                 log.warning("VBD %s does not go on with its new disk: %s", vbd.uuid, error or type(error).__name__)
                 await to_the_end(self._give_up(vm, dp))
+            if isinstance(error, ApiError) and error.code in _BROKEN:
+                raise ApiError("MIRROR_FAILED", former.vdi) from error
             raise
 
     async def _begin(self, domain: Living, mirror: Mirror) -> None:
@@ -141,20 +144,36 @@ class DiskMoves:
     # ---- the VM's turn is held
 
     async def _finish(self, domain: Living, mirror: Mirror) -> None:
-        """Both disks are alike, and each write goes to both."""
-        slot, vdi = _slot(domain, mirror), _at(domain.record, mirror.vbd).vdi
-        if not mirror.pivoting:
-            mirror = msgspec.structs.replace(mirror, pivoting=True)
-            self._note(domain, domain.record.with_mirror(mirror))
+        """Both disks are alike. The guest stands still while its disk changes, and both are flushed: either will do
+        until the record says which one it goes on with.
+        """
+        try:
+            await self._host.backend.pause(domain.record.uuid)
+            mirror = await self._change(domain, mirror)
+        finally:
+            await self._go_on(domain)
+        await self._hand_over(domain, mirror)
+
+    async def _change(self, domain: Living, mirror: Mirror) -> Mirror:
+        slot = _slot(domain, mirror)
         try:
             if not await self._is_there(slot, mirror):
                 await self._disks.mirror_end(slot, pivot=True)
         except ApiError as error:
             log.warning("VBD %s: the change to its new disk: %s", mirror.vbd.uuid, error)
             if not await self._is_there(slot, mirror):
-                self._note(domain, domain.record.with_mirror(msgspec.structs.replace(mirror, pivoting=False)))
-                raise ApiError("MIRROR_FAILED", vdi) from error
-        await self._hand_over(domain, mirror)
+                raise
+        return self._landed(domain, mirror)
+
+    def _landed(self, domain: Living, mirror: Mirror) -> Mirror:
+        if not mirror.landed:
+            mirror = msgspec.structs.replace(mirror, landed=True)
+            self._note(domain, domain.record.with_mirror(mirror))
+        return mirror
+
+    async def _go_on(self, domain: Living) -> None:
+        if domain.record.power_state is PowerState.RUNNING:
+            await self._host.backend.unpause(domain.record.uuid)
 
     async def _hand_over(self, domain: Living, mirror: Mirror) -> None:
         """The domain has the new disk."""
@@ -184,15 +203,19 @@ class DiskMoves:
             self._settle_later(domain.record.uuid)
 
     async def _is_there(self, slot: Slot, mirror: Mirror) -> bool:
-        """Whether the domain has the new disk; one that is gone may have had it. Raises when nobody can tell."""
-        images = (await self._disks.chain(slot)).images
-        if not images:
+        """Whether the domain has the new disk. Raises when nobody can tell."""
+        if mirror.landed:
             return True
-        return mirror.backend is not None and posixpath.normpath(images[0]) == posixpath.normpath(mirror.backend.path)
+        images = (await self._disks.chain(slot)).images
+        there = {posixpath.normpath(image) for image in images[:1]}
+        return mirror.backend is not None and posixpath.normpath(mirror.backend.path) in there
 
     async def _settle_one(self, domain: Living, mirror: Mirror) -> None:
-        slot = _slot(domain, mirror)
-        if mirror.pivoting and await self._is_there(slot, mirror):
+        there = await self._is_there(_slot(domain, mirror), mirror)
+        if there:
+            mirror = self._landed(domain, mirror)
+        await self._go_on(domain)
+        if there:
             await self._hand_over(domain, mirror)
         else:
             await self._undo(domain, mirror)

@@ -127,7 +127,9 @@ class VmHost:
             record = former if former.uuid in found else self._without_domain(former)
             vm = self._vms[record.uuid] = _Vm()
             if record.uuid in found:
-                self._set(vm, msgspec.structs.replace(record, power_state=found[record.uuid]))
+                # a guest that stands still while its disk changes goes on when that is settled
+                power_state = record.power_state if record.mirrors else found[record.uuid]
+                self._set(vm, msgspec.structs.replace(record, power_state=power_state))
             elif record.phase is Phase.BUILT and record.boot == self._boot:
                 self._set(vm, record)  # the backend has told how it ended
             else:
@@ -139,9 +141,9 @@ class VmHost:
         log.info("host %s: %d of %d VMs found again", self.uuid, len(found), len(records))
 
     def _without_domain(self, record: Record) -> Record:
-        """A disk that it was about to go on with is the one that counts: nobody can say that it did not."""
+        """A disk that it went on with is the one that counts."""
         for mirror in record.mirrors:
-            if mirror.pivoting:
+            if mirror.landed:
                 self.landed.add((record.uuid, mirror.vbd.ref, mirror.vbd.vdi))
                 record = msgspec.structs.replace(record.moved(mirror), mirrors=record.mirrors)  # still to be closed
         return record

@@ -32,14 +32,13 @@ class Mirror(msgspec.Struct, frozen=True, kw_only=True):
     """A disk that the content of a domain's disk is mirrored to.
 
     `vbd`: as it will be. `dp`: datapath of the new disk until then. `backend`: where it is, once it is open.
-    `pivoting`: both were alike, and from then on the domain may be writing to the new one alone: it is the one that
-    counts, unless the domain says otherwise.
+    `landed`: the domain goes on with it; before that is written, neither disk has what the other lacks.
     """
 
     vbd: VbdSpec
     dp: str
     backend: DiskBackend | None = None
-    pivoting: bool = False
+    landed: bool = False
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

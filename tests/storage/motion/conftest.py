@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.vm.conftest import guest_dir, short_folder
+
+__all__ = ["guest_dir", "short_folder"]
