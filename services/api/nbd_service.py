@@ -67,14 +67,17 @@ class NbdService:
         try:
             while True:
                 changed.clear()
-                ref = self._api.store.ref_of_uuid("host", host)
-                now = nbd.serving(self._api.store, ref) if ref is not None else Serving()
+                now = self._decided(host) if self._api.replica.ready else request.serving or Serving()
                 left = deadline - loop.time()
                 if now != request.serving or left <= 0 or self._stopping:
                     return now
                 await wait(changed, left)
         finally:
             self._waiting.discard(changed)
+
+    def _decided(self, host: str) -> Serving:
+        ref = self._api.store.ref_of_uuid("host", host)
+        return nbd.serving(self._api.store, ref) if ref is not None else Serving()
 
     async def _disk(self, request: DiskRequest) -> ServedDisk:
         """Raises SESSION_INVALID, RBAC_PERMISSION_DENIED, UUID_INVALID, VDI_INCOMPATIBLE_TYPE."""

@@ -102,11 +102,13 @@ async def test_options_are_answered_as_the_protocol_has_them(front: Front) -> No
         (Option.GO, struct.pack(">I", 4000) + b"shorter", OptionReply.ERR_INVALID),
         (Option.INFO, b"", OptionReply.ERR_INVALID),
         (Option.GO, named(b"\xff\xfe"), OptionReply.ERR_UNKNOWN),
+        (Option.GO, named(bytes(4097)), OptionReply.ERR_INVALID),
+        (Option.GO, named(bytes(4096)), OptionReply.ERR_POLICY),
     ):
         assert (await client.option(option, data))[0] == kind
     for name in (b"a", b"b"):
         assert await client.option(Option.GO, named(name)) == (OptionReply.ERR_POLICY, b"not today")
-    assert [word.export for word in front.told if isinstance(word, Wanted)] == ["a", "b"]
+    assert [word.export for word in front.told if isinstance(word, Wanted)] == ["\0" * 4096, "a", "b"]
     assert (await client.option(Option.ABORT))[0] == OptionReply.ACK
     assert await client.gone()
     await front.until(Gone)

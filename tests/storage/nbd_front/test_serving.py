@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -73,8 +74,9 @@ async def refused(host: Served, export: str) -> str:
     return str(caught.value)
 
 
-async def test_only_a_session_that_may_plug_disks_reads_them(host: Served) -> None:
-    """A session that ends meanwhile cuts nobody off, as upstream's server has it."""
+async def test_only_a_session_that_may_plug_disks_reads_them(host: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """A session that ends meanwhile cuts nobody off, as upstream's server has it. No log tells a session."""
+    caplog.set_level(logging.INFO, "storage.nbd")
     vdi, content = await filled(host)
     await host.purpose("insecure_nbd")
     uuid = host.pool.row("VDI", vdi)["uuid"]
@@ -97,6 +99,8 @@ async def test_only_a_session_that_may_plug_disks_reads_them(host: Served) -> No
             raise AssertionError("a disk that is read was opened for writing")
     await client.close()
     await host.until_closed()
+    assert uuid in caplog.text
+    assert operator.session not in caplog.text
 
 
 async def test_networks_say_where_there_is_tls_and_where_nothing(host: Served) -> None:

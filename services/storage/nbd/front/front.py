@@ -30,6 +30,10 @@ AGAIN: Final = 3.0
 _UNKNOWN: Final = frozenset({"UUID_INVALID", "HANDLE_INVALID"})
 
 
+Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
+"""Starts background work by its name; if that fails, whoever does this ends the service."""
+
+
 class NbdFront:
     """`host`: uuid. `port`: 0 for any. `certificate`, `key`: as in `Serve`. `ports`: where it listens now, by address.
 
@@ -52,13 +56,15 @@ class NbdFront:
         self._serving: Serving | None = None
         self._process: FrontProcess | None = None
         self._connections: dict[int, asyncio.Task[None]] = {}
+        self._spawn: Spawn
         self._following: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._failed: dict[str, str] = {}
         self.ports: dict[str, int] = {}
 
-    def begin(self, spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]) -> None:
+    def begin(self, spawn: Spawn) -> None:
         """Follows what the API says, until `close`."""
+        self._spawn = spawn
         self._following = spawn(self._follow(), f"serve disks of {self._host} by NBD")
 
     async def close(self) -> None:
@@ -85,10 +91,10 @@ class NbdFront:
             await settle(self._end())
 
     async def _serve(self, serving: Serving) -> None:
-        """A host that serves nowhere needs no process, once the last client is gone."""
+        """A host that has never served anything needs no process."""
         self._serving = serving
         if self._listening is None and serving.addresses:
-            self._listening = asyncio.create_task(self._keep(), name=f"NBD of {self._host}")
+            self._listening = self._spawn(self._keep(), f"the NBD process of {self._host}")
         elif self._process is not None:
             self._order(self._process)
 
@@ -122,6 +128,8 @@ class NbdFront:
                 match word:
                     case Listening():
                         self._tell(word)
+                        if again is not None:
+                            again.cancel()
                         if word.failed:
                             again = asyncio.get_running_loop().call_later(AGAIN, self._order, process)
                     case Wanted():
@@ -155,6 +163,10 @@ class NbdFront:
             except (ApiError, ValueError) as error:
                 log.warning("the NBD client %s gets no disk: %s", wanted.peer, _code(error))
                 process.tell(_refused(wanted.connection, error))
+                return
+            except Exception:
+                log.exception("the NBD client %s gets no disk", wanted.peer)
+                process.tell(Refused(wanted.connection, "denied", "INTERNAL_ERROR"))
                 return
             await asyncio.get_running_loop().create_future()
         finally:

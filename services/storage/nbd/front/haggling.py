@@ -32,7 +32,9 @@ Ask = Callable[[str], Awaitable[Opened | Refused]]
 """Opens the export of that name."""
 
 _LONGEST: Final = 16 << 10
-"""Bytes that an option carries: a name of at most 4096, and what is asked about it."""
+"""Bytes that an option carries: a name, and what is asked about it."""
+_LONGEST_NAME: Final = 4096
+"""Bytes, as the protocol has it."""
 _MOST: Final = 64
 """Options of one client."""
 _INFO_NAME: Final = struct.pack(">H", 1)
@@ -161,6 +163,8 @@ class Haggling:
             if name != self._name:
                 raise NoExport(OptionReply.ERR_POLICY, "one connection, one export")
             return self._backend
+        if len(name) > _LONGEST_NAME:
+            raise NoExport(OptionReply.ERR_INVALID, "the name is too long")
         begin = self._loop.time()
         try:
             text = name.decode()
@@ -170,9 +174,11 @@ class Haggling:
         if isinstance(opened, Refused):
             raise NoExport(_KINDS[opened.why], opened.text)
         try:
-            self._backend = await Backend.connect(opened.socket, self._flags, structured=self._structured)
+            backend = await Backend.connect(opened.socket, self._flags, structured=self._structured)
         except OSError as error:
             raise Lost from error
+        self._backend = backend
+        self._client.lost.add_done_callback(lambda _: backend.pipe.close())  # nobody waits for its answers any more
         self._name = name
         self._deadline += self._loop.time() - begin
         return self._backend

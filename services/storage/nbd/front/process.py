@@ -16,6 +16,8 @@ from services.storage.nbd.front.words import Order, Told, pack, unpack
 log = logging.getLogger("storage.nbd")
 
 _ROOT: Final = Path(__file__).parents[4]
+_LONGEST_LINE: Final = 1 << 20
+"""Of what it tells; names of exports are shorter."""
 
 
 class FrontProcess:
@@ -33,6 +35,7 @@ class FrontProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            limit=_LONGEST_LINE,
             cwd=_ROOT,
         )
         return cls(process)
