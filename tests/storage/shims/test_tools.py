@@ -137,6 +137,44 @@ def test_a_scan_has_a_line_for_each_image(tool: Tool, tmp_path: Path) -> None:
     assert found[1:] == lines
 
 
+LVM = {
+    "vgs": "  1048576",
+    "pvs": "  {pv}|65536|VG\n  /dev/other|65536|OTHER",
+    "lvs": """  VHD-base|linear|0|4194304|{pv}(5)
+  VHD-leaf|linear|1048576|3145728|{pv}(1)
+  VHD-leaf|linear|0|1048576|{pv}(0)
+  MGT|linear|0|1048576|{pv}(4)
+  VHD-thin|thin|0|4194304|
+""",
+}
+"""What LVM reports, by program."""
+
+
+def test_a_scan_reads_volumes_that_are_not_active(tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs, device = tmp_path / "bin", tmp_path / "pv"
+    programs.mkdir()
+    for name, report in LVM.items():
+        (programs / name).write_text(f"#!/bin/sh\ncat <<'EOF'\n{report.format(pv=device)}\nEOF\n")
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    tool("vhd-util", "create", "-n", "VHD-base", "-s", 2)
+    write(tmp_path / "VHD-base", 0, b"b" * 512)
+    tool("vhd-util", "set", "-n", "VHD-base", "-f", "hidden", "-v", "1")
+    tool("vhd-util", "snapshot", "-n", "VHD-leaf", "-p", "VHD-base")
+    base, leaf = ((tmp_path / name).read_bytes() for name in ("VHD-base", "VHD-leaf"))
+    for name in ("VHD-base", "VHD-leaf"):
+        os.unlink(name)
+    extents = leaf.ljust(4 * MIB, b"\0") + bytes(MIB) + base.ljust(4 * MIB, b"\0")
+    device.write_bytes(bytes(65536) + extents)
+    lines = [
+        f"vhd=VHD-base capacity={2 * MIB} size={4 * MIB} hidden=1 parent=none",
+        f"vhd=VHD-leaf capacity={2 * MIB} size={4 * MIB} hidden=0 parent=VHD-base",
+    ]
+    assert tool("vhd-util", "scan", "-f", "-l", "VG", "-m", "VHD-*").splitlines() == lines
+    assert tool("vhd-util", "scan", "-f", "-l", "VG", "-m", "VHD-leaf", "-a").splitlines() == [lines[1], lines[0]]
+    tool("vhd-util", "scan", "-f", "-l", "VG", "-m", "MGT", status=errno.EINVAL)
+
+
 def test_a_coalesced_child_is_in_its_parent(tool: Tool, tmp_path: Path) -> None:
     tool("td-util", "create", "vhd", 8, "base.vhd")
     write(tmp_path / "base.vhd", 0, b"b" * 4096)

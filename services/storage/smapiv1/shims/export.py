@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from services.storage.formats.interface import FormatError
 from services.storage.nbd.protocol import ALLOCATION, Ability, Chunk, Command, Option, OptionReply
 from services.storage.smapiv1.shims.disks import Disk
 
@@ -321,9 +320,9 @@ class Connection:
         except OSError as error:
             self._export.failures += 1
             return self._refusal(cookie, _NUMBERS.get(error.errno or 0, errno.EIO), str(error))
-        except FormatError as error:
+        except Exception as error:  # whatever it is, the client waits for an answer
             self._export.failures += 1
-            return self._refusal(cookie, errno.EIO, str(error))
+            return self._refusal(cookie, errno.EIO, f"{type(error).__name__}: {error}")
 
     def _carry_out(
         self, flags: int, command: int, cookie: int, offset: int, length: int, data: bytearray
