@@ -64,7 +64,10 @@ class Motion:
         call.undo.append(settle)
         try:
             await ask(call.api, host, vm_disks.VBD_MOVE, request)
-        except BusError:
+        except ApiError as error:
+            in_doubt = isinstance(error, BusError) or error.code == "TASK_CANCELLED"
+            raise
+        except asyncio.CancelledError:
             in_doubt = True
             raise
         self.moved[vdi] = new

@@ -48,6 +48,7 @@ class Neighbours:
     async def serve(self, bus: Endpoint, host: str) -> None:
         await bus.serve(storage.OPEN, self._open, host=host)
         await bus.serve(storage.CLOSE, self._close, host=host)
+        await bus.serve(storage.HAND_OVER, self._hand_over, host=host)
         await bus.serve(network.VIFS_PLUG, self._plug, host=host)
         await bus.serve(network.VIFS_UNPLUG, self._unplug, host=host)
         for service in ("storage", "network"):
@@ -78,6 +79,12 @@ class Neighbours:
             for dp in request.dps:
                 self.open.pop(dp, None)
             self._changed.notify_all()
+        return Empty()
+
+    async def _hand_over(self, request: storage.HandOver) -> Empty:
+        await self._enter("hand over")
+        if request.other in self.open:
+            self.open[request.dp] = self.open.pop(request.other)
         return Empty()
 
     async def all_closed(self) -> None:
