@@ -20,6 +20,7 @@ from services.api.authentication import PoolSecrets, authenticator
 from services.api.blob_files import BlobFiles
 from services.api.blob_keeper import BlobKeeper
 from services.api.client_trust import ClientTrustFollower
+from services.api.database_replication import DatabaseReplication
 from services.api.directory.directory import Directory
 from services.api.dispatch import XenApi
 from services.api.edge.dispatcher import Answer, Caller, Waiting
@@ -232,6 +233,7 @@ async def _coordinate(service: Service, api: Api) -> None:
     service.spawn(sweep.run(api), "sweep")
     service.spawn(drivers.run(), "SR types")
     service.spawn(SrUpkeep(api).run(), "scans of SRs")
+    service.spawn(DatabaseReplication(api).run(), "copies of the database")
     if api.options.rate_limit:
         service.spawn(api.limits.run(), "callers")
     service.spawn(blobs.run(), "blob files")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from services.api.call import Call
-from services.api.decisions import features, sm_sessions, sr_everywhere
+from services.api.decisions import sm_sessions, sr_everywhere
 from services.api.decisions.rows import existing
 from services.api.operation import operation
 from services.api.storage_hosts import ask, host_for
-from services.api.subcalls import perform
 from shared.contracts import storage as contract
 from shared.contracts.db import Update
 from shared.errors import ApiError
@@ -68,31 +67,6 @@ async def set_shared(call: Call, sr: str, value: bool) -> None:
 @operation("SR.assert_can_host_ha_statefile")
 def assert_can_host_ha_statefile(call: Call, sr: str) -> None:
     _assert(sr_everywhere.check_statefile(call.store, sr))
-
-
-@operation("SR.assert_supports_database_replication")
-def assert_supports_database_replication(call: Call, sr: str) -> None:
-    _assert(sr_everywhere.check_replication(call.store, sr))
-
-
-@operation("SR.enable_database_replication", built=False)
-def enable_database_replication(call: Call, sr: str) -> None:
-    """No driver of ours keeps databases."""
-    features.require(call.store, "dr", "DR")
-    _assert(sr_everywhere.check_replication(call.store, sr))
-    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
-
-
-@operation("SR.disable_database_replication")
-async def disable_database_replication(call: Call, sr: str) -> None:
-    """Disks with this pool's database go; nothing writes to them."""
-    pool = next(iter(call.store.rows("pool")))
-    for vdi in list(existing(call.store, "SR", sr)["VDIs"]):
-        row = existing(call.store, "VDI", vdi)
-        if row["type"] == "metadata" and row["metadata_of_pool"] == pool:
-            for vbd in list(row["VBDs"]):
-                await perform(call, "VBD.destroy", vbd)
-            await perform(call, "VDI.destroy", vdi)
 
 
 # ---- figures: hosts measure themselves and VMs, not SRs

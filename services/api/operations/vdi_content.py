@@ -20,7 +20,6 @@ from services.api.subcalls import perform
 from shared.contracts import storage as contract
 from shared.contracts.db import Change, MapDrop, MapPut
 from shared.contracts.transfer import CHECKSUM, Checksum
-from shared.errors import ApiError
 from shared.store import Store
 
 CONTENT_ID: Final = "content_id"
@@ -77,24 +76,6 @@ async def checksum(call: Call, self: str) -> str:
         named = MapPut(cls="VDI", ref=self, field="other_config", key=CONTENT_ID, value=str(uuids.uuid4()))
         call.on_success.append(named)
     return found.md5
-
-
-def _database(call: Call, vdi: str) -> bool:
-    return bool(existing(call.store, "VDI", vdi)["type"] == "metadata")
-
-
-@operation("VDI.open_database", built=False)
-def open_database(call: Call, self: str) -> str:
-    if not _database(call, self):
-        raise incompatible(self, existing(call.store, "VDI", self)["type"])
-    raise ApiError("NOT_IMPLEMENTED", call.message.wire_name)
-
-
-@operation("VDI.read_database_pool_uuid")
-def read_database_pool_uuid(call: Call, self: str) -> str:
-    """Of a disk without a database, or whose database nobody has read: none."""
-    existing(call.store, "VDI", self)
-    return ""
 
 
 # ---- read over the network

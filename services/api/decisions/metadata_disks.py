@@ -1,0 +1,62 @@
+"""Disks that the pool's database is copied to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from services.api.decisions.rows import Record, Rows, existing
+from services.api.decisions.sr_everywhere import REDO_LOG_SIZE
+from shared.contracts.db import Change, MapDrop, MapPut, Update
+from shared.errors import ApiError
+
+METADATA: Final = "metadata"
+"""The type of disks that hold databases."""
+REPLICATED: Final = "database_replication"
+"""Key of a disk's `other_config`; "true": the database is copied to it."""
+MOST: Final = 8
+"""Disks that it is copied to at once (database-pool-ha 2.5)."""
+
+
+def is_ours(rows: Rows, row: Record) -> bool:
+    """Whether the disk is for this pool's database."""
+    return bool(row["type"] == METADATA and row["metadata_of_pool"] == next(iter(rows.rows("pool")), None))
+
+
+def is_replicated(rows: Rows, row: Record) -> bool:
+    return is_ours(rows, row) and row["other_config"].get(REPLICATED) == "true"
+
+
+def ours(rows: Rows, sr: str) -> list[str]:
+    """Of an SR. Raises HANDLE_INVALID."""
+    return [ref for ref in existing(rows, "SR", sr)["VDIs"] if is_ours(rows, existing(rows, "VDI", ref))]
+
+
+def usable(rows: Rows, sr: str) -> str | None:
+    """A disk of the SR that is there for it already. Raises HANDLE_INVALID."""
+    return next((ref for ref in ours(rows, sr) if rows.rows("VDI")[ref]["virtual_size"] >= REDO_LOG_SIZE), None)
+
+
+def replicated(rows: Rows) -> list[str]:
+    return [ref for ref, row in rows.rows("VDI").items() if is_replicated(rows, row)]
+
+
+def check_room(rows: Rows) -> ApiError | None:
+    """Why it cannot be copied to one more."""
+    return ApiError("NO_MORE_REDO_LOGS_ALLOWED") if len(replicated(rows)) >= MOST else None
+
+
+def begun(vdi: str) -> Sequence[Change]:
+    """It has the newest rows, and gets those that follow."""
+    return [
+        MapPut(cls="VDI", ref=vdi, field="other_config", key=REPLICATED, value="true"),
+        latest(vdi, True),
+    ]
+
+
+def ended(vdi: str) -> Sequence[Change]:
+    return [MapDrop(cls="VDI", ref=vdi, field="other_config", key=REPLICATED), latest(vdi, False)]
+
+
+def latest(vdi: str, value: bool) -> Change:
+    return Update(cls="VDI", ref=vdi, fields={"metadata_latest": value})
