@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 import xmlrpc.client
+from typing import Any
 
 import XenAPI
 
@@ -20,13 +21,13 @@ SIZE = 1 << 40
 class Fault(Exception):
     """`code` of the table of error codes."""
 
-    def __init__(self, code, text):
+    def __init__(self, code: int, text: str) -> None:
         super().__init__(code, text)
         self.code = code
         self.text = text
 
 
-def new_uuid():
+def new_uuid() -> str:
     with open("/proc/sys/kernel/random/uuid") as file:
         return file.read().strip()
 
@@ -35,10 +36,10 @@ class Driver:
     """Methods are named as commands. `call`: the struct of the call; `args`: its `args`."""
 
     NAME = "test"
-    CAPABILITIES = ()
+    CAPABILITIES: tuple[str, ...] = ()
     CONFIGURATION = (("location", "where it is"), ("log", "a file that is told of calls"))
 
-    def __init__(self, call):
+    def __init__(self, call: dict[str, Any]) -> None:
         self.call = call
         self.args = call["args"]
         self.config = call["device_config"]
@@ -46,7 +47,7 @@ class Driver:
         self.session._session = call.get("session_ref")
         self.xapi = self.session.xenapi
 
-    def sr_get_driver_info(self):
+    def sr_get_driver_info(self) -> dict[str, Any]:
         return {
             "name": self.NAME,
             "description": "a driver of the tests",
@@ -60,12 +61,20 @@ class Driver:
 
     # ---- rows
 
-    def row(self):
+    def row(self) -> Any:
         return self.xapi.VDI.get_record(self.call["vdi_ref"])
 
     def introduce(
-        self, location, size, name="", description="", kind="user", sm_config=None, read_only=False, new=None
-    ):
+        self,
+        location: str,
+        size: int,
+        name: str = "",
+        description: str = "",
+        kind: str = "user",
+        sm_config: dict[str, str] | None = None,
+        read_only: bool = False,
+        new: str | None = None,
+    ) -> dict[str, str]:
         new = new or new_uuid()
         when = xmlrpc.client.DateTime(EPOCH)
         self.xapi.VDI.db_introduce(
@@ -91,17 +100,17 @@ class Driver:
         )
         return {"uuid": new, "location": location}
 
-    def account(self, used=0):
+    def account(self, used: int = 0) -> None:
         sr = self.call["sr_ref"]
         self.xapi.SR.set_physical_size(sr, str(SIZE))
         self.xapi.SR.set_physical_utilisation(sr, str(used))
         self.xapi.SR.set_virtual_allocation(sr, str(used))
 
-    def tag(self):
+    def tag(self) -> str:
         return f"host_{self.call['host_ref']}"
 
 
-def hostile(behaviour):
+def hostile(behaviour: str) -> None:
     """What goes wrong, as `device_config:hostile` has it: `<command>=<behaviour>`. Returns if nothing does."""
     name, _, argument = behaviour.partition(":")
     if name == "hang":
@@ -136,8 +145,9 @@ def hostile(behaviour):
             time.sleep(0.005)
 
 
-def main(kind):
-    (call,), command = xmlrpc.client.loads(sys.argv[1])
+def main(kind: type[Driver]) -> None:
+    loaded: Any = xmlrpc.client.loads(sys.argv[1])
+    (call,), command = loaded
     config = call.get("device_config", {})
     if "log" in config:
         with open(config["log"], "a") as file:
