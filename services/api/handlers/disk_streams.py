@@ -35,6 +35,8 @@ log = logging.getLogger("api.disks")
 
 PIECE: Final = 1 << 18
 """Bytes of the largest piece that is passed on."""
+BEHIND: Final = 2 << 20
+"""Bytes that may wait for the storage service, as far as the kernel admits: it and we need not take turns then."""
 
 Message = TypeVar("Message", Export, Import)
 Begin = Callable[[Prepared], Awaitable[None]]
@@ -133,6 +135,7 @@ async def _moved(stream: Stream, prepared: Prepared, begin: Begin, move: Move, e
     """Until both sides are through. What the storage service says of the transfer counts."""
     with socket.socket(socket.AF_UNIX) as service:
         service.setblocking(False)
+        service.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BEHIND)
         await asyncio.get_running_loop().sock_connect(service, prepared.path)
         await begin(prepared)
         moving = asyncio.ensure_future(move(stream, service, ended))
