@@ -68,6 +68,7 @@ PACKAGES = (
     Package("npm", ("npm",), frozenset({"test"}), "clients in JavaScript are not tested"),
     Package("slapd", ("slapd", "/usr/sbin/slapd"), frozenset({"test"}), "directories are not tested"),
     Package("ldap-utils", ("ldapmodify",), frozenset({"test"}), "directories are not tested"),
+    Package("nginx-light", ("nginx", "/usr/sbin/nginx"), frozenset({"test"}), "no exports are measured beside it"),
     Package("docker.io", ("dockerd",), frozenset({"compose"})),
     Package("docker-compose", ("docker-compose",), frozenset({"compose"})),
     Package("debootstrap", ("debootstrap", "/usr/sbin/debootstrap"), frozenset({"compose"})),
@@ -130,8 +131,9 @@ def debian_packages(purpose: str) -> None:
         say(str(error))
     if "rabbitmq-server" in names:
         _keep_down("rabbitmq-server", *(() if had_erlang else ("epmd.socket", "epmd")))
-    if "slapd" in names:
-        _keep_down("slapd")
+    for package, service in (("slapd", "slapd"), ("nginx-light", "nginx")):
+        if package in names:
+            _keep_down(service)
 
 
 def _present(package: Package) -> bool:
