@@ -57,7 +57,7 @@ class SimulatorKind:
 
 
 class QemuKind:
-    def __init__(self, folder: Path, guest_dir: Path, accel: str = "tcg") -> None:
+    def __init__(self, folder: Path, guest_dir: Path, accel: str = "tcg", unplug_timeout: float = 5.0) -> None:
         self.paths = HostPaths(run=folder / "run", logs=folder / "logs")
         self.settings = Settings(
             binary="qemu-system-x86_64",
@@ -65,7 +65,7 @@ class QemuKind:
             guest_dir=guest_dir,
             kvm_verdict=folder / "kvm.json",
             paths=self.paths,
-            unplug_timeout=3.0,
+            unplug_timeout=unplug_timeout,
         )
 
     def make(self, on_stopped: OnStopped) -> Backend:

@@ -24,11 +24,17 @@ def short_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture
+def unplug_timeout() -> float:
+    """Seconds that a guest may take to let go of a device; for tests to override."""
+    return 5.0
+
+
 @pytest.fixture(params=["simulator", pytest.param("qemu", marks=pytest.mark.qemu)])
-def kind(request: pytest.FixtureRequest, short_folder: Path) -> Kind:
+def kind(request: pytest.FixtureRequest, short_folder: Path, unplug_timeout: float) -> Kind:
     if request.param == "simulator":
         return SimulatorKind(short_folder)
-    return QemuKind(short_folder, request.getfixturevalue("guest_dir"))
+    return QemuKind(short_folder, request.getfixturevalue("guest_dir"), unplug_timeout=unplug_timeout)
 
 
 @pytest.fixture

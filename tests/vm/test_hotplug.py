@@ -59,6 +59,7 @@ async def test_a_guest_sees_a_disk_that_is_plugged_and_one_that_is_unplugged_no_
     await console.close()
 
 
+@pytest.mark.parametrize("unplug_timeout", [0.3])
 async def test_a_guest_that_does_not_let_go_keeps_its_disk_unless_it_is_forced(bench: Bench, images: Images) -> None:
     """Its CPUs do not run, so it cannot."""
     domain = await bench.create(bench.kind.spec(other_config={"sim:keeps-devices": "true"}))
