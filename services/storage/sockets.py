@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 from shared.config import ConfigError
+
+log = logging.getLogger("storage.sockets")
 
 LONGEST: Final = 100
 """Bytes of a socket's path that every program takes."""
@@ -17,7 +21,7 @@ _NAME: Final = 24
 
 
 def socket_folder(state: Path, run_dir: str) -> Path:
-    """Made, and nobody else's; what a killed process has left there is removed, since its servers have ended with it.
+    """Made, and nobody else's; what a killed process has left there is removed.
 
     `run_dir`: as in the service's options. Raises `ConfigError`.
     """
@@ -29,6 +33,7 @@ def socket_folder(state: Path, run_dir: str) -> Path:
         Path("/tmp") / f"xapi-{digest}-disks",
     ):
         if len(os.fsencode(folder)) + 1 + _NAME <= LONGEST and _usable(folder):
+            _end_servers(folder)
             _sweep(folder.iterdir())
             return folder
     raise ConfigError("no folder for sockets: set run_dir to one that is short and writable")
@@ -40,6 +45,21 @@ def _usable(folder: Path) -> bool:
     except OSError:
         return False
     return folder.stat().st_uid == os.geteuid() and os.access(folder, os.W_OK)
+
+
+def _end_servers(folder: Path) -> None:
+    """Servers end with their service, but for one that was just being started: it was not tied to it yet. It would keep
+    its image open, and locked, for ever.
+    """
+    mine = os.fsencode(f"--socket={folder}/")
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+            if any(argument.startswith(mine) for argument in arguments):
+                os.kill(int(process.name), signal.SIGKILL)
+                log.warning("ended a server that its service had left: %s", os.fsdecode(b" ".join(arguments)))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
 
 
 def _sweep(left: Iterable[Path]) -> None:

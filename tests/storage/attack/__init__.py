@@ -1,0 +1,1 @@
+"""Races between hosts, and input that means harm."""
