@@ -131,8 +131,8 @@ def debian_packages(purpose: str) -> None:
         say(str(error))
     if "rabbitmq-server" in names:
         _keep_down("rabbitmq-server", *(() if had_erlang else ("epmd.socket", "epmd")))
-    for package, service in (("slapd", "slapd"), ("nginx-light", "nginx")):
-        if package in names:
+    for name, service in (("slapd", "slapd"), ("nginx-light", "nginx")):
+        if name in names:
             _keep_down(service)
 
 
