@@ -2,6 +2,7 @@
 
 A disk gets all rows anew when some have changed, at most every few seconds; `VDI.metadata_latest` says whether the last
 write went well. Which disks, the rows say (`decisions.metadata_disks`), so whoever starts anew, or takes over, goes on.
+One that does not answer holds up no other.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import logging
 import time
 import uuid as uuids
+from dataclasses import dataclass
 from typing import Final
 
 from services.api import stored_databases
@@ -27,8 +29,8 @@ log = logging.getLogger("api.databases")
 
 EVERY: Final = 5.0
 """Seconds at least between two writes to a disk."""
-SHARE: Final = 20
-"""So many times as long as all writes took, nothing is written."""
+SHARE: Final = 4.0
+"""So many times as long as a write took, there is no other to that disk."""
 FIRST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 120.0
 """Seconds between attempts to write to a disk that fails: doubled from failure to failure."""
@@ -42,62 +44,79 @@ FAILURES: Final = (ApiError, OSError, stored_databases.TooLarge)
 """Of a write."""
 
 
-class DatabaseReplication:
-    """Coordinator only. `every`: seconds; `EVERY`."""
+@dataclass(slots=True)
+class _Disk:
+    """`has`: which of the changes that were seen, None before the first write. `pause`: after its last failure.
 
-    def __init__(self, api: Api, every: float = EVERY) -> None:
+    `again`: when it may be written again (monotonic).
+    """
+
+    has: int | None = None
+    pause: float = 0.0
+    again: float = 0.0
+    writing: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self.writing is not None and not self.writing.done()
+
+
+class DatabaseReplication:
+    """Coordinator only. `every` (seconds), `share`: as `EVERY`, `SHARE`."""
+
+    def __init__(self, api: Api, every: float = EVERY, share: float = SHARE) -> None:
         self._api = api
         self._every = every
+        self._share = share
         self._changes = 0
         """How often persistent rows have changed, as far as it was seen."""
-        self._written: dict[str, int] = {}
-        """Disk to which of those changes it has."""
-        self._failing: dict[str, tuple[float, float]] = {}
-        """Disk to the pause after its last failure, and when that is over (monotonic)."""
+        self._disks: dict[str, _Disk] = {}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, with what it has begun."""
         self._api.replica.watch(self._seen)
         try:
             while True:
-                began = time.monotonic()
-                await self.look()
-                await asyncio.sleep(max(self._every, SHARE * (time.monotonic() - began)))
+                self.begin()
+                await asyncio.sleep(self._every)
         finally:
             self._api.replica.unwatch(self._seen)
+            running = [disk.writing for disk in self._disks.values() if disk.writing is not None]
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
 
     def _seen(self, _: list[Touched], delta: Delta | None) -> None:
         if delta is None or next(deltas.of_changes(delta.changes), None) is not None:
             self._changes += 1
 
-    async def look(self) -> None:
-        """Writes where there is something new: one disk after the other."""
-        disks = metadata_disks.replicated(self._api.store)
-        self._written = {vdi: change for vdi, change in self._written.items() if vdi in disks}
-        self._failing = {vdi: pause for vdi, pause in self._failing.items() if vdi in disks}
-        for vdi in disks:
-            _, again = self._failing.get(vdi, (0.0, 0.0))
-            if self._written.get(vdi) != self._changes and time.monotonic() >= again:
-                await self._write(vdi)
+    def begin(self) -> list[asyncio.Task[None]]:
+        """Begins to write where there is something new."""
+        wanted = metadata_disks.replicated(self._api.store)
+        self._disks = {vdi: disk for vdi, disk in self._disks.items() if vdi in wanted or disk.busy}
+        begun = []
+        for vdi in wanted:
+            disk = self._disks.setdefault(vdi, _Disk())
+            if not disk.busy and disk.has != self._changes and time.monotonic() >= disk.again:
+                disk.writing = asyncio.create_task(self._write(vdi, disk), name=f"database to {vdi}")
+                begun.append(disk.writing)
+        return begun
 
-    async def _write(self, vdi: str) -> None:
-        changes = self._changes
+    async def _write(self, vdi: str, disk: _Disk) -> None:
+        changes, began = self._changes, time.monotonic()
         try:
             await stored_databases.save(self._api, vdi)
         except FAILURES as error:
+            disk.pause = min(LONGEST_PAUSE, 2 * disk.pause or FIRST_PAUSE)
+            disk.again = time.monotonic() + disk.pause
             if _wanted(self._api.store, vdi):
-                await self._failed(vdi, stored_databases.reason(error))
+                why = stored_databases.reason(error)
+                log.warning("the database cannot be copied to disk %s: %s", vdi, why)
+                await self._say(vdi, False, why)
             return
-        self._written[vdi] = changes
-        self._failing.pop(vdi, None)
+        disk.has, disk.pause = changes, 0.0
+        disk.again = time.monotonic() + self._share * (time.monotonic() - began)
         await self._say(vdi, True, "")
-
-    async def _failed(self, vdi: str, why: str) -> None:
-        pause, _ = self._failing.get(vdi, (0.0, 0.0))
-        pause = min(LONGEST_PAUSE, 2 * pause or FIRST_PAUSE)
-        self._failing[vdi] = (pause, time.monotonic() + pause)
-        log.warning("the database cannot be copied to disk %s: %s", vdi, why)
-        await self._say(vdi, False, why)
 
     async def _say(self, vdi: str, healthy: bool, why: str) -> None:
         """To the disk's row and to people, when it is other than before."""

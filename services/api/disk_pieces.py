@@ -38,16 +38,21 @@ def require_here(api: Api, vdi: str) -> None:
 
 
 class Bytes:
-    """A disk from its begin on."""
+    """A disk from its begin on. `size`: of the disk."""
 
-    def __init__(self, stream: asyncio.StreamReader) -> None:
+    def __init__(self, stream: asyncio.StreamReader, size: int) -> None:
         self._stream = stream
+        self._size = size
         self.position = 0
 
     async def read(self, length: int) -> bytes:
-        """Fewer bytes only at the disk's end."""
+        """Fewer bytes only at the disk's end. Raises ConnectionError when the storage service breaks off."""
         found = bytearray()
-        while len(found) < length and (data := await self._stream.read(min(PIECE, length - len(found)))):
+        length = min(length, self._size - self.position)
+        while len(found) < length:
+            data = await self._stream.read(min(PIECE, length - len(found)))
+            if not data:
+                raise ConnectionError(f"the disk's bytes end at {self.position + len(found)} of {self._size}")
             found += data
         self.position += len(found)
         return bytes(found)
@@ -60,17 +65,18 @@ class Bytes:
 
 @asynccontextmanager
 async def reading(api: Api, vdi: str) -> AsyncIterator[Bytes]:
-    """The disk's bytes, as many as are wanted; it is closed afterwards. Raises what opening a disk raises."""
+    """The disk's bytes, as many as are wanted; it is closed afterwards. Raises what opening a disk raises, OSError."""
     require_here(api, vdi)
     place, host = disk(api, vdi), api.host_uuid
     wanted = Export(
         dp=f"task/{uuids.uuid4()}", sr=place.sr, location=place.location, uuid=api.uuid_of("VDI", vdi), format="raw"
     )
+    size = existing(api.store, "VDI", vdi)["virtual_size"]
     prepared = await api.bus.call(EXPORT, wanted, host=host)
     try:
         stream, writer = await asyncio.open_unix_connection(prepared.path)
         try:
-            yield Bytes(stream)
+            yield Bytes(stream, size if prepared.length is None else prepared.length)
         finally:
             writer.close()
     finally:
@@ -80,7 +86,8 @@ async def reading(api: Api, vdi: str) -> AsyncIterator[Bytes]:
 async def write(api: Api, vdi: str, parts: AsyncIterable[tuple[int, bytes]]) -> None:
     """Parts with their places; what is elsewhere stays. All of it is durable, and the disk closed, when this returns.
 
-    The order in which they reach the disk is not that in which they are given. Raises what opening and writing raise.
+    The order in which they reach the disk is not that in which they are given. Raises what opening and writing raise,
+    OSError.
     """
     require_here(api, vdi)
     place, host = disk(api, vdi), api.host_uuid

@@ -20,7 +20,7 @@ from shared import garbage
 from shared.contracts.db import Delta
 from shared.database_dump import writer
 from shared.database_dump.reader import PIECE
-from shared.errors import ApiError
+from shared.errors import ApiError, internal_error
 from shared.redo_blocks import deltas, layout
 from shared.redo_blocks.layout import UPSTREAM, Damaged, Half
 from shared.store import Store
@@ -46,7 +46,7 @@ class TooLarge(Exception):
 async def load(api: Api, vdi: str) -> Store | None:
     """The rows of the database in the disk; None where there is none.
 
-    Raises `Damaged`; INTERNAL_ERROR for a document that is none; what opening the disk raises.
+    Raises `Damaged`; INTERNAL_ERROR for a document that is none; what opening the disk raises, OSError.
     """
     async with api.turns.of(turn(vdi)), reading(api, vdi) as disk:
         data = await _half(disk)
@@ -105,12 +105,16 @@ async def _rows(data: bytes) -> Store:
 
 
 async def pool_uuid(api: Api, vdi: str) -> str:
-    """Of the pool whose database is in the disk, "" where none can be read. Raises what opening the disk raises."""
+    """Of the pool whose database is in the disk, "" where none can be read. Raises what opening the disk raises,
+    INTERNAL_ERROR.
+    """
     try:
         rows = await load(api, vdi)
     except Damaged as error:
         log.warning("the database in disk %s cannot be read: %s", vdi, error)
         return ""
+    except OSError as error:
+        raise internal_error(f"disk {vdi} cannot be read: {error}") from error
     return "" if rows is None else next((str(row["uuid"]) for row in rows.rows("pool").values()), "")
 
 
@@ -120,7 +124,7 @@ async def pool_uuid(api: Api, vdi: str) -> str:
 async def save(api: Api, vdi: str) -> int:
     """Writes all rows, as they are now, into the half that is not valid, and then makes it valid; their generation.
 
-    Raises `TooLarge`, and what opening and writing the disk raise.
+    Raises `TooLarge`, and what opening and writing the disk raise, OSError.
     """
     async with api.turns.of(turn(vdi)):
         async with reading(api, vdi) as disk:

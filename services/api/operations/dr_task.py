@@ -18,7 +18,7 @@ HOLDS_DATABASES: Final = "SR_METADATA"
 
 @operation("DR_task.create", built=False)
 def create(call: Call, type_: str, device_config: dict[str, str], whitelist: list[str]) -> str:
-    """No driver of ours keeps databases."""
+    """Only what such a task could not be made of is refused."""
     features.require(call.store, "dr", "DR")
     drivers = (row["features"] for row in call.store.rows("SM").values() if row["type"] == type_)
     if not any(HOLDS_DATABASES in found for found in drivers):

@@ -1,6 +1,6 @@
 """Messages that recover VMs and appliances from the database that `session` looks at into the pool of `session_to`.
 
-Databases in SRs cannot be opened, so that both sessions look at this pool's rows.
+A session on an opened database only reads (`services.api.opened_databases`), so that both look at this pool's rows.
 """
 
 from __future__ import annotations

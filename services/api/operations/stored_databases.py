@@ -35,7 +35,7 @@ async def _rows(call: Call, vdi: str) -> Store:
     """Raises COULD_NOT_IMPORT_DATABASE [reason]."""
     try:
         rows = await stored_databases.load(call.api, vdi)
-    except (ApiError, Damaged) as error:
+    except (ApiError, OSError, Damaged) as error:
         raise ApiError("COULD_NOT_IMPORT_DATABASE", stored_databases.reason(error)) from error
     if rows is None:
         raise ApiError("COULD_NOT_IMPORT_DATABASE", "there is no database in the disk")

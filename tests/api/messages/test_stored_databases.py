@@ -129,7 +129,7 @@ async def test_a_copy_of_the_database_follows_it(
         return generation
 
     monkeypatch.setattr("services.api.stored_databases.save", saving)
-    running = asyncio.create_task(DatabaseReplication(real.pool.api, every=0.05).run())
+    running = asyncio.create_task(DatabaseReplication(real.pool.api, every=0.05, share=0).run())
     await saved.get()  # a copy that may have missed something is written anew
     await call("network.set_name_label", network, "later")
     newest = real.pool.store.generation
@@ -160,11 +160,11 @@ async def test_a_copy_that_fails_tells_people_and_goes_on(
 
     with monkeypatch.context() as patched:
         patched.setattr("services.api.stored_databases.save", full)
-        await replication.look()
-        await replication.look()
+        await asyncio.gather(*replication.begin())
+        assert replication.begin() == []
     assert not real.pool.row("VDI", disk)["metadata_latest"]
     another = DatabaseReplication(real.pool.api)  # as after a restart
-    await another.look()
+    await asyncio.gather(*another.begin())
     broken, healthy = await told.get(), await told.get()
     assert (broken.name, healthy.name, "SR_FULL" in broken.body) == (
         "METADATA_LUN_BROKEN",
