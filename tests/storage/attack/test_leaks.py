@@ -24,8 +24,11 @@ async def test_a_server_that_was_being_started_when_its_service_was_killed_is_en
     elsewhere.mkdir()
     backend = Backend(dp="task/1", kind="file", path=str(image), format="raw", writable=False)
     async with await NbdServer.start(backend, folder) as left, await NbdServer.start(backend, elsewhere) as other:
-        ended = psutil.Process(left.pid)
+        reader, writer = await asyncio.open_unix_connection(left.address.path)
+        await reader.readexactly(8)  # it greets
         assert socket_folder(tmp_path, str(tmp_path / "run")) == folder
-        await asyncio.to_thread(ended.wait, 10)  # raises TimeoutExpired
+        async with asyncio.timeout(10):
+            await reader.read()  # until it has ended
+        writer.close()
         assert psutil.Process(other.pid).is_running(), "somebody else's"
         assert os.listdir(folder) == []
