@@ -10,6 +10,7 @@ import pytest
 
 from services.api.database_replication import DatabaseReplication
 from services.api.stored_databases import save
+from services.db.redo.block import reading
 from shared.contracts.alerts import ALERT, Alert
 from shared.contracts.db import RowCreated, RowDeleted, RowModified, Update
 from shared.database_dump.writer import moment, pieces
@@ -103,8 +104,20 @@ async def test_a_write_that_is_cut_leaves_the_database_before_it(
         with pytest.raises(OSError, match="cut"):
             await save(real.pool.api, disk)
     assert await (await opened(real.client, disk)).call("network.get_name_label", network) == "network"
-    await save(real.pool.api, disk)
+    generation = await save(real.pool.api, disk)
     assert await (await opened(real.client, disk)).call("network.get_name_label", network) == "later"
+    found = reading.read(await half_of(real, disk))  # as a redo log
+    assert (found.database.generation, found.damage, found.lost) == (generation, None, None)
+    assert network in {row.ref for row in found.dump.rows}
+
+
+async def half_of(real: Real, vdi: str) -> bytes:  # noqa: F811
+    location, sr = real.place(vdi)
+    async with real.bench.opened(location, sr=sr) as client:
+        half = layout.valid_half(await client.read(0, layout.HALVES))
+        assert half is not None
+        start, end = UPSTREAM.start(half), UPSTREAM.end(half)
+        return b"".join([await client.read(at, min(MIB, end - at)) for at in range(start, end, MIB)])
 
 
 async def test_a_copy_of_the_database_follows_it(
