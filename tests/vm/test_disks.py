@@ -192,6 +192,19 @@ async def test_a_paused_disk_is_closed_and_resumed_with_its_content(run: Run) ->
     assert (await run.bench.reopen(PowerState.RUNNING))[run.domain.vm.uuid] is PowerState.RUNNING
 
 
+async def test_a_disk_that_was_resumed_and_snapshotted_is_closed_whole_by_a_pause(run: Run) -> None:
+    disks = run.bench.backend.disks
+    await run.disk.write(1)
+    await disks.pause(run.slot)
+    await disks.resume(run.slot, None, running=False)
+    over = await run.snapshot("over", "base")
+    await run.snapshot("more", "over")
+    await disks.pause(run.slot)
+    if run.bench.backend.name == "qemu":  # nobody has one of them locked
+        assert await run.images.holds(run.images.path("base"), 1)
+        assert await run.images.holds(over, 1)
+
+
 async def test_a_paused_disk_can_be_resumed_on_another_image(run: Run) -> None:
     disks = run.bench.backend.disks
     await run.disk.write(1)

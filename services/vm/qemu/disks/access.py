@@ -56,9 +56,12 @@ async def look(guest: Guest) -> Graph:
 
 
 async def sweep(guest: Guest, device: str) -> None:
-    """Closes what was opened for a device and is in use no more."""
-    for name in (await look(guest)).unused(device):
-        await guest.execute("blockdev-del", **{"node-name": name})
+    """Closes what was opened for a device and is in use no more. An image that was given a new one above it is only
+    free once that is closed.
+    """
+    while unused := (await look(guest)).unused(device):
+        for name in unused:
+            await guest.execute("blockdev-del", **{"node-name": name})
 
 
 def backend_of(slot: Slot, image: Image) -> DiskBackend:

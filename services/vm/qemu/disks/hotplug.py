@@ -16,7 +16,7 @@ from typing import Any
 from services.vm.backend import Disk
 from services.vm.disks import Slot
 from services.vm.qemu.disks import jobs, nodes
-from services.vm.qemu.disks.access import Access, look
+from services.vm.qemu.disks.access import Access, look, sweep
 from services.vm.qemu.disks.pauses import forget_opened, put_aside
 from services.vm.qemu.guest import Guest, NoAnswer
 from shared.errors import ApiError
@@ -170,15 +170,14 @@ async def _add_nodes(guest: Guest, disk: Disk) -> None:
 async def _drop_nodes(guest: Guest, device: str) -> None:
     """Closes everything of a device that has no disk, or is no more."""
     deadline = time.monotonic() + NODE_FREE_TIMEOUT
-    while (seen := await look(guest)).device_node(device) is not None:
+    while (await look(guest)).device_node(device) is not None:
         try:
             await guest.execute("blockdev-del", **{"node-name": nodes.node(device)})
         except ApiError:
             if time.monotonic() > deadline:
                 raise
             await asyncio.sleep(0.05)  # a device is told to be gone a moment before it is
-    for name in seen.unused(device):
-        await guest.execute("blockdev-del", **{"node-name": name})
+    await sweep(guest, device)
     await forget_opened(guest, device)
     group = nodes.throttle_group(device)
     if group in {item["name"] for item in await guest.execute("qom-list", path="/objects")}:
