@@ -18,8 +18,15 @@ class Shell:
         self._until("login:")
         connection.sendall(b"root\r")
         self._until("# ")
-        connection.sendall(b"stty -echo\r")
-        self._until("# ")
+        connection.sendall(b"PS1=; set +m; stty -echo; echo rea''dy.\r")
+        self._until("ready.")
+
+    def go_on(self, connection: socket.socket) -> None:
+        """Over another connection to the same console: consoles end with the service that passes them on."""
+        self._connection = connection
+        self._count += 1
+        connection.sendall(f"\recho he''re-{self._count}.\r".encode())
+        self._until(f"here-{self._count}.")
 
     def run(self, command: str) -> str:
         """What a command prints. It has to succeed."""
@@ -70,7 +77,7 @@ class Writer:
     @property
     def count(self) -> int:
         """How many have been written."""
-        return int(self._shell.run("cat /tmp/count") or 0)
+        return int((self._shell.run("cat /tmp/count") or "0").split()[-1])
 
     def stop(self) -> int:
         """Returns how many were written; they are in the disk's `content` then."""
