@@ -46,6 +46,8 @@ class DiskRequests:
         await service.serve(vm_disks.DISK_MIRROR_END, self._mirror_end, host=self._host.uuid)
 
     async def _chain(self, request: DiskId) -> Chain:
+        if self._host.fills(request.dp):
+            return Chain()
         return await self._disks.chain(await self._host.slot(request.dp))
 
     async def _snapshot(self, request: DiskSnapshot) -> Empty:

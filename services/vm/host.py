@@ -233,11 +233,16 @@ class VmHost:
         vm = self._vms.get(uuid)
         if vm is not None and vm.build is not None and vm.build.opening:
             await vm.build.opened.wait()
-        if vm is not None and vm.record is not None and any(mirror.dp == dp for mirror in vm.record.mirrors):
-            raise ApiError("DEVICE_NOT_ATTACHED", dp)  # it is being filled, and is not the guest's yet
+        if self.fills(dp):
+            raise ApiError("DEVICE_NOT_ATTACHED", dp)
         spec = vm.record.domain.vm if vm is not None and vm.record is not None else None
         vbds = [] if spec is None else [vbd.ref for vbd in spec.vbds if vbd.device == device]
         return Slot(uuid, device, vbds[0] if vbds else dp)
+
+    def fills(self, dp: str) -> bool:
+        """Whether it is the datapath of a disk that is being filled, and that is not the guest's yet."""
+        vm = self._vms.get(plan.of_datapath(dp)[0])
+        return vm is not None and vm.record is not None and any(mirror.dp == dp for mirror in vm.record.mirrors)
 
     def power_state(self, uuid: str) -> PowerState:
         """As it should be."""

@@ -120,13 +120,13 @@ def mirror_datapath(vm: str, device: str, vdi: str) -> str:
     """The name under which the disk that a VBD is moved to is opened. Plug-ins know it by that for as long as it is
     open; `vdi` (reference) makes each move have a name of its own.
     """
-    return f"mirror/{vm}/{device}/{vdi}"
+    return f"vbd/{vm}/{device}/{vdi}"
 
 
 def of_datapath(dp: str) -> tuple[str, str]:
     """VM (uuid) and device of a datapath. Raises DEVICE_NOT_ATTACHED for one that is no VBD's."""
     kind, *rest = dp.split("/", 3)
-    if (kind, len(rest)) not in (("vbd", 2), ("mirror", 3)) or not rest[1]:
+    if kind != "vbd" or len(rest) < 2 or not rest[1]:
         raise ApiError("DEVICE_NOT_ATTACHED", dp)
     return rest[0], rest[1]
 

@@ -169,8 +169,9 @@ class Moving:
         assert chain.images == [str(self.folder / f"sr{number}" / f"{self.at[1]}.qcow2")]
         return await self.content() == bytes(self.model)
 
-    async def content(self) -> bytes:
-        image = self.folder / f"sr{SRS.index(self.at[0])}" / f"{self.at[1]}.qcow2"
+    async def content(self, path: str = "") -> bytes:
+        """Of an image, the VM's unless another is named."""
+        image = path or self.folder / f"sr{SRS.index(self.at[0])}" / f"{self.at[1]}.qcow2"
         raw = self.folder / "content"
         process = await asyncio.create_subprocess_exec(
             *("qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", str(image), str(raw))

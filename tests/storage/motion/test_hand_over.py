@@ -11,7 +11,7 @@ from shared.contracts.storage import HandOver, VdiRef
 from shared.errors import ApiError
 from tests.storage.support import HOST_A, HOST_B, SR, Machine, disk, machine, with_disk, with_sr
 
-VBD, MIRROR = "vbd/vm/0", "mirror/vm/0/new"
+VBD, MIRROR = "vbd/vm/0", "vbd/vm/0/new"
 POINTS = (
     *("hand over: before intent", "hand over: after intent", "close: before intent", "close: after intent"),
     *("after deactivate", "after detach", "close: done", "hand over: done"),
@@ -78,8 +78,8 @@ async def test_plug_ins_know_an_open_disk_by_the_name_that_they_were_told(tmp_pa
         plugin, handle = made[HOST_A].repositories.find(SR)
         assert [one.dp for one in await plugin.datapath.held(handle)] == [MIRROR]
         third = await with_disk(made[HOST_A])
-        await here.open([disk(third, "mirror/vm/0/third")])
-        await here.hand_over(HandOver(dp=VBD, other="mirror/vm/0/third", sr=SR, location=third))
+        await here.open([disk(third, "vbd/vm/0/third")])
+        await here.hand_over(HandOver(dp=VBD, other="vbd/vm/0/third", sr=SR, location=third))
         assert held(here) == {VBD: third}
         await here.close([VBD])
         assert list(await plugin.datapath.held(handle)) == []

@@ -53,7 +53,7 @@ async def test_a_moved_disk_is_the_vms_over_restarts_of_the_service_and_reboots(
     await pool.close_service(pool.services[0])
     await pool.start_service()
     assert await ended(pool, vm) == VbdMoved(moved=True, living=True)
-    known_as = f"mirror/{vm.uuid}/0/{NEW.vdi}"
+    known_as = f"vbd/{vm.uuid}/0/{NEW.vdi}"
     chains = [await pool.bus.call(vm_disks.DISK_CHAIN, DiskId(dp=name), host=HOST) for name in (dp, known_as)]
     assert chains == [Chain(images=["/nowhere"])] * 2
     again = VmSpec(**{name: getattr(vm, name) for name in VmSpec.__struct_fields__ if name != "vbds"}, vbds=[NEW])
