@@ -29,7 +29,7 @@ ERRORS: tuple[ErrorDecl, ...] = (
     error("SM_PLUGIN_COMMUNICATION_FAILURE", "The storage driver did not answer as it should.", "sm"),
     error("SR_ATTACH_FAILED", "The SR could not be attached on any host that needs it.", "sr"),
     error("SR_BACKEND_FAILURE", "The storage driver failed; its output says why.", "status", "stdout", "stderr"),
-    error("SR_DEVICE_IN_USE", "The SR, or a device below it, is in use on the host; the log of its storage service says by whom."),
+    error("SR_DEVICE_IN_USE", "The SR, or a device below it, is in use on the host; its storage log says by whom."),
     error("SR_DOES_NOT_SUPPORT_MIGRATION", "Disks cannot be moved out of or into this SR.", "sr", "capabilities"),
     error("SR_FULL", "The SR has not enough room.", "requested", "maximum"),
     error("SR_HAS_MULTIPLE_PBDS", "More than one host is connected to the SR.", "PBD"),
