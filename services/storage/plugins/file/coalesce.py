@@ -310,7 +310,7 @@ class Coalescer:
             await self._live.pause(folder.host, holder.dp)
             yield
         except ApiError:
-            self._refused[holder.key, holder.dp] = self._options.rotations
+            self._refused[holder.key, holder.dp] = self._refused.get((holder.key, holder.dp), 0) + 1
             raise
         finally:
             await settle(self._resume(note, holder))
