@@ -46,7 +46,7 @@ format:
 	@$(VENV_PYTHON) -m ruff check --fix .
 
 bench:
-	@PYTHON=$(PYTHON) pool/install.sh --for test
+	@PYTHON=$(PYTHON) pool/install.sh --for bench
 	@$(VENV_PYTHON) -m bench $(BENCH_OPTIONS)
 
 docs:

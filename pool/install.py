@@ -1,6 +1,6 @@
 """Installs what this folder needs: Debian packages that are missing, and a virtual environment in `.venv`.
 
-    python3 -m pool.install [--for pool|test|lint|compose]
+    python3 -m pool.install [--for pool|test|bench|lint|compose]
 
 Runs on the system's Python with nothing but the standard library. A second run finds its stamp and is done at once.
 """
@@ -39,6 +39,7 @@ class InstallError(Exception):
 @dataclass(frozen=True)
 class Package:
     """A Debian package. `programs`: any one of these paths or names present means that it is installed.
+    What tests need, benchmarks need too.
 
     `without`: what goes on when it cannot be installed; "" when nothing does.
     """
@@ -68,7 +69,7 @@ PACKAGES = (
     Package("npm", ("npm",), frozenset({"test"}), "clients in JavaScript are not tested"),
     Package("slapd", ("slapd", "/usr/sbin/slapd"), frozenset({"test"}), "directories are not tested"),
     Package("ldap-utils", ("ldapmodify",), frozenset({"test"}), "directories are not tested"),
-    Package("nginx-light", ("nginx", "/usr/sbin/nginx"), frozenset({"test"}), "no exports are measured beside it"),
+    Package("nginx-light", ("nginx", "/usr/sbin/nginx"), frozenset({"bench"}), "no exports are measured beside it"),
     Package("docker.io", ("dockerd",), frozenset({"compose"})),
     Package("docker-compose", ("docker-compose",), frozenset({"compose"})),
     Package("debootstrap", ("debootstrap", "/usr/sbin/debootstrap"), frozenset({"compose"})),
@@ -82,7 +83,7 @@ def say(text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python3 -m pool.install", description="Installs what is missing.")
-    parser.add_argument("--for", dest="purpose", choices=("pool", "test", "lint", "compose"), default="pool")
+    parser.add_argument("--for", dest="purpose", choices=("pool", "test", "bench", "lint", "compose"), default="pool")
     purpose = parser.parse_args().purpose
     try:
         if sys.version_info < (3, 11):  # noqa: UP036 (the system's Python may be any)
@@ -103,7 +104,8 @@ def main() -> None:
 
 
 def missing(purpose: str) -> list[Package]:
-    return [package for package in PACKAGES if purpose in package.purposes and not _present(package)]
+    purposes = {"test", "bench"} if purpose == "bench" else {purpose}
+    return [package for package in PACKAGES if purposes & package.purposes and not _present(package)]
 
 
 def debian_packages(purpose: str) -> None:
