@@ -217,7 +217,6 @@ def test_needless_images_are_merged_under_a_guest_that_writes_whatever_service_i
     rig.holds(last, bytes(disk.content))
     api.VDI.destroy(last)
     eventually("nothing is left to merge", lambda: not _merging(rig) and len(rig.images) == 1, MERGED)
-    assert {path.name for path in rig.folder.glob("*.qcow2")} >= rig.images
 
 
 def _merging(rig: Rig) -> bool:
@@ -274,9 +273,8 @@ def test_a_disk_that_is_active_on_one_host_is_not_opened_on_another(rig: Rig) ->
     with client.temporary_vm(api, "other") as other:
         rig.new_vbd(vdi, "0", VM=other)
         for host in ("host1", "host3"):
-            with pytest.raises(XenAPI.Failure) as caught:
+            with pytest.raises(XenAPI.Failure, match="VDI_IN_USE"):
                 api.VM.start_on(other, api.host.get_by_name_label(host)[0], False, False)
-            assert caught.value.details[0] in ("VDI_IN_USE", "SR_BACKEND_FAILURE_24"), caught.value.details
         assert api.VM.get_power_state(other) == "Halted"
     with pytest.raises(urllib.error.HTTPError):
         rig.put(vdi, bytes(64 * 1024))
