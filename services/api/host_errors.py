@@ -19,7 +19,7 @@ def with_refs(store: Store, error: ApiError) -> ApiError:
         return error
     params = list(error.params)
     for index, (name, value) in enumerate(zip(declared.params, error.params, strict=False)):
-        find = _FINDERS.get(name.lower())
+        find = _BY_CODE.get((error.code, name)) or _FINDERS.get(name.lower())
         if find is not None and not value.startswith(_PREFIX):
             params[index] = find(store, value) or value
     return error if params == error.params else ApiError(error.code, *params)
@@ -60,3 +60,6 @@ _FINDERS: Final[dict[str, Callable[[Store, str], str | None]]] = {
     "vif": _vif,
 }
 """Parameter name of the catalogue, in lower case, to how its object is found."""
+
+_BY_CODE: Final = {("UNIMPLEMENTED_IN_SM_BACKEND", "message"): _by_uuid("SR")}
+"""The same for one code: its parameter is a text by the catalogue, and an SR where an SR lacks something."""

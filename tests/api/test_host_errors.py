@@ -35,6 +35,7 @@ def store() -> Store:
         (ApiError("VDI_MISSING", "sr-1", "disk.qcow2"), ["VDI_MISSING", SR, VDI]),
         (ApiError("VDI_IN_USE", "vdi-1", "destroy"), ["VDI_IN_USE", VDI, "destroy"]),
         (ApiError("CANNOT_PLUG_VIF", "vm-1/0", "why"), ["CANNOT_PLUG_VIF", VIF, "why"]),
+        (ApiError("UNIMPLEMENTED_IN_SM_BACKEND", "sr-1"), ["UNIMPLEMENTED_IN_SM_BACKEND", SR]),
         (ApiError("HOST_CANNOT_ATTACH_NETWORK", "host-1", "xenbr0"), ["HOST_CANNOT_ATTACH_NETWORK", HOST, NET]),
     ],
 )
@@ -48,6 +49,7 @@ def test_objects_are_named_by_reference(store: Store, error: ApiError, expected:
         ApiError("HOST_OFFLINE", HOST),
         ApiError("HOST_OFFLINE", "nobody-knows"),
         ApiError("INTERNAL_ERROR", "host-1"),
+        ApiError("UNIMPLEMENTED_IN_SM_BACKEND", "nfs"),
         ApiError("SR_BACKEND_FAILURE_47", "", "sr-1", ""),
         ApiError("NO_SUCH_CODE", "vm-1"),
     ],
