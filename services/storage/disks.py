@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from services.storage.datapaths import COPY, Datapaths
+from services.storage.elsewhere import Elsewhere
 from services.storage.locks import Locks
 from services.storage.plugins.errors import in_use, unimplemented
 from services.storage.plugins.interface import (
@@ -101,8 +102,10 @@ class Disks:
         dp = COPY + request.uuid
         await self._datapaths.open([DiskOpen(dp=dp, sr=request.sr, location=request.location, writable=False)])
         try:
-            async with self._locks.disks([(request.sr, request.uuid)]):
-                plugin, handle = self._repositories.find(request.sr)
+            async with self._working(request.sr, request.uuid, operation="copy", of=request.location) as (
+                plugin,
+                handle,
+            ):
                 made = await plugin.volume.copy(handle, request.location, _named(request), report)
                 return info(await _related(plugin, handle, made, ""))
         finally:
@@ -186,14 +189,18 @@ class Disks:
                     raise
 
     @asynccontextmanager
-    async def _working(self, sr: str, *locations: str, operation: str) -> AsyncIterator[tuple[Plugin, Handle]]:
-        """Nobody else works on the disks meanwhile. What a plug-in raises becomes the catalogue's."""
+    async def _working(
+        self, sr: str, *locations: str, operation: str, of: str = ""
+    ) -> AsyncIterator[tuple[Plugin, Handle]]:
+        """Nobody else works on the disks meanwhile. What a plug-in raises becomes the catalogue's, about the disk `of`,
+        the first if it is not said.
+        """
         async with self._locks.disks([(sr, location) for location in locations]):
             plugin, handle = self._repositories.find(sr)
             try:
                 yield plugin, handle
             except ActivatedOnAnotherHost as error:
-                raise in_use(locations[0], operation) from error
+                raise Elsewhere(of or locations[0], operation, error.host) from error
             except Unimplemented as error:
                 log.info("SR %s cannot %s: %s", sr, operation, error)
                 raise unimplemented(sr) from error

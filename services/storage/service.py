@@ -13,6 +13,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.storage.boot import boot_identity
+from services.storage.elsewhere import following
 from services.storage.host import HostStorage
 from services.storage.journal import Journal
 from services.storage.live import LiveOnBus
@@ -121,7 +122,7 @@ class Handlers:
 
     def table(self) -> list[tuple[Method[Any, Any], Handler]]:
         host, disks = self._host, self._host.disks
-        return [
+        methods: list[tuple[Method[Any, Any], Handler]] = [
             (contract.DRIVERS, self._drivers),
             (contract.SR_PROBE, host.probe),
             (contract.SR_CREATE, host.create_sr),
@@ -161,6 +162,7 @@ class Handlers:
             (transfer.COPY, self._copy),
             (transfer.CHECKSUM, self._checksum),
         ]
+        return [(method, following(self._bus, host.host, method, work)) for method, work in methods]
 
     async def _drivers(self, _: Empty) -> contract.Drivers:
         return contract.Drivers(drivers=[plugin.query() for plugin in self._plugins.values()])

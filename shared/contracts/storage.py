@@ -3,6 +3,9 @@
 A datapath (`dp`) names one user of a disk: `vbd/<vm uuid>/<device>` or `task/<ref>`. Attach makes a disk reachable,
 activate allows I/O. At most one datapath in the pool may be activated for writing.
 
+Requests about a disk that another host has activated are carried out by that one where it can: `redirected` says that
+a host was asked for that reason, and asks no other.
+
 Where the API's errors carry references of disks, those raised here carry locations (and uuids of SRs): the caller, who
 asked by reference, puts them back.
 """
@@ -150,6 +153,7 @@ class VdiCreate(Record, frozen=True):
 class VdiRef(Record, frozen=True):
     sr: str
     location: str
+    redirected: bool = False
 
 
 class VdiIntroduce(Record, frozen=True):
@@ -173,6 +177,7 @@ class VdiClone(Record, frozen=True):
     snapshot: bool = False
     name_label: str = ""
     driver_params: dict[str, str] = {}
+    redirected: bool = False
 
 
 class VdiPair(Record, frozen=True):
@@ -181,6 +186,7 @@ class VdiPair(Record, frozen=True):
     sr: str
     location: str
     other: str
+    redirected: bool = False
 
 
 class VdiDescription(Record, frozen=True):
@@ -192,6 +198,7 @@ class VdiDescription(Record, frozen=True):
     name_description: str | None = None
     sm_config: dict[str, str] | None = None
     content_id: str | None = None
+    redirected: bool = False
 
 
 class ChangedBlocks(Record, frozen=True):
@@ -235,6 +242,7 @@ class VdiResize(Record, frozen=True):
     sr: str
     location: str
     virtual_size: int
+    redirected: bool = False
 
 
 class DiskOpen(Record, frozen=True):

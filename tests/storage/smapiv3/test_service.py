@@ -92,6 +92,33 @@ async def test_disks_of_a_plug_in_that_came_while_the_service_ran(running: Runni
     await call(contract.SR_DESTROY, contract.SrRef(sr=SR), host=HOST_A)
 
 
+async def test_what_a_host_cannot_do_with_a_disk_is_done_where_it_is_activated(
+    running: Running, tmp_path: Path
+) -> None:
+    """Hosts that disagree, or that are not there, do not send the caller round."""
+    call = running.client.call
+    await appear(running, tmp_path / "root")
+    await with_sr(running)
+    made = await call(contract.VDI_CREATE, contract.VdiCreate(sr=SR, uuid=new_uuid(), virtual_size=MIB), host=HOST_A)
+    await call(contract.OPEN, contract.Open(disks=[disk(made.location)]), host=HOST_A)
+    for snapshot in (True, False):
+        branch = contract.VdiClone(sr=SR, location=made.location, uuid=new_uuid(), snapshot=snapshot)
+        found = await call(contract.VDI_CLONE, branch, host=HOST_B)
+        assert (found.virtual_size, found.is_a_snapshot) == (MIB, snapshot)
+    with pytest.raises(ApiError, match="VDI_IN_USE"):
+        await call(contract.VDI_DESTROY, contract.VdiRef(sr=SR, location=made.location), host=HOST_B)
+
+    for host in (HOST_B, new_uuid()):
+        holder = running.folder / f"{made.location}.raw.rw.{host}"
+        await asyncio.to_thread(holder.touch)
+        branch = contract.VdiClone(sr=SR, location=made.location, uuid=new_uuid(), snapshot=True)
+        for asked in (HOST_A, HOST_B):
+            with pytest.raises(ApiError, match="VDI_IN_USE") as refused:
+                await asyncio.wait_for(call(contract.VDI_CLONE, branch, host=asked), 20)
+            assert refused.value.params == [made.location, "snapshot"]
+        await asyncio.to_thread(holder.unlink)
+
+
 async def test_a_restarted_service_finds_its_srs_and_closes_what_was_open(running: Running, tmp_path: Path) -> None:
     simple_file(tmp_path / "root")
     raw_file(tmp_path / "root")
