@@ -26,6 +26,8 @@ log = logging.getLogger("vm.qemu")
 PERIPHERAL = "/machine/peripheral"
 LOOK_EVERY = 1.0
 """Seconds; events are acted upon at once."""
+ASK_EVERY = 2.0
+"""Seconds: a guest that boots does not hear what it is asked."""
 NODE_FREE_TIMEOUT = 5.0
 """Seconds in which QEMU lets go of the node of a device that is gone."""
 
@@ -54,7 +56,7 @@ class Hotplug(Access):
                 seen = await look(guest)
                 if not seen.is_dead(slot.device):
                     return
-                if not await self._gone(guest, slot):
+                if not await _is_pluggable(guest, slot.device) or not await self._gone(guest, slot):
                     raise ApiError("DEVICE_ATTACH_TIMEOUT", "VBD", slot.vbd)
             await _drop_nodes(guest, slot.device)
             if disk.backend is None:
@@ -85,18 +87,23 @@ class Hotplug(Access):
             elif force:
                 await _ask_to_let_go(guest, slot.device)
                 await self._take_away(guest, slot.device)
+            elif not await _is_pluggable(guest, slot.device):
+                raise ApiError("DEVICE_DETACH_REJECTED", "VBD", slot.vbd, "it is in a slot that cannot be emptied")
             elif await self._gone(guest, slot):
                 await _drop_nodes(guest, slot.device)
             else:
                 raise ApiError("DEVICE_DETACH_TIMEOUT", "VBD", slot.vbd)
 
     async def _gone(self, guest: Guest, slot: Slot) -> bool:
-        """Asks the guest to let go of a device and waits until it has. Raises DEVICE_DETACH_REJECTED."""
+        """Asks the guest to let go of a device, time and again, until it has. Raises DEVICE_DETACH_REJECTED."""
         name = nodes.device_id(slot.device)
         guest.unplug_refused.discard(name)
         deadline = time.monotonic() + self._unplug_timeout
-        await _ask_to_let_go(guest, slot.device)
+        ask_at = 0.0
         while True:
+            if time.monotonic() >= ask_at:
+                await _ask_to_let_go(guest, slot.device)
+                ask_at = time.monotonic() + ASK_EVERY
             moment = guest.moment()
             if name not in await _peripherals(guest):
                 return True
@@ -148,6 +155,12 @@ async def _peripherals(guest: Guest) -> set[str]:
 async def _is_drive(guest: Guest, device: str) -> bool:
     kind = await guest.execute("qom-get", path=f"{PERIPHERAL}/{nodes.device_id(device)}", property="type")
     return bool(kind == "ide-cd")
+
+
+async def _is_pluggable(guest: Guest, device: str) -> bool:
+    """Whether the slot it is in takes devices of a running machine, and gives them back."""
+    where = {"path": f"{PERIPHERAL}/{nodes.device_id(device)}", "property": "hotpluggable"}
+    return bool(await guest.execute("qom-get", **where))
 
 
 async def _ask_to_let_go(guest: Guest, device: str) -> None:
