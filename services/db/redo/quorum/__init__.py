@@ -17,7 +17,9 @@ takes over deletes the exchanges of all earlier terms, then reads the queue to i
 commit is acknowledged when the broker has confirmed it *and* the writer's exchange was still there afterwards: so it
 was in the queue before anybody who took over began to read. What an old writer has under way when its exchange goes is
 either returned to it, or it lies in the queue behind the number up to which its commits count. Nobody reads while
-another does (the queue has a single active consumer), so of two that take over at once the second finds the first.
+another does (the queue has a single active consumer), so of two that take over at once the second finds the first. A
+reader ends with its channel and is never cancelled: a cancelled one keeps what it holds for a moment in which the next
+reader would find the queue without it.
 
 **Unknown outcomes.** When a confirm does not come, the message may be in the queue or come later. The writer then drops
 the connection, and begins anew with the number that it knows of: messages beyond it do not count, whenever they come.

@@ -82,6 +82,7 @@ class Link:
         self._connection: Connection | None = None
         self._control: Channel | None = None
         self._publisher: _Publisher | None = None
+        self._readers: set[Channel] = set()
         try:
             self.call(self._open(url, name))
         except BaseException:
@@ -137,6 +138,8 @@ class Link:
     async def _disconnect(self, patience: float) -> None:
         if self._connection is not None and not self.lost:
             if patience:
+                for reader in list(self._readers):
+                    reader.abandon()
                 await self._connection.close(patience)
             self._connection.abort()
             await asyncio.wait({self._connection.closed}, timeout=GRACE / 4)
@@ -202,6 +205,13 @@ class Link:
     def read(self, queue: str, receive: Callable[[int, bytes], None]) -> Reader:
         """`receive` gets the tag and the body of each message, in the link's thread. Raises `LinkError`."""
         return Reader(self, queue, receive)
+
+    async def reader_channel(self) -> Channel:
+        """On the link's loop. It is abandoned with the link at the latest."""
+        channel = await self.connection.channel()
+        self._readers.add(channel)
+        channel.closed.add_done_callback(lambda _: self._readers.discard(channel))
+        return channel
 
 
 class _Publisher:
@@ -276,7 +286,7 @@ class Reader:
         self._channel: Channel = link.call(self._open())
 
     async def _open(self) -> Channel:
-        channel = await self._link.connection.channel()
+        channel = await self._link.reader_channel()
         await channel.do(channel.pika.basic_qos, prefetch_count=PREFETCH)
         await channel.do(channel.pika.basic_consume, self._queue, self._deliver)
         return channel
@@ -344,5 +354,5 @@ class Reader:
         self._link.call(self._close())
 
     async def _close(self) -> None:
-        self._channel.close()
+        self._channel.abandon()
         await asyncio.wait({self._channel.closed})

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from pika.channel import Channel as PikaChannel
 
 from pool import rabbitmq
 from services.db.redo.interface import CheckpointHeader, LogFull, LogLost, LogRecord, RedoLogError, Uncertain, entry
-from services.db.redo.quorum import link, messages
+from services.db.redo.quorum import link
+from services.db.redo.quorum.link import Link
 from services.db.redo.quorum.log import Behind, QuorumRedoLog
 from shared.contracts.db import RowModified, SnapshotRow
 from tests.db.redo.quorum.conftest import Queue, append, checkpoint, commit, rows
@@ -590,3 +592,16 @@ def test_a_queue_with_many_messages_wants_a_checkpoint_and_at_last_takes_no_more
     assert log.roomy
     append(log, 100)
     assert queue.found() == [100]
+
+
+def test_readers_end_without_being_cancelled(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancelled one would hold what it has read while the next reader is active already."""
+    cancelled: list[object] = []
+    monkeypatch.setattr(PikaChannel, "basic_cancel", lambda *arguments, **_: cancelled.append(arguments))
+    log = queue.begun()
+    append(log, 1)
+    reading = Link(queue.url, "reads", 5)
+    reading.read(queue.name, lambda _, __: None).to_end()
+    reading.close()
+    assert queue.found() == [1]
+    assert not cancelled
