@@ -13,7 +13,7 @@ from pika.channel import Channel as PikaChannel
 
 from pool import rabbitmq
 from services.db.redo.interface import CheckpointHeader, LogFull, LogLost, LogRecord, RedoLogError, Uncertain, entry
-from services.db.redo.quorum import link
+from services.db.redo.quorum import link, messages
 from services.db.redo.quorum.link import Link
 from services.db.redo.quorum.log import Behind, QuorumRedoLog
 from shared.contracts.db import RowModified, SnapshotRow
