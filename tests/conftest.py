@@ -42,3 +42,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group(item)))
     items.sort(key=lambda item: group(item) != "machine")
+
+
+SECOND_TRIES = 5
+"""Tests of one run that may pass at the second try only, where CI asks for one (`--reruns 1`): a machine that stalls
+for a moment hits one or two of thousands. They are listed; each is a fault to look into, more of them fail the run.
+"""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    tries = len(reporter.stats.get("rerun", [])) if reporter is not None else 0
+    if tries > SECOND_TRIES and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line(f"\n{tries} tests needed a second try, {SECOND_TRIES} may")
