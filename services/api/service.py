@@ -32,6 +32,7 @@ from services.api.execute import Executor
 from services.api.handlers.serving import HandlerTable
 from services.api.host_connect import HostConnect
 from services.api.host_side.service import HostSide
+from services.api.merges import MergeRows
 from services.api.nbd_service import NbdService
 from services.api.observers import Observers
 from services.api.placement import Placement
@@ -219,11 +220,13 @@ async def _coordinate(service: Service, api: Api) -> None:
     publisher = Publisher(api)
     vm_events = VmEvents(api)
     drivers = StorageDrivers(api)
+    merges = MergeRows(api)
     hosts = HostConnect(api, vm_events, drivers)
     blobs = BlobKeeper(api)
     await blobs.begin()
     await vm_events.subscribe()
     await drivers.subscribe()
+    await merges.subscribe()
     await hosts.subscribe()
     progress = _ProgressWriter(api)
     await api.bus.subscribe(PROGRESS, progress.on_progress)
@@ -232,6 +235,7 @@ async def _coordinate(service: Service, api: Api) -> None:
     service.spawn(progress.run(), "task progress")
     service.spawn(sweep.run(api), "sweep")
     service.spawn(drivers.run(), "SR types")
+    service.spawn(merges.run(), "merges of images")
     service.spawn(SrUpkeep(api).run(), "scans of SRs")
     service.spawn(DatabaseReplication(api).run(), "copies of the database")
     if api.options.rate_limit:

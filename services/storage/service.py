@@ -17,6 +17,7 @@ from services.storage.elsewhere import following
 from services.storage.host import HostStorage
 from services.storage.journal import Journal
 from services.storage.live import LiveOnBus
+from services.storage.merges import Merges
 from services.storage.nbd.front.setup import serve_nbd
 from services.storage.nbd.server import Programs
 from services.storage.options import StorageOptions
@@ -219,7 +220,9 @@ def _quiet(work: Handler) -> Handler:
 async def setup(service: Service) -> None:
     options = service.options(StorageOptions)
     journal = Journal(service.state_dir / "journal")
-    brought = bundled(options, service.state_dir, LiveOnBus(service.bus))
+    merges = Merges(service.registry, service.bus)
+    service.spawn(merges.run(), "tell of merged images")
+    brought = bundled(options, service.state_dir, LiveOnBus(service.bus), merges)
     plugins = Registry(brought, lambda: _announce(service), options.left_types)
     calls = Calls(service.registry)
     smapiv1 = drivers(service, options, plugins)

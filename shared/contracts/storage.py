@@ -347,6 +347,26 @@ class DriversChanged(Record, frozen=True):
     host: str
 
 
+class Merge(Record, frozen=True):
+    """Something has happened to the merging of an SR's images on a host (uuids).
+
+    `event`: "begin"; "end": done; "stopped": it gave way to who needs the images, and is begun again; "failed": `why`,
+    and it is tried again; "idle": there is nothing to do, or the SR is not attached any more. `top` is merged into
+    `base` (images by name, "" where it is about none). `how`: "offline", "online" (by the VM's QEMU), "leaf" (while the
+    VM's disk waits). `seconds`: how long it took. `waiting`: merges that have to wait for who has the images open.
+    """
+
+    host: str
+    sr: str
+    event: Literal["begin", "end", "stopped", "failed", "idle"]
+    top: str = ""
+    base: str = ""
+    how: str = ""
+    seconds: float = 0.0
+    why: str = ""
+    waiting: int = 0
+
+
 _S = "storage"
 _SR_ERRORS = (
     *("SR_UNKNOWN_DRIVER", "SR_BACKEND_FAILURE", "SR_BACKEND_FAILURE_*", "SR_DEVICE_IN_USE", "SR_UNHEALTHY"),
@@ -380,6 +400,7 @@ DRIVERS = Method(_S, "drivers", Empty, Drivers, "The SR types this host can run.
 DRIVERS_CHANGED: Topic[DriversChanged] = Topic(
     "storage.{host}.drivers", DriversChanged, "SR types of a host have come or gone."
 )
+MERGES: Topic[Merge] = Topic("storage.{host}.merges", Merge, "Images of an SR are merged, or cannot be.")
 
 SR_PROBE = _sr("sr_probe", SrProbe, SrProbed, "What SRs a medium holds, or where one could be made.")
 SR_CREATE = _sr("sr_create", SrCreate, SrCreated, "Prepares the medium of a new SR.")

@@ -193,6 +193,34 @@ async def test_its_figures_are_in_prometheus_form(running: Running) -> None:
     assert 'storage_calls_total{method="open",outcome="ok"} 1.0' in text
 
 
+async def test_who_listens_hears_that_images_are_merged_and_the_figures_say_so(tmp_path: Path) -> None:
+    broker = MemoryBroker()
+    service = await start(broker, config(tmp_path, coalesce_delay=0.01))
+    running = Running(broker, service, await broker.connect("client"), tmp_path / "sr")
+    ended = asyncio.Event()
+
+    def listen(merge: contract.Merge, _: str) -> None:
+        if merge.event == "end":
+            ended.set()
+
+    await running.client.subscribe(contract.MERGES, listen, host=HOST_A)
+    await running.client.subscribe(contract.MERGES, listen, host=HOST_B)
+    await with_sr(running)
+    made = await with_disk(running)
+    for _ in range(2):  # the second one's image has the first one's below it
+        snapshot = contract.VdiClone(sr=SR, location=made.location, uuid=new_uuid(), snapshot=True)
+        taken = await running.client.call(contract.VDI_CLONE, snapshot, host=HOST_A)
+        await running.client.call(contract.VDI_DESTROY, contract.VdiRef(sr=SR, location=taken.location), host=HOST_A)
+    async with asyncio.timeout(20):
+        await ended.wait()
+    metrics = service_contract.metrics("storage", Scope.HOST)
+    text = (await running.client.call(metrics, Empty(), host=HOST_A)).text
+    assert "storage_merges_total{host=" in text
+    assert f'storage_merges_failing{{host="{HOST_A}",sr="{SR}"}} 0.0' in text
+    await running.client.close()
+    await service.close()
+
+
 async def test_after_a_restart_it_serves_the_same_disks(tmp_path: Path) -> None:
     broker = MemoryBroker()
     service = await start(broker, config(tmp_path))

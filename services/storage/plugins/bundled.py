@@ -9,7 +9,7 @@ from services.storage.live import Live
 from services.storage.options import StorageOptions
 from services.storage.plugins.dummy import DummyPlugin
 from services.storage.plugins.ext import ExtMedium
-from services.storage.plugins.file.coalesce import Coalescing
+from services.storage.plugins.file.coalesce import Audience, Coalescing
 from services.storage.plugins.file.plugin import FilePlugin
 from services.storage.plugins.file.qemu_img import QemuImg
 from services.storage.plugins.interface import Plugin
@@ -22,8 +22,10 @@ from services.storage.plugins.smb import SmbMedium
 from services.storage.plugins.udev import UdevPlugin
 
 
-def bundled(options: StorageOptions, state_dir: Path, live: Live) -> dict[str, Plugin]:
-    """By SR type. `live`: how images are changed that a hypervisor has open."""
+def bundled(
+    options: StorageOptions, state_dir: Path, live: Live, audience: Audience | None = None
+) -> dict[str, Plugin]:
+    """By SR type. `live`: how images are changed that a hypervisor has open. `audience`: hears when they are merged."""
     images = QemuImg(options.qemu_img, options.qemu_img_timeout)
     coalescing = Coalescing(
         enabled=options.coalesce,
@@ -34,7 +36,7 @@ def bundled(options: StorageOptions, state_dir: Path, live: Live) -> dict[str, P
     mount_points = state_dir / "sr-mount"
 
     def files() -> FilePlugin:
-        return FilePlugin(images, options.lock_timeout, live, coalescing)
+        return FilePlugin(images, options.lock_timeout, live, coalescing, audience)
 
     media: list[Medium] = [ExtMedium(mount_points / "visit"), NfsMedium(), SmbMedium(), MemoryMedium(mount_points)]
     mounted = [MountedPlugin(medium, files, mount_points) for medium in media]

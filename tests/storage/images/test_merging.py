@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from services.storage.plugins.file.coalesce import Coalescing, Holder, choose
+from services.storage.plugins.file.coalesce import Coalescing, Holder, Status, choose
 from services.storage.plugins.file.plugin import FilePlugin
 from services.storage.plugins.file.qemu_img import QemuImg
 from services.storage.plugins.file.tree import Disk, Image, Tree
 from services.storage.plugins.interface import Domain
+from shared.contracts.storage import Merge
 from tests.storage.images.world import CLUSTER, World
 from tests.storage.support import HOST_A, HOST_B, SR, file_plugin
 
@@ -157,6 +158,40 @@ async def test_images_are_merged_by_themselves_soon_after_a_change(world: World,
     assert plugin.coalescing(sr).merged == 1
     await plugin.close()
     await world.check()
+
+
+@dataclass
+class Listener:
+    events: list[Merge]
+
+    def heard(self, event: Merge, status: Status) -> None:
+        self.events.append(event)
+
+
+async def test_who_listens_is_told_of_each_merge_and_how_it_ends(world: World, slow: Slow, tmp_path: Path) -> None:
+    listener = Listener([])
+    plugin = FilePlugin(QemuImg(str(slow.program), 60.0), 5.0, audience=listener)
+    sr = await plugin.sr.attach(SR, {"location": str(tmp_path / "sr")}, HOST_A)
+    merging = asyncio.create_task(plugin.coalesce(sr))
+    await slow.commit()
+    uri = (await plugin.volume.stat(sr, the_disk(world))).uri[0]
+    await plugin.datapath.activate_readonly(uri, READER)
+    await merging
+    await plugin.datapath.deactivate(uri, READER)
+    program = await asyncio.to_thread(slow.program.read_text)
+    await asyncio.to_thread(slow.program.write_text, "#!/bin/sh\necho no luck >&2\nexit 1\n")
+    await plugin.coalesce(sr)
+    await asyncio.to_thread(slow.program.write_text, program)
+    await plugin.coalesce(sr)
+    await plugin.sr.detach(sr)
+    await plugin.close()
+    told = [each.event for each in listener.events]
+    assert told == ["idle", "begin", "stopped", "begin", "failed", "begin", "end", "idle", "idle"]
+    failed = listener.events[4]
+    assert (failed.host, failed.sr, failed.how) == (HOST_A, SR, "offline")
+    assert failed.top
+    assert failed.base
+    assert "no luck" in failed.why
 
 
 def test_what_is_merged_is_decided_by_who_has_the_images_open() -> None:

@@ -22,7 +22,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -37,6 +37,7 @@ from services.storage.plugins.file.qemu_img import NoSpace, QemuImg
 from services.storage.plugins.file.tree import Merge, Tree
 from services.storage.settle import settle
 from shared.bus.contract import Record
+from shared.contracts import storage as contract
 from shared.errors import ApiError
 
 log = logging.getLogger("storage.coalesce")
@@ -67,6 +68,19 @@ class Status(Record, frozen=True):
     merged: int = 0
     waiting: int = 0
     failed: str = ""
+
+
+class Audience(Protocol):
+    """Who wants to know how merging goes on."""
+
+    def heard(self, event: contract.Merge, status: Status) -> None:
+        """Must not block."""
+        ...
+
+
+class Nobody:
+    def heard(self, event: contract.Merge, status: Status) -> None:
+        """What is in the log is enough."""
 
 
 class Holder(Record, frozen=True):
@@ -116,9 +130,17 @@ def choose(tree: Tree, holders: Collection[Holder], host: str, kept: Collection[
 class Coalescer:
     """Of one SR on one host."""
 
-    def __init__(self, sr: Attached, images: QemuImg, live: Live, branching: Branching, options: Coalescing) -> None:
+    def __init__(
+        self,
+        sr: Attached,
+        images: QemuImg,
+        live: Live,
+        branching: Branching,
+        options: Coalescing,
+        audience: Audience,
+    ) -> None:
         self._sr, self._images, self._live, self._branching = sr, images, live, branching
-        self._options = options
+        self._options, self._audience = options, audience
         self._wake = asyncio.Event()
         self._refused: dict[tuple[str, str], int] = {}
         """How often a datapath's top image was put below a new one, or could not be merged."""
@@ -143,6 +165,7 @@ class Coalescer:
                 await self.round()
             except (ApiError, NoSpace, OSError) as error:
                 self._note(failed=str(error))
+                self._tell("failed", why=str(error))
                 log.warning("SR %s: images are not merged: %s", self._sr.folder.uuid, error)
 
     async def round(self) -> int:
@@ -162,6 +185,7 @@ class Coalescer:
                     done = await self._work(step)
                 except (ApiError, NoSpace, OSError) as error:
                     self._note(failed=str(error))
+                    self._tell("failed", step, why=str(error))
                     log.warning("SR %s: %s is not merged: %s", self._sr.folder.uuid, step.merge, error)
                     failed.add(step.merge)
                     continue
@@ -170,6 +194,8 @@ class Coalescer:
                     self._note(merged=self.status.merged + 1, failed="")
                 else:
                     failed.add(step.merge)
+            if not failed:
+                self._tell("idle")
         finally:
             claimed.close()
         return count
@@ -212,10 +238,12 @@ class Coalescer:
         """False: not now."""
         if step.how == "leaf":
             return await self._leaf(step)
-        return await self._stoppable(self._offline(step.merge) if step.how == "offline" else self._online(step))
+        return await self._stoppable(step, self._offline(step.merge) if step.how == "offline" else self._online(step))
 
-    async def _stoppable(self, work: Coroutine[Any, Any, None]) -> bool:
+    async def _stoppable(self, step: Step, work: Coroutine[Any, Any, None]) -> bool:
         """Does a merge that is recorded, unless somebody needs the images; then it is begun again another time."""
+        begin = time.monotonic()
+        self._tell("begin", step)
         task = asyncio.ensure_future(work)
         watching = asyncio.create_task(self._watch(task))
         self._sr.merges.append(task)
@@ -230,8 +258,10 @@ class Coalescer:
             self._note(running=merging.NOTHING)
         if task.cancelled():
             log.info("SR %s: a merge gives way to who needs the images", self._sr.folder.uuid)
+            self._tell("stopped", step, seconds=time.monotonic() - begin)
             return False
         task.result()
+        self._tell("end", step, seconds=time.monotonic() - begin)
         return True
 
     async def _watch(self, task: asyncio.Future[None]) -> None:
@@ -297,7 +327,7 @@ class Coalescer:
                     return False
                 await sr.run(tracking.before_merge, folder, tree, merge, merge.top)
                 await sr.run(merging.begin, folder, now)
-            return await self._stoppable(self._offline(merge, holder))
+            return await self._stoppable(step, self._offline(merge, holder))
 
     @asynccontextmanager
     async def _paused(self, holder: Holder) -> AsyncIterator[None]:
@@ -355,6 +385,32 @@ class Coalescer:
 
     def _note(self, **changed: object) -> None:
         self.status = msgspec.structs.replace(self.status, **changed)
+
+    def _tell(
+        self,
+        event: Literal["begin", "end", "stopped", "failed", "idle"],
+        step: Step | None = None,
+        seconds: float = 0.0,
+        why: str = "",
+    ) -> None:
+        folder = self._sr.folder
+        said = contract.Merge(
+            host=folder.host,
+            sr=folder.uuid,
+            event=event,
+            top=step.merge.top if step is not None else "",
+            base=step.merge.base if step is not None else "",
+            how=step.how if step is not None else "",
+            seconds=round(seconds, 3),
+            why=why,
+            waiting=self.status.waiting,
+        )
+        self._audience.heard(said, self.status)
+
+    def idle(self) -> None:
+        """The SR was just attached, or is not attached any more: whatever was said of it before is past."""
+        self.status = Status()
+        self._tell("idle")
 
 
 _EMPTY = 512 << 10

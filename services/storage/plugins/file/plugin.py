@@ -15,7 +15,7 @@ from services.storage.live import Live
 from services.storage.plugins.errors import Failure, backend_failure
 from services.storage.plugins.file.attached import Attached
 from services.storage.plugins.file.branching import Branching
-from services.storage.plugins.file.coalesce import Coalescer, Coalescing, Status
+from services.storage.plugins.file.coalesce import Audience, Coalescer, Coalescing, Nobody, Status
 from services.storage.plugins.file.datapath import FileDatapath
 from services.storage.plugins.file.folder import SUFFIX, Folder
 from services.storage.plugins.file.qemu_img import QemuImg
@@ -57,6 +57,7 @@ class NoHypervisor:
 class FilePlugin:
     """`lock_timeout`: seconds to wait for another host that rearranges images. `live`: how images are changed that a
     hypervisor has open. `coalescing`: how images are merged; None: they are not, unless `coalesce` is called.
+    `audience`: hears of merges.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class FilePlugin:
         lock_timeout: float,
         live: Live | None = None,
         coalescing: Coalescing | None = None,
+        audience: Audience | None = None,
     ) -> None:
         self.images = images
         self._live = live or NoHypervisor()
         self._coalescing = coalescing
+        self._audience = audience or Nobody()
         self._lock_timeout = lock_timeout
         self._attached: dict[Handle, Attached] = {}
         self._coalescers: dict[Handle, tuple[Coalescer, asyncio.Task[None] | None]] = {}
@@ -119,12 +122,13 @@ class FilePlugin:
         attached = self._attached[handle] = self.unattached(folder)
         options = self._coalescing
         branching = Branching(self._live)
-        coalescer = Coalescer(attached, self.images, self._live, branching, options or Coalescing())
+        coalescer = Coalescer(attached, self.images, self._live, branching, options or Coalescing(), self._audience)
         task = None
         if options is not None:
             task = asyncio.create_task(coalescer.forever(), name=f"merge images of {folder.uuid}")
             task.add_done_callback(_ended)
         self._coalescers[handle] = (coalescer, task)
+        coalescer.idle()
         coalescer.wake()
         return handle
 
@@ -135,10 +139,12 @@ class FilePlugin:
             self._workers.pop(gone.folder.path).shutdown(wait=False)
 
     async def _stop_coalescing(self, handle: Handle) -> None:
-        _, task = self._coalescers.pop(handle, (None, None))
+        coalescer, task = self._coalescers.pop(handle, (None, None))
         if task is not None:
             task.cancel()
             await asyncio.wait({task})
+        if coalescer is not None:
+            coalescer.idle()
 
     def wake(self, sr: Attached) -> None:
         """Images of an SR may be needless apart now."""
