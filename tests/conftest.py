@@ -53,7 +53,9 @@ for a moment hits one or two of thousands. They are listed; each is a fault to l
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    tries = len(reporter.stats.get("rerun", [])) if reporter is not None else 0
-    if tries > SECOND_TRIES and session.exitstatus == pytest.ExitCode.OK:
+    if reporter is None or session.exitstatus != pytest.ExitCode.OK:
+        return
+    tries = len(reporter.stats.get("rerun", []))
+    if tries > SECOND_TRIES:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter.write_line(f"\n{tries} tests needed a second try, {SECOND_TRIES} may")
