@@ -53,6 +53,11 @@ class Head:
             return self.method not in ("PUT", "POST") and not self.chunked
         return not self.length
 
+    @property
+    def waits_for_leave(self) -> bool:
+        """Whether the client sends its body only when it is told to go on, or has waited a second (RFC 9110 10.1.1)."""
+        return not self.http10 and not self.bodiless and self.headers.get("expect", "").lower() == "100-continue"
+
     def query(self) -> dict[str, str]:
         """The arguments; the first of duplicates."""
         return first_of(self.query_pairs())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import Final
 
 from services.api.edge.dispatcher import HttpRefusal
 from shared.errors import ApiError
@@ -111,6 +112,10 @@ def refusal(status: int, text: str = "", *, http10: bool = False) -> bytes:
     payload = text.encode("utf-8", "replace")
     length = [f"content-length: {len(payload)}"] if payload else []
     return _reply(status, [*length, *_closing()], http10) + payload
+
+
+GO_ON: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""Comes before the reply to who has asked for it."""
 
 
 def redirect(status: int, url: str) -> bytes:

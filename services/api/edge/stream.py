@@ -43,6 +43,7 @@ class Stream:
         self._linger = linger
         self._told = False
         head = exchange.head
+        self._leave_due = head.waits_for_leave
         self._chunks: Chunks | None = None
         self._left = None if head.chunked else 0 if head.bodiless else head.length
         self._ended = False
@@ -70,6 +71,7 @@ class Stream:
         if self._left == 0 or self._ended:
             return b""
         reader, _ = self._take()
+        await self._give_leave()
         try:
             async with asyncio.timeout(self._stall):
                 data = await self._some(reader, most if self._left is None else min(most, self._left))
@@ -88,6 +90,12 @@ class Stream:
         if self._chunks is None:
             self._chunks = Chunks(reader)
         return await self._chunks.read(most)
+
+    async def _give_leave(self) -> None:
+        """Tells a client that waits for it, once, that its body is wanted."""
+        if self._leave_due:
+            self._leave_due = False
+            await self.write(pages.GO_ON)
 
     async def read_all(self, most: int) -> bytes:
         """The whole body, where it is small. Raises INTERNAL_ERROR when it is larger than `most` bytes."""
@@ -111,6 +119,9 @@ class Stream:
         if self.started:
             raise RuntimeError("the reply has begun already")
         self.started, self._told = True, told
+        if status == 200:
+            await self._give_leave()
+        self._leave_due = False
         await self.write(pages.head(status, headers, http10=http10))
 
     async def write(self, data: bytes) -> None:

@@ -92,6 +92,48 @@ async def test_the_reply_begins_before_the_body_is_there(edge: Running, echo: Ec
     assert await client.reader.read() == b"hello"
 
 
+GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def test_a_client_that_waits_for_leave_to_send_gets_it_once_before_the_reply(edge: Running, echo: Echo) -> None:
+    client = await edge.client()
+    await client.send(PUT.format("Content-Length: 5\r\nExpect: 100-Continue\r\n"))
+    assert await client.reader.readuntil(b"\r\n\r\n") == GO_ON
+    assert (await client.ask("hello")).body == b"hello"
+
+
+async def test_who_reads_before_it_replies_gives_leave_to_send(edge: Running) -> None:
+    async def reading(exchange: Exchange, session: str) -> None:
+        data = await exchange.stream.read_all(10)
+        await exchange.stream.start()
+        await exchange.stream.write(data.upper())
+
+    edge.handlers.body = reading
+    client = await edge.client()
+    await client.send(PUT.format("Content-Length: 5\r\nExpect: 100-continue\r\n"))
+    assert await client.reader.readuntil(b"\r\n\r\n") == GO_ON
+    assert (await client.ask("hello")).body == b"HELLO"
+
+
+@pytest.mark.parametrize(
+    "headers", ["Content-Length: 5\r\nExpect: 200-maybe\r\n", "Expect: 100-continue\r\nContent-Length: 0\r\n"]
+)
+async def test_nobody_else_is_given_leave_to_send(edge: Running, echo: Echo, headers: str) -> None:
+    client = await edge.client()
+    await client.send(PUT.format(headers))
+    assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_refused_upload_is_not_asked_for(edge: Running) -> None:
+    async def refusing(exchange: Exchange, session: str) -> None:
+        raise ApiError("VDI_MISSING")
+
+    edge.handlers.body = refusing
+    client = await edge.client()
+    await client.send(PUT.format("Content-Length: 5\r\nExpect: 100-continue\r\n"))
+    assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 500")
+
+
 async def test_a_body_that_is_cut_short_is_an_error_and_a_reset(edge: Running, echo: Echo) -> None:
     client = await edge.client()
     await client.send(PUT.format("Content-Length: 10\r\n") + "hello")
