@@ -114,7 +114,7 @@ class VmEvents:
         done = await self._api.database.decide(decision)
         if done:
             self._api.vm_states.note(change.host, change.state)
-            if self._power_state(change.state.uuid) != before or change.cause is contract.Cause.GUEST_REBOOT:
+            if self._power_state(change.state.uuid) != before or change.cause in _WITHOUT_CHANGE:
                 await self._tell(change)
         return done
 
@@ -143,17 +143,20 @@ class VmEvents:
         """An alert for what the guest did (upstream has none for this; people want to know)."""
         ref = self._api.store.ref_of_uuid("VM", change.state.uuid)
         row = self._api.store.row("VM", ref) if ref is not None else None
-        name = _ALERTS.get(change.cause)
+        # a state that was asked for, since nobody heard the event, says it too
+        cause = contract.Cause.DISK_FULL if change.state.stalled else change.cause
+        name = _ALERTS.get(cause)
         if row is None or name is None:
             return
-        log.info("VM %s %s", row["uuid"], _WORDS[change.cause], extra={"host_uuid": change.host})
+        words = _WORDS[cause].format(disk=vm_messages.disk(self._api.store, change.vbd or change.state.stalled))
+        log.info("VM %s %s", row["uuid"], words, extra={"host_uuid": change.host})
         alert = Alert(
             id=str(uuid.uuid4()),
             name=name,
-            priority=vm_messages.PRIORITY if name != "VM_CRASHED" else 3,
+            priority=_PRIORITIES.get(name, vm_messages.PRIORITY),
             cls="VM",
             obj_uuid=row["uuid"],
-            body=f"VM '{row['name_label']}' (uuid: {row['uuid']}) {_WORDS[change.cause]}",
+            body=f"VM '{row['name_label']}' (uuid: {row['uuid']}) {words}",
             time=time.time(),
         )
         await self._api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name)
@@ -164,11 +167,23 @@ _ALERTS: Final = {
     contract.Cause.GUEST_REBOOT: "VM_REBOOTED",
     contract.Cause.GUEST_CRASH: "VM_CRASHED",
     contract.Cause.PROCESS_DIED: "VM_CRASHED",
+    contract.Cause.DISK_FULL: "VM_DISK_FULL",
+    contract.Cause.DISK_ROOM: "VM_DISK_ROOM",
+    contract.Cause.DISK_ERROR: "VM_DISK_ERROR",
 }
+
+_PRIORITIES: Final = {"VM_CRASHED": 3, "VM_DISK_FULL": 2, "VM_DISK_ERROR": 2}
+"""Of those that are no mere information."""
+
+_WITHOUT_CHANGE: Final = frozenset({contract.Cause.GUEST_REBOOT, contract.Cause.DISK_ERROR})
+"""What is told although the power state is as it was."""
 
 _WORDS: Final = {
     contract.Cause.GUEST_SHUTDOWN: "was shut down by its guest",
     contract.Cause.GUEST_REBOOT: "was rebooted by its guest",
     contract.Cause.GUEST_CRASH: "crashed",
     contract.Cause.PROCESS_DIED: "lost its hypervisor process",
+    contract.Cause.DISK_FULL: "is paused: there is no room for what it writes to {disk}",
+    contract.Cause.DISK_ROOM: "goes on: there is room again for what it writes",
+    contract.Cause.DISK_ERROR: "was told of an error of {disk}",
 }

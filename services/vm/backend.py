@@ -88,12 +88,20 @@ OnStopped = Callable[[Stopped], None]
 OnReleased = Callable[[str], None]
 """Called with the VM (uuid) when its guest has let go of a device, asked or not."""
 
+OnStalled = Callable[[str], None]
+"""Called with the VM (uuid) when the hypervisor has stopped it, since a disk had no room; maybe more than once."""
+
+OnDiskError = Callable[[str, str], None]
+"""Called with VM (uuid) and device when its guest was told that a disk has failed to read or write something."""
+
 
 class Backend(Protocol):
     """`vm` is a VM's uuid. Methods raise `ApiError`. A method that is cancelled leaves what `destroy` can clean up."""
 
     name: str
     on_released: OnReleased
+    on_stalled: OnStalled
+    on_disk_error: OnDiskError
 
     @property
     def disks(self) -> Disks: ...

@@ -49,6 +49,10 @@ class Disks(Protocol):
         """
         ...
 
+    async def stalled(self, vm: str) -> str:
+        """The device (one of them) for whose lack of room the hypervisor has stopped the VM; "" if it has not."""
+        ...
+
     async def chain(self, slot: Slot) -> Chain:
         """Never raises for a disk that is not there or paused: it has no image open."""
         ...

@@ -67,11 +67,14 @@ class Living:
         self.record = record
         self._note = note
         self.changed = False
+        self.cause = Cause.REQUEST
+        self.vbd = ""
 
-    def note(self, record: Record) -> None:
+    def note(self, record: Record, cause: Cause = Cause.REQUEST, vbd: str = "") -> None:
+        """`cause`, `vbd`: what others are told of it, as in `VmStateChanged`."""
         self._note(record)
         self.record = record
-        self.changed = True
+        self.changed, self.cause, self.vbd = True, cause, vbd
 
 
 class VmHost:
@@ -261,7 +264,7 @@ class VmHost:
                 yield domain
             finally:
                 if domain.changed:
-                    await self._publish(uuid, vm, Cause.REQUEST)
+                    await self._publish(uuid, vm, domain.cause, vbd=domain.vbd)
 
     def vms(self) -> Sequence[str]:
         """Those that have a domain."""
@@ -364,7 +367,7 @@ class VmHost:
         await self._note_power_state(vm, record, wanted, Cause.REQUEST)
 
     async def _note_power_state(self, vm: _Vm, record: Record, state: PowerState, cause: Cause) -> None:
-        changed = msgspec.structs.replace(record, power_state=state)
+        changed = msgspec.structs.replace(record, power_state=state, stalled="")
         self._set(vm, changed)
         await self._publish(record.uuid, vm, cause)
         self.records.put(changed)
@@ -489,12 +492,13 @@ class VmHost:
             vifs=[vif.ref for vif in spec.vifs],
             pid=record.built.pid if record.built is not None else 0,
             accel=record.built.accel if record.built is not None else "",
+            stalled=next((vbd.ref for vbd in spec.vbds if vbd.device == record.stalled), ""),
             seq=vm.seq,
         )
 
-    async def _publish(self, uuid: str, vm: _Vm, cause: Cause, ref: str = "") -> None:
+    async def _publish(self, uuid: str, vm: _Vm, cause: Cause, ref: str = "", vbd: str = "") -> None:
         state = self._state(uuid, vm, ref)
-        changed = contract.VmStateChanged(host=self.uuid, state=state, cause=cause)
+        changed = contract.VmStateChanged(host=self.uuid, state=state, cause=cause, vbd=vbd)
         await self._bus.publish(contract.STATE, changed, host=self.uuid)
 
     @asynccontextmanager

@@ -45,7 +45,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """`boot`: the machine's boot id, since a domain does not outlive its machine. `start_time`: Unix time.
 
     `built`: None before the domain is there, and when it is there no longer. `moving`: disks that may be open although
-    the domain does not have them: on their way in or out. `mirrors`: one for each disk that is being moved.
+    the domain does not have them: on their way in or out. `mirrors`: one for each disk that is being moved. `stalled`:
+    device of a disk without room, for which the domain stands still although nobody has paused it.
     """
 
     domain: Domain
@@ -56,6 +57,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     built: Built | None = None
     moving: tuple[VbdSpec, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
+    stalled: str = ""
 
     @property
     def uuid(self) -> str:

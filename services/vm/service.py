@@ -12,6 +12,7 @@ from services.vm.backend import Backend, Stopped
 from services.vm.disk_changes import DiskChanges
 from services.vm.disk_moves import DiskMoves
 from services.vm.disk_requests import DiskRequests
+from services.vm.disk_trouble import DiskTrouble
 from services.vm.host import VmHost
 from services.vm.metrics import Metrics
 from services.vm.options import Options, guest_folder, host_folder_name, private_folder, run_folder
@@ -154,3 +155,4 @@ async def _serve_vbds(service: Service, host: VmHost) -> None:
     service.on_stop(moves.close)
     changes.settle_all()
     moves.settle_all()
+    DiskTrouble(host).settle_all()

@@ -87,8 +87,9 @@ class ConsoleInfo(Record, frozen=True):
 class VmState(Record, frozen=True):
     """What the backend knows. `domid`: -1 when halted, else new at each start or reboot. `start_time`: Unix time.
 
-    `vbds`, `vifs`: references of the devices that are attached. `disks`: by VBD, the reference of its disk. `seq`:
-    rises with every change of this VM on this host.
+    `vbds`, `vifs`: references of the devices that are attached. `disks`: by VBD, the reference of its disk. `stalled`:
+    reference of the VBD without whose disk having room again a paused VM does not go on, "" if it could. `seq`: rises
+    with every change of this VM on this host.
     """
 
     uuid: str
@@ -105,6 +106,7 @@ class VmState(Record, frozen=True):
     vifs: list[str] = []
     pid: int = 0
     accel: str = ""
+    stalled: str = ""
     seq: int = 0
 
 
@@ -174,12 +176,18 @@ class Cause(StrEnum):
     GUEST_REBOOT = "guest-reboot"
     GUEST_CRASH = "guest-crash"
     PROCESS_DIED = "process-died"
+    DISK_FULL = "disk-full"
+    DISK_ROOM = "disk-room"
+    DISK_ERROR = "disk-error"
 
 
 class VmStateChanged(Record, frozen=True):
+    """`vbd`: reference, with DISK_ERROR: whose disk has failed to read or write something. The VM goes on."""
+
     host: str
     state: VmState
     cause: Cause
+    vbd: str = ""
 
 
 _V = "vm"

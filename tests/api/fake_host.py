@@ -237,6 +237,16 @@ class FakeHost:
         state = self.vms[name]
         await self._change(state, Cause.GUEST_REBOOT, domid=self._next())
 
+    async def disk_full(self, name: str, vbd: str) -> None:
+        await self._change(self.vms[name], Cause.DISK_FULL, power_state=PowerState.PAUSED, stalled=vbd)
+
+    async def disk_has_room(self, name: str) -> None:
+        await self._change(self.vms[name], Cause.DISK_ROOM, power_state=PowerState.RUNNING, stalled="")
+
+    async def disk_fails(self, name: str, vbd: str) -> None:
+        state = self.vms[name] = msgspec.structs.replace(self.vms[name], seq=self._next())
+        await self._tell(state, Cause.DISK_ERROR, vbd)
+
     @property
     def latest_seq(self) -> int:
         """The number of the newest state that it has told."""
@@ -260,8 +270,9 @@ class FakeHost:
         halted = vm.VmState(uuid=name, ref="", power_state=PowerState.HALTED, seq=self._next())
         return self.vms.get(name, halted)
 
-    async def _tell(self, state: vm.VmState, cause: Cause) -> None:
-        await self.bus.publish(vm.STATE, vm.VmStateChanged(host=self.uuid, state=state, cause=cause), host=self.uuid)
+    async def _tell(self, state: vm.VmState, cause: Cause, vbd: str = "") -> None:
+        changed = vm.VmStateChanged(host=self.uuid, state=state, cause=cause, vbd=vbd)
+        await self.bus.publish(vm.STATE, changed, host=self.uuid)
 
     async def _change(self, state: vm.VmState, cause: Cause = Cause.REQUEST, **fields: Any) -> vm.VmState:
         state = msgspec.structs.replace(state, seq=self._next(), **fields)
@@ -387,7 +398,7 @@ class FakeHost:
         return await self._change(state, power_state=PowerState.RUNNING, domid=self._next())
 
     async def _set_state(self, name: str, power_state: PowerState) -> vm.VmState:
-        return await self._change(self._present(name), power_state=power_state)
+        return await self._change(self._present(name), power_state=power_state, stalled="")
 
     async def _query(self, request: vm.VmId) -> vm.VmState:
         return self._state(request.vm)

@@ -122,12 +122,18 @@ class Pool:
         self._endpoints.append(self.bus)
         await self.bus.subscribe(contract.STATE, self._heard)
 
+    async def connected(self, name: str) -> Endpoint:
+        """Closed with the pool."""
+        endpoint = await self.broker.connect(name)
+        self._endpoints.append(endpoint)
+        return endpoint
+
     async def _heard(self, event: VmStateChanged, _: str) -> None:
         async with self._changed:
             self.events.append(event)
             self._changed.notify_all()
 
-    async def heard(self, wanted: Callable[[VmStateChanged], bool], timeout: float = 10.0) -> VmStateChanged:
+    async def heard(self, wanted: Callable[[VmStateChanged], bool], timeout: float = 30.0) -> VmStateChanged:
         """The first event like that, now or later."""
         async with asyncio.timeout(timeout), self._changed:
             while True:
@@ -150,9 +156,7 @@ class Pool:
         for host in hosts:
             if host not in self.neighbours:
                 self.neighbours[host] = Neighbours()
-                endpoint = await self.broker.connect(f"neighbours of {host}")
-                self._endpoints.append(endpoint)
-                await self.neighbours[host].serve(endpoint, host)
+                await self.neighbours[host].serve(await self.connected(f"neighbours of {host}"), host)
         config = Config(
             service="vm",
             state_dir=str(self.folder / "state"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.api.decisions.rows import Record
+from services.api.decisions.rows import Record, Rows
 
 PRIORITY: Final = 5
 
@@ -23,6 +23,17 @@ TEXTS: Final[dict[str, str]] = {
     "VM_CHECKPOINTED": "{vm} checkpointed, snapshot name: {snapshot}",
     "VM_SNAPSHOT_REVERTED": "{vm} reverted to snapshot: {snapshot} (uuid {snapshot_uuid})",
 }
+
+
+def disk(rows: Rows, vbd: str) -> str:
+    """A VBD's disk, and where it is, as far as rows say."""
+    drive = rows.row("VBD", vbd)
+    vdi = None if drive is None else rows.row("VDI", drive["VDI"])
+    if drive is None or vdi is None:
+        return "a disk"
+    sr = rows.row("SR", vdi["SR"])
+    where = "" if sr is None else f" on SR '{sr['name_label']}' (uuid: {sr['uuid']})"
+    return f"disk '{vdi['name_label']}' (uuid: {vdi['uuid']}, device {drive['userdevice']}){where}"
 
 
 def body(

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.vm import checks
-from services.vm.backend import Built, Domain, Expected, OnReleased, OnStopped, Stopped
+from services.vm.backend import Built, Domain, Expected, OnDiskError, OnReleased, OnStalled, OnStopped, Stopped
 from services.vm.options import AccelChoice, private_folder
 from services.vm.qemu import command_line, event_log, host_facts, process, program
 from services.vm.qemu.accelerator import Accelerator, choose
 from services.vm.qemu.disks.access import look
 from services.vm.qemu.disks.disks import QemuDisks
+from services.vm.qemu.disks.stalls import stalled
 from services.vm.qemu.guest import Guest
 from services.vm.qemu.kernel import direct_boot
 from services.vm.qemu.paths import HostPaths
@@ -57,6 +58,8 @@ class QemuBackend:
         self._guests: dict[str, Guest] = {}
         self.disks = QemuDisks(self._living, settings.unplug_timeout)
         self.on_released: OnReleased = lambda vm: None
+        self.on_stalled: OnStalled = lambda vm: None
+        self.on_disk_error: OnDiskError = lambda vm, device: None
         self._choosing: asyncio.Task[Accelerator] | None = None
         self._trimming: asyncio.Task[None] | None = None
 
@@ -120,7 +123,8 @@ class QemuBackend:
             return one.power_state
         try:
             if not await guest.running():
-                return one.power_state if (await look(guest)).closed() else PowerState.PAUSED
+                held = (await look(guest)).closed() or await stalled(guest)
+                return one.power_state if held else PowerState.PAUSED
             return PowerState.RUNNING
         except ApiError as error:
             log.warning("domain %d: %s", one.domain.domid, error)
@@ -242,6 +246,8 @@ class QemuBackend:
         vm = domain.vm.uuid
         guest = self._guests[vm] = Guest(domain, self._paths.domain(domain.domid), handle, self._stopped)
         guest.on_released = lambda device: self.on_released(vm)
+        guest.on_stalled = lambda: self.on_stalled(vm)
+        guest.on_disk_error = lambda device: self.on_disk_error(vm, device)
         return guest
 
     def _stopped(self, stopped: Stopped) -> None:

@@ -12,6 +12,7 @@ from qemu.qmp import EventListener, QMPClient, QMPError, Runstate
 
 from services.vm.backend import Domain, OnStopped, Stopped, StopReason
 from services.vm.qemu import event_log, process
+from services.vm.qemu.disks import nodes
 from services.vm.qemu.paths import DomainPaths
 from services.vm.qemu.process import Handle
 from services.vm.qemu.serial import SerialConsole
@@ -59,8 +60,9 @@ class _Listener(EventListener):
 class Guest:
     """Close it when the service lets go of it, `end` it when the domain is to be no more.
 
-    `on_released`: called with the id of each device that the guest has let go of. `unplug_refused`: ids of devices
-    that it said it would not let go of.
+    `on_released`: called with the id of each device that the guest has let go of. `on_stalled`: when QEMU has stopped
+    it for a disk without room. `on_disk_error`: with the device (position) of a disk when the guest was told of an
+    error. `unplug_refused`: ids of devices that it said it would not let go of.
     """
 
     def __init__(self, domain: Domain, paths: DomainPaths, handle: Handle, on_stopped: OnStopped) -> None:
@@ -78,6 +80,8 @@ class Guest:
         self._pulse = asyncio.Event()
         self.closed = False
         self.on_released: Callable[[str], None] = lambda device: None
+        self.on_stalled: Callable[[], None] = lambda: None
+        self.on_disk_error: Callable[[str], None] = lambda device: None
         self.unplug_refused: set[str] = set()
         handle.on_exit(self._exit)
         self._task = asyncio.create_task(self._stay_connected(), name=f"QMP of domain {domain.domid}")
@@ -198,8 +202,16 @@ class Guest:
         elif name == "DEVICE_UNPLUG_GUEST_ERROR" and "device" in data:
             self.unplug_refused.add(str(data["device"]))
         elif name == "BLOCK_IO_ERROR":
-            log.warning("domain %d: error of disk %s: %s", self.domain.domid, data.get("node-name"), data.get("reason"))
+            self._disk_error(data)
         self._heard()
+
+    def _disk_error(self, data: dict[str, Any]) -> None:
+        log.warning("domain %d: error of disk %s: %s", self.domain.domid, data.get("node-name"), data.get("reason"))
+        device = nodes.device_of(str(data.get("node-name", "")))
+        if data.get("action") == "stop":
+            self.on_stalled()
+        elif device:
+            self.on_disk_error(device)
 
     def _stop(self, reason: StopReason) -> None:
         if self.stopped is None and not self._ending:

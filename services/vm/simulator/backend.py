@@ -20,7 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.vm import checks
-from services.vm.backend import Built, Domain, Expected, OnReleased, OnStopped, Stopped, StopReason
+from services.vm.backend import (
+    Built,
+    Domain,
+    Expected,
+    OnDiskError,
+    OnReleased,
+    OnStalled,
+    OnStopped,
+    Stopped,
+    StopReason,
+)
 from services.vm.console import Console
 from services.vm.simulator.console import SimulatedTerminal
 from services.vm.simulator.disks import SimulatedDevices, SimulatedDisks
@@ -67,6 +77,8 @@ class SimulatorBackend:
         self._domains: dict[str, _Domain] = {}
         self.disks = SimulatedDisks(lambda vm: self._domains[vm].devices if vm in self._domains else None)
         self.on_released: OnReleased = lambda vm: None
+        self.on_stalled: OnStalled = lambda vm: None
+        self.on_disk_error: OnDiskError = lambda vm, device: None
 
     async def open(self, expected: Sequence[Expected]) -> dict[str, PowerState]:
         """All of them: nothing can have happened to them. What they do by themselves, they do from now on."""

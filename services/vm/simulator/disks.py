@@ -115,6 +115,9 @@ class SimulatedDisks:
             raise ApiError("INTERNAL_ERROR", f"VM {vm} has no domain here")
         return set(devices.here)
 
+    async def stalled(self, vm: str) -> str:
+        return ""
+
     async def plug(self, slot: Slot, disk: Disk) -> None:
         devices = self._devices(slot.vm)
         if devices is None:

@@ -68,6 +68,52 @@ async def test_people_are_told_what_a_guest_did(pool: Pool, client: Client) -> N
         heard.clear()
 
 
+async def test_people_are_told_of_a_disk_without_room_and_of_one_that_fails(pool: Pool, client: Client) -> None:
+    told: asyncio.Queue[Alert] = asyncio.Queue()
+    vm = await pool.vm(client)
+    sr = next(iter(pool.store.rows("SR")))
+    vdi = await client.call("VDI.create", records.vdi(sr, name_label="data"))
+    vbd = await client.call("VBD.create", records.vbd(vm, vdi, userdevice="5"))
+    await client.call("VM.start_on", vm, pool.host_ref(0), False, False)
+    await pool.api.bus.subscribe(ALERT, lambda alert, _: told.put_nowait(alert))
+    host, uuid = pool.hosts[0], uuid_of(pool, vm)
+    place = f"SR '{pool.row('SR', sr)['name_label']}' (uuid: {pool.row('SR', sr)['uuid']})"
+    disk = f"disk 'data' (uuid: {pool.row('VDI', vdi)['uuid']}, device 5) on {place}"
+    steps = [
+        (
+            host.disk_full(uuid, vbd),
+            "Paused",
+            "VM_DISK_FULL",
+            f"is paused: there is no room for what it writes to {disk}",
+        ),
+        (host.disk_has_room(uuid), "Running", "VM_DISK_ROOM", "goes on: there is room again for what it writes"),
+        (host.disk_fails(uuid, vbd), "Running", "VM_DISK_ERROR", f"was told of an error of {disk}"),
+    ]
+    for happens, state, name, words in steps:
+        await happens
+        alert = await asyncio.wait_for(told.get(), 5)
+        assert (alert.name, alert.cls, alert.obj_uuid) == (name, "VM", uuid)
+        assert alert.body == f"VM 'vm' (uuid: {uuid}) {words}"
+        await power_state(pool, vm, state)
+    await host.disk_full(uuid, vbd)
+    await power_state(pool, vm, "Paused")
+    await client.call("VM.unpause", vm)
+    await power_state(pool, vm, "Running")
+
+
+async def test_a_disk_without_room_that_nobody_heard_of_is_told_when_the_host_is_asked(
+    pool: Pool, client: Client
+) -> None:
+    vm = await running_vm(pool, client)
+    told: asyncio.Queue[Alert] = asyncio.Queue()
+    await pool.api.bus.subscribe(ALERT, lambda alert, _: told.put_nowait(alert))
+    host = pool.hosts[0]
+    host.forget_history(uuid_of(pool, vm), power_state=PowerState.PAUSED, stalled="OpaqueRef:vbd")
+    await host.say(host.vms[uuid_of(pool, vm)], Cause.REQUEST)
+    alert = await asyncio.wait_for(told.get(), 5)
+    assert (alert.name, alert.obj_uuid) == ("VM_DISK_FULL", uuid_of(pool, vm))
+
+
 async def test_a_guest_that_reboots_by_itself_has_a_new_domain(pool: Pool, client: Client) -> None:
     vm = await running_vm(pool, client)
     before = pool.row("VM", vm)["domid"]

@@ -27,6 +27,20 @@ def node(device: str) -> str:
     return f"disk-{device}"
 
 
+def device_of(name: str) -> str:
+    """The device that has such a node; "" for other nodes."""
+    kind, _, device = name.partition("-")
+    return device if kind == "disk" and device.isdecimal() else ""
+
+
+def device_of_path(path: str) -> str:
+    """The device to which an object of QEMU's machine belongs, such as `/machine/peripheral/vbd-1/virtio-backend`;
+    "" for others. Drives are called by their id alone.
+    """
+    part = next((part for part in path.split("/") if part.startswith("vbd-")), "")
+    return part.removeprefix("vbd-")
+
+
 def throttle_group(device: str) -> str:
     return f"throttle-{device}"
 

@@ -1,0 +1,125 @@
+"""Disks that have no room for what a guest writes, or fail: one QEMU whose disk is on a tiny file system."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.vm import disk_trouble
+from services.vm.qemu.disks import nodes
+from shared.bus.contract import Empty
+from shared.contracts import vm as contract
+from shared.contracts.vm import Cause, PowerState, VmId, VmStart
+from tests.vm import specs
+from tests.vm.consoles import ConsoleClient
+from tests.vm.images import MB, Images
+from tests.vm.neighbours import HOST, Neighbours, Pool
+
+
+@pytest.fixture
+def full_folder(short_folder: Path) -> Iterator[Path]:
+    """Two megabytes."""
+    folder = short_folder / "disks"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)])
+    if mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+async def pool(short_folder: Path, full_folder: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pool]:
+    monkeypatch.setattr(disk_trouble, "FIRST_TRY", 0.3)
+    monkeypatch.setattr(disk_trouble, "LONGEST_PAUSE", 0.3)
+    monkeypatch.setattr(disk_trouble, "HOLDS_AFTER", 0.3)
+    made = Pool(short_folder)
+    await made.open()
+    near = made.neighbours[HOST] = Neighbours(full_folder)
+    await near.serve(await made.connected("neighbours"), HOST)
+    yield made
+    if not made.services:
+        await made.start_service(backend="qemu")
+    for state in (await made.bus.call(contract.LIST, Empty(), host=HOST)).vms:  # else it keeps the folder busy
+        await made.bus.call(contract.SHUTDOWN, contract.VmShutdown(vm=state.uuid), host=HOST)
+    await made.close()
+
+
+def remount(folder: Path, size: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+
+def spoil(image: Path) -> None:
+    """Nothing of it can be read: its first table is said to be where none can be."""
+    with image.open("r+b") as file:
+        file.seek(40)
+        first_table = int.from_bytes(file.read(8), "big")
+        file.seek(first_table)
+        file.write((1 << 63 | 0x200).to_bytes(8, "big"))
+
+
+@pytest.mark.qemu
+async def test_a_vm_hears_of_errors_is_paused_without_room_and_goes_on_by_itself_with_nothing_lost(
+    pool: Pool, full_folder: Path, guest_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"backend": "qemu", "accel": "tcg", "guest_dir": str(guest_dir)}
+    service = await pool.start_service(**options)
+    images = Images(full_folder, real=True)
+    vbd = specs.disk("0", location="disk")
+    await images.make("disk", 8 * MB)
+    broken = specs.disk("1", location="broken", mode="RO")
+    spoil(Path(await images.make("broken", MB)))
+    vm = specs.vm(vbds=[vbd, broken])
+    await pool.bus.call(contract.START, VmStart(vm=vm), host=HOST)
+    endpoint = await pool.bus.call(contract.CONSOLE, contract.ConsoleRequest(vm=vm.uuid, protocol="vt100"), host=HOST)
+    console = await ConsoleClient.connect(endpoint.path)
+    await console.until(b"login: ")
+    # its kernel has looked for partitions
+    error = await pool.heard(lambda event: event.cause is Cause.DISK_ERROR)
+    assert (error.vbd, error.state.power_state) == (broken.ref, PowerState.RUNNING)
+    console.type(b"root\n")
+    await console.until(b"# ")
+    console.type(b"tr '\\0' A < /dev/zero | head -c 6291456 > /dev/vda && sync && echo do''ne\n")
+
+    told = await pool.state(vm.uuid, PowerState.PAUSED, Cause.DISK_FULL)
+    assert told.state.stalled == vbd.ref
+    # tries fail without anybody hearing of them, and one that somebody asks for is told as another stop
+    pool.events.clear()
+    await pool.bus.call(contract.UNPAUSE, VmId(vm=vm.uuid), host=HOST)
+    await pool.state(vm.uuid, PowerState.PAUSED, Cause.DISK_FULL)
+    assert not any(event.cause is Cause.DISK_ROOM for event in pool.events)
+    assert b"done" not in console.seen
+    await console.close()
+
+    await pool.close_service(service)
+    pool.events.clear()
+    monkeypatch.setattr(disk_trouble, "FIRST_TRY", 60.0)
+    service = await pool.start_service(**options)
+    found = await pool.bus.call(contract.QUERY, VmId(vm=vm.uuid), host=HOST)
+    assert (found.power_state, found.stalled) == (PowerState.PAUSED, vbd.ref)
+    await pool.close_service(service)
+
+    await asyncio.to_thread(remount, full_folder, "64m")
+    monkeypatch.setattr(disk_trouble, "FIRST_TRY", 0.1)
+    await pool.start_service(**options)
+    told = await pool.state(vm.uuid, PowerState.RUNNING, Cause.DISK_ROOM)
+    assert told.state.stalled == ""
+    endpoint = await pool.bus.call(contract.CONSOLE, contract.ConsoleRequest(vm=vm.uuid, protocol="vt100"), host=HOST)
+    console = await ConsoleClient.connect(endpoint.path)
+    await console.until(b"done")
+    await console.close()
+    await pool.bus.call(contract.SHUTDOWN, contract.VmShutdown(vm=vm.uuid), host=HOST)
+    assert await images.holds(images.path("disk"), ord("A"), 0, 6 * MB)
+
+
+@pytest.mark.parametrize(
+    ("path", "device"),
+    [("/machine/peripheral/vbd-12/virtio-backend", "12"), ("vbd-3", "3"), ("/machine/unattached/device[3]", "")],
+)
+def test_an_object_of_a_disk_names_its_device(path: str, device: str) -> None:
+    assert nodes.device_of_path(path) == device
