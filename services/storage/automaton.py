@@ -3,7 +3,8 @@
 Each datapath of a disk is in one `State`. The disk as the plug-in sees it is in one too: the superstate over all its
 datapaths on this host. A step of a datapath changes the superstate or not; what the plug-in has to do is the way from
 the old superstate to the new one. Rules: the SMAPIv2 automaton, plus one that it leaves to its back ends: an
-activated writer is alone.
+activated writer is alone. Disks that may be shared are free of both restrictions: they are attached and activated once
+for all their datapaths, for writing.
 """
 
 from __future__ import annotations
@@ -137,8 +138,22 @@ def transition(old: State, new: State) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def shared_transition(old: State, new: State) -> tuple[Step, ...]:
+    """The same for a disk that several may write to."""
+    steps: list[Step] = []
+    if new.attached and not old.attached:
+        steps.append(Step.ATTACH)
+    if new.activated and not old.activated:
+        steps.append(Step.ACTIVATE_RW)
+    if old.activated and not new.activated:
+        steps.append(Step.DEACTIVATE)
+    if old.attached and not new.attached:
+        steps.append(Step.DETACH)
+    return tuple(steps)
+
+
 def apply(
-    states: Mapping[str, State], datapath: str, operation: Operation
+    states: Mapping[str, State], datapath: str, operation: Operation, *, shared: bool = False
 ) -> tuple[dict[str, State], tuple[Step, ...]]:
     """One operation of one datapath: the states of all datapaths afterwards, and the plug-in's steps.
 
@@ -147,12 +162,13 @@ def apply(
     before = states.get(datapath, State.DETACHED)
     after = step(before, operation)
     others = {name: state for name, state in states.items() if name != datapath and state.attached}
-    if after.activated and not before.activated:
+    if after.activated and not before.activated and not shared:
         for name, state in others.items():
             if state.activated and (state.writable or after.writable):
                 raise InUse(name)
     result = others | {datapath: after} if after.attached else others
-    return result, transition(superstate(states.values()), superstate(result.values()))
+    steps = shared_transition if shared else transition
+    return result, steps(superstate(states.values()), superstate(result.values()))
 
 
 def route(state: State, target: State) -> tuple[Operation, ...]:

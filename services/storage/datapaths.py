@@ -23,6 +23,7 @@ from services.storage.plugins.errors import in_use
 from services.storage.plugins.interface import ActivatedOnAnotherHost, Domain, Implementation
 from services.storage.repositories import Repositories
 from services.storage.settle import settle
+from services.storage.sharing import can_be_shared, goes_direct
 from shared.bus.contract import Record
 from shared.contracts.storage import Backend, Datapath, DiskOpen, HandOver
 from shared.errors import ApiError, internal_error
@@ -46,7 +47,7 @@ _Failures = (ApiError, IllegalStep, IllegalTransition, InUse)
 
 class Entry(Record, frozen=True):
     """One datapath. `uri`, `backend`: of the disk, once it was attached. `known_as`: the name that the plug-in was
-    told, where the datapath has another by now.
+    told, where the datapath has another by now. `shared`: several may write to the disk; `direct`: past the page cache.
     """
 
     sr: str
@@ -57,6 +58,8 @@ class Entry(Record, frozen=True):
     uri: str = ""
     backend: Implementation | None = None
     known_as: str = ""
+    shared: bool = False
+    direct: bool = False
 
     @property
     def disk(self) -> tuple[str, str]:
@@ -173,9 +176,8 @@ class Datapaths:
         """Repeats what brought a disk to where it is: harmless when nothing was lost."""
         resting = [dp for dp in self._on.get(disk, {}) if self._entries[dp].state is self._entries[dp].target]
         try:
-            for step in automaton.transition(
-                State.DETACHED, automaton.superstate(self._entries[dp].state for dp in resting)
-            ):
+            steps = automaton.shared_transition if self._is_shared(disk) else automaton.transition
+            for step in steps(State.DETACHED, automaton.superstate(self._entries[dp].state for dp in resting)):
                 await self._step(step, resting[0])
         except _Failures as error:
             log.critical(
@@ -245,9 +247,10 @@ class Datapaths:
             target = automaton.activated(disk.writable)
             states = {dp: self._entries[dp].state for dp in self._on.get((disk.sr, disk.location), {})}
             states |= {dp: entry.target for dp, entry in opening.items() if entry.disk == (disk.sr, disk.location)}
+            shared = self._is_shared((disk.sr, disk.location))
             try:
                 for operation in automaton.route(State.DETACHED, target):
-                    states, _ = automaton.apply(states, disk.dp, operation)
+                    states, _ = automaton.apply(states, disk.dp, operation, shared=shared)
             except (InUse, IllegalTransition) as error:
                 log.info("%s cannot open disk %s: %s", disk.dp, disk.location, error)
                 raise in_use(disk.location, "attach") from error
@@ -339,7 +342,7 @@ class Datapaths:
         while (entry := self._entries[dp]).state is not entry.target:
             operation = automaton.route(entry.state, entry.target)[0]
             states = {name: self._entries[name].state for name in self._on[entry.disk]}
-            after, steps = automaton.apply(states, dp, operation)
+            after, steps = automaton.apply(states, dp, operation, shared=self._is_shared(entry.disk))
             if entry.target.attached and not entry.backend:
                 self._borrow(dp)
             reached = after.get(dp, State.DETACHED)
@@ -359,7 +362,12 @@ class Datapaths:
         for other in self._on[entry.disk]:
             if self._entries[other].backend is not None:
                 known = self._entries[other]
-                self._set(dp, msgspec.structs.replace(entry, uri=known.uri, backend=known.backend))
+                self._set(
+                    dp,
+                    msgspec.structs.replace(
+                        entry, uri=known.uri, backend=known.backend, shared=known.shared, direct=known.direct
+                    ),
+                )
                 return
 
     async def _step(self, step: Step, dp: str) -> None:
@@ -384,7 +392,9 @@ class Datapaths:
                 uri = next(iter(volume.uri), "")
                 self._set(dp, msgspec.structs.replace(entry, uri=uri))
                 backend = await plugin.datapath.attach(uri, domain)
-                self._set(dp, msgspec.structs.replace(self._entries[dp], backend=backend))
+                shared = volume.sharable and can_be_shared(backend)
+                direct = shared and await goes_direct(backend)
+                self._set(dp, msgspec.structs.replace(self._entries[dp], backend=backend, shared=shared, direct=direct))
             case Step.ACTIVATE_RW:
                 await plugin.datapath.activate(entry.uri, domain)
             case Step.ACTIVATE_RO:
@@ -435,6 +445,10 @@ class Datapaths:
             self._prefix + dp: msgspec.to_builtins(self._entries[dp]) if dp in self._entries else None for dp in dps
         }
 
+    def _is_shared(self, disk: tuple[str, str]) -> bool:
+        """As whoever has attached the disk has found."""
+        return any(self._entries[dp].shared for dp in self._on.get(disk, ()))
+
     def _set(self, dp: str, entry: Entry) -> None:
         self._entries[dp] = entry
         self._on.setdefault(entry.disk, {})[dp] = None
@@ -456,6 +470,8 @@ class Datapaths:
             path=entry.backend.path,
             format=entry.backend.format,
             writable=entry.writable,
+            shared=entry.shared,
+            direct=entry.direct,
         )
 
 

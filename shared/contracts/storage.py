@@ -264,7 +264,8 @@ class Backend(Record, frozen=True):
     """Where the hypervisor finds the disk. `kind`: "file" | "block" | "nbd"; `format`: "raw" | "qcow2" | "vhd" |
     "none".
 
-    `none` is a simulated disk without content.
+    `none` is a simulated disk without content. `shared`: others may write to it at the same time, so images are not
+    locked; `direct`: and the page cache is passed by.
     """
 
     dp: str
@@ -272,6 +273,8 @@ class Backend(Record, frozen=True):
     path: str
     format: str
     writable: bool
+    shared: bool = False
+    direct: bool = False
 
 
 class Opened(Record, frozen=True):

@@ -29,6 +29,25 @@ D, ARO, ARW, XRO, XRW = (
 )
 
 
+def test_datapaths_of_a_disk_that_may_be_shared_do_not_exclude_each_other() -> None:
+    """It is activated once for all of them, for writing."""
+    states: dict[str, State] = {}
+    done: list[Step] = []
+    opening, closing = (Operation.ACTIVATE,), (Operation.DEACTIVATE, Operation.DETACH)
+    for name, operations in (
+        ("reader", (Operation.ATTACH_RO, *opening)),
+        ("writer", (Operation.ATTACH_RW, *opening)),
+        ("other", (Operation.ATTACH_RW, *opening, *closing)),
+        ("writer", closing),
+        ("reader", closing),
+    ):
+        for operation in operations:
+            states, steps = apply(states, name, operation, shared=True)
+            done += steps
+    assert states == {}
+    assert done == [Step.ATTACH, Step.ACTIVATE_RW, Step.DEACTIVATE, Step.DETACH]
+
+
 @pytest.mark.parametrize(
     ("before", "operation", "after"),
     [

@@ -40,6 +40,8 @@ into pages that are touched for the first time.
 """
 _FORMATS: Final = {"raw": "raw", "qcow2": "qcow2", "vhd": "vpc"}
 """What QEMU calls the formats of backends."""
+_DRIVERS: Final = {"file": "file", "block": "host_device"}
+"""And their kinds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +149,11 @@ def arguments(backend: Backend, path: Path, bitmap: str = "", clients: int = 16)
     image, image_format = named(backend)
     access = ["--discard=unmap", "--detect-zeroes=unmap"] if backend.writable else ["--read-only"]
     tracked = [f"--bitmap={bitmap}"] if bitmap else []
-    return [
-        *("--persistent", f"--shared={clients}", f"--socket={path}", f"--format={image_format}"),
-        *(*access, *tracked, "--", image),
-    ]
+    listening = ("--persistent", f"--shared={clients}", f"--socket={path}")
+    if backend.shared and backend.kind != "nbd":
+        file = f"file.driver={_DRIVERS[backend.kind]},file.filename={image.replace(',', ',,')},file.locking=off"
+        return [*listening, *access, *tracked, "--image-opts", "--", f"driver={image_format},{file}"]
+    return [*listening, f"--format={image_format}", *access, *tracked, "--", image]
 
 
 def named(backend: Backend) -> tuple[str, str]:

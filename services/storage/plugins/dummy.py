@@ -255,6 +255,7 @@ class _Volume(VolumeSkeleton):
             name=new.name or source.name,
             description=new.description or source.description,
             keys=new.keys or source.keys,
+            sharable=source.sharable,
         )
         return named, source.virtual_size
 
@@ -269,6 +270,7 @@ class _Volume(VolumeSkeleton):
             physical_utilisation=0,
             uri=[f"dummy:///{self._plugin.uuid(sr)}/{new.uuid}"],
             keys=new.keys,
+            sharable=new.sharable,
         )
         return await self._save(sr, volume, origin)
 
@@ -317,7 +319,7 @@ class _Datapath:
         volume = self._plugin.find(uri)
         holders = self._plugin.activated.setdefault(uri, {})
         for host, held in holders.items():
-            if host != domain.host and (held.writable or writable):
+            if host != domain.host and (held.writable or writable) and not volume.sharable:
                 raise ActivatedOnAnotherHost(host, held.dp)
         holders[domain.host] = Held(key=volume.key, uri=uri, dp=domain.dp, writable=writable)
 

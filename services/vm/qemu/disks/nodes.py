@@ -107,12 +107,17 @@ def image(backend: DiskBackend, name: str, *, writable: bool) -> dict[str, Any]:
     }
 
 
+def _shared(backend: DiskBackend) -> dict[str, Any]:
+    """How a file is opened that other VMs write to: without QEMU's own locks, and so that all see what is written."""
+    return {"locking": "off", "cache": {"direct": backend.direct}} if backend.shared else {}
+
+
 def _source(backend: DiskBackend) -> dict[str, Any]:
     match backend.kind:
         case "file":
-            return {"driver": "file", "filename": backend.path}
+            return {"driver": "file", "filename": backend.path, **_shared(backend)}
         case "block":
-            return {"driver": "host_device", "filename": backend.path}
+            return {"driver": "host_device", "filename": backend.path, **_shared(backend)}
         case "nbd":
             path, _, export = backend.path.removeprefix(NBD).partition(EXPORT)
             return {"driver": "nbd", "server": {"type": "unix", "path": path}, "export": export}
