@@ -24,6 +24,9 @@ class FileDatapath:
 
     async def attach(self, uri: str, domain: Domain) -> Implementation:
         sr, key = self._plugin.at(uri, domain.host)
+        if (await sr.run(sr.folder.disk, key)).raw:
+            await sr.run(sr.folder.volume, key)
+            return Implementation(kind="file", path=str(sr.folder.raw(key)), format="raw")
         chain = await self._chain(sr, key)
         return Implementation(kind="file", path=str(sr.folder.image(chain[0])), format="qcow2")
 
@@ -56,11 +59,15 @@ class FileDatapath:
         """The lease first, then a merge is made to stop: who merges looks at leases after it has said so."""
         sr, key = self._plugin.at(uri, domain.host)
         folder = sr.folder
+        raw = (await sr.run(folder.disk, key)).raw
         known = any(holder.host == domain.host for holder, _ in await sr.run(lease.others, folder.path, key))
         try:
-            await sr.patiently(lease.acquire, folder.path, key, domain, writable)
+            # several hosts may write to what is raw: they only keep it from being deleted
+            await sr.patiently(lease.acquire, folder.path, key, domain, writable and not raw)
         except Taken as taken:
             raise ActivatedOnAnotherHost(taken.lease.host, taken.lease.dp) from taken
+        if raw:
+            return
         try:
             await sr.quiet(await self._chain(sr, key), domain.dp)
         except BaseException:

@@ -8,6 +8,7 @@
 <name>.qcow2        an image, named by its backing file relative to the folder, so mount points may differ
 <key>.json          a disk: which image it reads first, and what an image cannot say about itself; or, `hidden`, that
                     the image of this name is ours and nobody's disk
+<.raw-key>          the data of a disk that several hosts write to (see `Sidecar.raw`)
 <name>.cbt          changed blocks of a disk (see `changes`), named by its sidecar
 
 A disk's key never changes, nor does the name of an image that a hypervisor may have open: what changes is which image
@@ -38,6 +39,7 @@ GUARD = ".guard"
 SUFFIX = ".qcow2"
 SIDECAR = ".json"
 LOG = ".cbt"
+RAW = ".raw-"
 _RESERVED = 256 << 10
 """Bytes that a just created image takes; what a disk costs at least, and a little more."""
 
@@ -67,6 +69,7 @@ class Sidecar(Record, frozen=True):
     `image`: what is read first, "" for the image that has the disk's own name. `empty`: the data were destroyed.
     `reset`: the image that each run of a VM begins with, "" for a disk that keeps what is written.
     `virtual_size`: for when the image cannot be read; the image's own header is right.
+    `raw`: it has no images but a file of just its bytes, since several hosts may write to it at once. It cannot branch.
     """
 
     uuid: str
@@ -83,6 +86,7 @@ class Sidecar(Record, frozen=True):
     reset: str = ""
     tracking: Tracking | None = None
     sharable: bool = False
+    raw: bool = False
 
 
 class Folder:
@@ -103,6 +107,9 @@ class Folder:
 
     def changes(self, name: str) -> Path:
         return self.path / (name + LOG)
+
+    def raw(self, key: str) -> Path:
+        return self.path / (RAW + self.image(key).name.removesuffix(SUFFIX))
 
     def uri(self, key: str) -> str:
         return f"file://{self.image(key)}"
@@ -204,11 +211,16 @@ class Folder:
         """The image that a disk reads first. Raises VDI_MISSING, SR_BACKEND_FAILURE_65 for one without data."""
         top = first(key, self.disk(key))
         if not top:
-            raise backend_failure(Failure.VDI_LOAD, f"the data of disk {key} were destroyed")
+            why = f"the data of disk {key} were destroyed"
+            if self.raw(key).exists():
+                why = f"the disk {key} is raw: it has no images, which that would need"
+            raise backend_failure(Failure.VDI_LOAD, why)
         return top
 
     def _volume(self, key: str, side: Sidecar) -> Volume:
         top = first(key, side)
+        if side.raw and not self.raw(key).exists():
+            raise volume_missing(self.uuid, key)
         try:
             size = self.header(top).virtual_size if top else side.virtual_size
         except ApiError as error:
@@ -225,16 +237,19 @@ class Folder:
             description=side.description,
             read_write=not side.read_only,
             virtual_size=size,
-            physical_utilisation=self._occupied(first(key, side)),
+            physical_utilisation=self._occupied(key, side),
             uri=[self.uri(key)],
             keys=side.keys,
             sharable=side.sharable,
             cbt_enabled=side.tracking is not None,
         )
 
-    def _occupied(self, name: str) -> int:
+    def _occupied(self, key: str, side: Sidecar) -> int:
         """Bytes on the disk; what lies below an image belongs to others."""
+        name = first(key, side)
         try:
+            if side.raw:
+                return self.raw(key).stat().st_blocks * 512
             return self.image(name).stat().st_blocks * 512 if name else 0
         except FileNotFoundError:
             return 0
@@ -349,13 +364,18 @@ class Folder:
         for name in unneeded:
             self.image(name).unlink(missing_ok=True)
         images, sidecars = self.names()
-        logs = set()
+        logs, raw = set(), set()
         for key in sidecars:
             side = self.read_sidecar(key)
             if side.hidden and key not in images:
                 self.sidecar(key).unlink(missing_ok=True)
             elif side.tracking is not None:
                 logs.add(side.tracking.log)
+            if side.raw:
+                raw.add(key)
+        for path in self.path.glob(f"{RAW}*"):
+            if path.name.removeprefix(RAW) not in raw:
+                path.unlink(missing_ok=True)
         for path in self.path.glob(f"*{LOG}"):
             if path.stem not in logs:
                 path.unlink(missing_ok=True)
@@ -366,7 +386,7 @@ class Folder:
 
 def first(key: str, side: Sidecar) -> str:
     """The image that a disk reads first, "" for one without data."""
-    return "" if side.empty else side.image or key
+    return "" if side.empty or side.raw else side.image or key
 
 
 def paused_note(folder: Folder) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from services.storage.plugins.errors import Failure, backend_failure, plugin_failed
 from services.storage.plugins.interface import Report
+from services.storage.plugins.lifetime import inherited
 from shared.errors import ApiError
 
 _PROGRESS = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
@@ -60,6 +61,7 @@ class QemuImg:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env={**os.environ, "LC_ALL": "C"},
+                pass_fds=inherited(),
             )
         except OSError as error:
             raise _missing(self._program, error.strerror) from error

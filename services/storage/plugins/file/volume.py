@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from services.storage.plugins.errors import Failure, backend_failure, in_use, sr
 from services.storage.plugins.file import comparing, qcow2, tracking
 from services.storage.plugins.file.attached import Attached
 from services.storage.plugins.file.branching import Branching, need_room
-from services.storage.plugins.file.folder import SUFFIX, Folder, Sidecar, first
+from services.storage.plugins.file.folder import RAW, SUFFIX, Folder, Sidecar, first, sync
 from services.storage.plugins.file.qemu_img import NoSpace
 from services.storage.plugins.interface import Changed, Handle, NewVolume, Range, Report, Volume
 from services.storage.plugins.skeleton import VolumeSkeleton
@@ -30,6 +31,8 @@ log = logging.getLogger("storage.file")
 SECTOR = 512
 TYPE = "vdi-type"
 METADATA_ONLY = "cbt_metadata"
+RAW_KEY = "_sm_config_type"
+"""`raw`: a sharable disk may have writers on several hosts at once."""
 SNAPSHOT_KEYS = ("is_a_snapshot", "snapshot_of", "snapshot_time")
 
 
@@ -57,6 +60,9 @@ class FileVolume(VolumeSkeleton):
             read_only=new.read_only,
             sharable=new.sharable,
         )
+        if new.sharable and new.keys.get(RAW_KEY) == "raw":
+            await need_room(attached, size)
+            return await attached.run(_make_raw, attached.folder, msgspec.structs.replace(side, raw=True))
         return await self._make(attached, side, lambda draft: attached.run(qcow2.create, draft, size, ""))
 
     async def clone(self, sr: Handle, key: str, new: NewVolume) -> Volume:
@@ -311,7 +317,11 @@ class FileVolume(VolumeSkeleton):
 
     async def _quiet(self, attached: Attached, key: str, side: Sidecar) -> None:
         """Nobody merges images of the disk; the caller holds the SR's guard."""
-        if not side.empty and await attached.run(attached.folder.image(first(key, side)).exists):
+        top = first(key, side)
+        if not top:
+            return
+        there: bool = await attached.run(attached.folder.image(top).exists)
+        if there:
             tree = await attached.run(attached.folder.tree)
             await attached.quiet(tree.chain_of(key))
 
@@ -346,7 +356,8 @@ def _derived(source: Volume, new: NewVolume, origin: str, snapshot: bool = False
 def _existing(folder: Folder, key: str, origin: str) -> Volume | None:
     """The disk that an earlier run of the same request made. Raises SR_BACKEND_FAILURE_43 if it is another one."""
     side = folder.read_sidecar(key)
-    if side.hidden or not folder.image(side.image or key).exists():
+    data = folder.raw(key) if side.raw else folder.image(side.image or key)
+    if side.hidden or not data.exists():
         return None
     if side.origin != origin:
         raise backend_failure(Failure.VDI_EXISTS, f"there is a disk {key} already")
@@ -364,6 +375,23 @@ def _finish(folder: Folder, key: str, image: str, side: Sidecar) -> Volume:
     folder.write_sidecar(key, side)
     folder.publish(image)
     return folder.volume(key)
+
+
+def _make_raw(folder: Folder, side: Sidecar) -> Volume:
+    """All or nothing: a sidecar without data is no disk, and data without a sidecar is garbage."""
+    folder.write_sidecar(side.uuid, side)
+    draft = folder.draft(RAW + side.uuid)
+    try:
+        with draft.open("wb") as file:
+            file.truncate(side.virtual_size)
+            os.fsync(file.fileno())
+        os.replace(draft, folder.raw(side.uuid))
+    except OSError:
+        draft.unlink(missing_ok=True)
+        folder.sidecar(side.uuid).unlink(missing_ok=True)
+        raise
+    sync(folder.path)
+    return folder.volume(side.uuid)
 
 
 def _undo(folder: Folder, key: str, image: str) -> None:
