@@ -21,6 +21,7 @@ from services.storage.merges import Merges
 from services.storage.nbd.front.setup import serve_nbd
 from services.storage.nbd.server import Programs
 from services.storage.options import StorageOptions
+from services.storage.plugins import lifetime
 from services.storage.plugins.bundled import bundled
 from services.storage.plugins.interface import Plugin
 from services.storage.registry import Registry
@@ -219,6 +220,7 @@ def _quiet(work: Handler) -> Handler:
 
 async def setup(service: Service) -> None:
     options = service.options(StorageOptions)
+    await lifetime.begin(service.state_dir / "programs")
     journal = Journal(service.state_dir / "journal")
     merges = Merges(service.registry, service.bus)
     service.spawn(merges.run(), "tell of merged images")

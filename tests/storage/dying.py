@@ -1,5 +1,6 @@
 """Run as a program: makes, attaches and destroys an `ext` SR in processes that kill themselves while the n-th program
-that they started is running, for every n; then does the same again to the end.
+that they started is running, for every n; then does the same again to the end. That program begins only when its
+starter is dead, as it may on a busy machine.
 
     python -m tests.storage.dying FOLDER DEVICE
 
@@ -13,21 +14,20 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
 from services.storage.live import Live
 from services.storage.options import StorageOptions
-from services.storage.plugins import mounted_point, program
+from services.storage.plugins import lifetime, mounted_point, program
 from services.storage.plugins.bundled import bundled
 from services.storage.plugins.ext import signature
 from shared.errors import ApiError
 from tests.storage.support import HOST_A, SR
 
-ENOUGH = 30.0
-"""Seconds that the kernel may take to end what a killed process has started."""
+LATE = 0.15
+"""Seconds."""
 
 
 def main(folder: Path, device: str) -> None:
@@ -37,7 +37,7 @@ def main(folder: Path, device: str) -> None:
         child = os.fork()
         if child == 0:
             os.close(told)
-            die_with(n, tell)
+            die_with(n, tell, late(folder))
             asyncio.run(life(folder, device))
             os._exit(0)
         os.close(tell)
@@ -54,7 +54,16 @@ def main(folder: Path, device: str) -> None:
         n += 1
 
 
-def die_with(n: int, tell: int) -> None:
+def late(folder: Path) -> Path:
+    """A folder whose `setpriv` takes its time."""
+    script = folder / "late" / "setpriv"
+    script.parent.mkdir(exist_ok=True)
+    script.write_text(f'#!/bin/sh\nsleep {LATE}\nexec {program.find("setpriv")} "$@"\n')
+    script.chmod(0o755)
+    return script.parent
+
+
+def die_with(n: int, tell: int, late: Path) -> None:
     start, count = program.start, 0
 
     async def fatal(
@@ -62,6 +71,8 @@ def die_with(n: int, tell: int) -> None:
     ) -> asyncio.subprocess.Process:
         nonlocal count
         count += 1
+        if count == n:
+            program.SYSTEM_PATH = f"{late}:{program.SYSTEM_PATH}"
         process = await start(arguments, environment, stdin)
         if count == n:
             os.write(tell, arguments[0].encode())
@@ -73,6 +84,7 @@ def die_with(n: int, tell: int) -> None:
 
 
 async def life(folder: Path, device: str) -> None:
+    await lifetime.begin(folder / "programs")
     plugins = bundled(StorageOptions(), folder, cast(Live, None))
     plugin, configuration = plugins["ext"], {"device": device}
     await plugin.sr.create(SR, configuration, "", "")
@@ -82,15 +94,10 @@ async def life(folder: Path, device: str) -> None:
 
 
 async def recovery(folder: Path, device: str) -> dict[str, object]:
-    end = time.monotonic() + ENOUGH
-    while True:
-        try:
-            await life(folder, device)
-            break
-        except ApiError as error:
-            if error.code != "SR_DEVICE_IN_USE" or time.monotonic() > end:
-                return {"failed": str(error)}
-            await asyncio.sleep(0.01)
+    try:
+        await life(folder, device)
+    except ApiError as error:
+        return {"failed": str(error)}
     left = [found.place for found in mounted_point.mounts() if found.place.startswith(str(folder))]
     return {"mounts": left, "blank": (await signature(device)).blank}
 

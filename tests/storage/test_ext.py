@@ -15,9 +15,11 @@ import pytest
 
 from services.storage.live import Live
 from services.storage.options import StorageOptions
+from services.storage.plugins import exclusive
 from services.storage.plugins.bundled import bundled
-from services.storage.plugins.ext import Signature, parse_blkid, signature
+from services.storage.plugins.ext import KIND, Signature, parse_blkid, signature
 from services.storage.plugins.interface import Plugin
+from services.storage.plugins.mounted_point import Mount, visit
 from services.storage.plugins.program import run
 from shared.errors import ApiError
 from tests.storage.conformance.loops import Loop, loop_device
@@ -71,13 +73,44 @@ async def test_a_device_with_partitions_is_refused(plugin: Plugin, loop: Loop) -
     assert await plugin.sr.probe({"device": loop.path}) == []
 
 
-async def test_a_device_that_somebody_has_for_himself_is_refused(plugin: Plugin, loop: Loop) -> None:
+async def test_a_device_that_somebody_has_for_himself_is_refused_and_the_log_says_who(
+    plugin: Plugin, loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(exclusive, "PATIENCE", 0.1)
     holder = os.open(loop.path, os.O_RDWR | os.O_EXCL)
     try:
         with pytest.raises(ApiError, match="SR_DEVICE_IN_USE"):
             await plugin.sr.create(SR, {"device": loop.path}, "", "")
     finally:
         os.close(holder)
+    assert f"{loop.path} is in use: open in " in caplog.text
+    assert f"(process {os.getpid()})" in caplog.text
+
+
+async def test_whoever_has_a_new_sr_s_device_for_a_moment_more_is_waited_for(plugin: Plugin, loop: Loop) -> None:
+    """As a program that was killed."""
+    holder = os.open(loop.path, os.O_RDWR | os.O_EXCL)
+    asyncio.get_running_loop().call_later(0.2, os.close, holder)
+    await plugin.sr.create(SR, {"device": loop.path}, "", "")
+
+
+async def test_a_mount_that_another_namespace_has_for_a_moment_more_does_not_fail_the_end_of_an_sr(
+    plugin: Plugin, loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = asyncio.Event()
+
+    async def waited(device: str) -> bool:
+        busy.set()
+        return await exclusive.until_free(device)
+
+    configuration = await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    handle = await plugin.sr.attach(SR, configuration, HOST_A)
+    monkeypatch.setattr("services.storage.plugins.ext.until_free", waited)
+    async with visit(Mount(kind="ext4", source=loop.path), tmp_path / "look", KIND.failures):
+        destroying = asyncio.create_task(plugin.sr.destroy(handle))
+        await busy.wait()
+    await destroying
+    assert (await signature(loop.path)).blank
 
 
 async def test_another_sr_s_device_is_refused(plugin: Plugin, loop: Loop) -> None:

@@ -6,7 +6,6 @@ The file system's UUID is the SR's, so that the device says by itself whose it i
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import os
 import stat
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from services.storage.plugins.errors import Failure, backend_failure, plugin_failed
+from services.storage.plugins.exclusive import until_free
 from services.storage.plugins.interface import Probed
 from services.storage.plugins.mounted import Kind, MediumSkeleton, is_uuid
 from services.storage.plugins.mounted_point import Failures, Mount, Mounted, device_number, visit
@@ -111,7 +111,7 @@ class ExtMedium(MediumSkeleton):
         found = await signature(device)
         if (found.type, found.uuid) == ("ext4", uuid):
             return
-        await asyncio.to_thread(_refuse_used, device)
+        await _need_unused(device)
         if not found.blank and not await self._abandoned(device, found):
             refuse(device, found)
         output = await run(["mkfs.ext4", "-q", "-F", "-m", "0", "-L", LABEL, "-U", uuid, "--", device])
@@ -123,7 +123,10 @@ class ExtMedium(MediumSkeleton):
         device = device_of(configuration)
         if (await signature(device)).uuid != uuid:
             return
-        output = await run(["wipefs", "--all", "--quiet", "--", device])
+        command = ["wipefs", "--all", "--quiet", "--", device]
+        output = await run(command)
+        if output.status and await until_free(device):  # it may have been busy with what has ended by now
+            output = await run(command)
         if output.status:
             raise backend_failure(Failure.SR_DELETE, f"cannot erase the file system of {device}", output.words)
 
@@ -159,7 +162,7 @@ async def signature(device: str) -> Signature:
 async def need_free(device: str) -> None:
     """That nothing is on it and nobody has it. Raises SR_BACKEND_FAILURE_19, _91, SR_DEVICE_IN_USE."""
     await _need_device(device)
-    await asyncio.to_thread(_refuse_used, device)
+    await _need_unused(device)
     found = await signature(device)
     if not found.blank:
         refuse(device, found)
@@ -178,6 +181,12 @@ async def _need_device(device: str) -> None:
         raise backend_failure(Failure.DEVICE_INVALID, f"not a block device: {device}")
 
 
+async def _need_unused(device: str) -> None:
+    """Raises SR_DEVICE_IN_USE, SR_BACKEND_FAILURE_91."""
+    if not await until_free(device):
+        raise ApiError("SR_DEVICE_IN_USE")
+
+
 # What follows blocks and runs in worker threads.
 
 
@@ -186,17 +195,6 @@ def _is_block_device(device: str) -> bool:
         return stat.S_ISBLK(os.stat(device).st_mode)
     except OSError:
         return False
-
-
-def _refuse_used(device: str) -> None:
-    """The kernel lets nobody else have a device that is mounted, swapped to, or part of another: nor its partitions."""
-    try:
-        os.close(os.open(device, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC))
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            log.error("%s is in use: mounted, or part of another device", device)
-            raise ApiError("SR_DEVICE_IN_USE") from error
-        raise backend_failure(Failure.DEVICE_INVALID, f"cannot open {device}", error.strerror) from error
 
 
 def _size(device: str) -> int:

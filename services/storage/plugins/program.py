@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from services.storage.plugins.errors import plugin_failed
+from services.storage.plugins.lifetime import inherited
 from shared.errors import ApiError
 
 log = logging.getLogger("storage.program")
@@ -95,7 +96,7 @@ async def run(
 async def start(
     arguments: list[str], environment: Mapping[str, str] | None = None, stdin: int = asyncio.subprocess.DEVNULL
 ) -> asyncio.subprocess.Process:
-    """The kernel kills it when this process dies, where util-linux is installed."""
+    """The kernel kills it when this process dies, where util-linux is installed; the next service waits for it."""
     program = find(arguments[0])
     tie = shutil.which("setpriv", path=SYSTEM_PATH)
     try:
@@ -107,6 +108,7 @@ async def start(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C", "PATH": SYSTEM_PATH, **(environment or {})},
+            pass_fds=inherited(),
         )
     except OSError as error:
         raise missing(arguments[0], error.strerror) from error

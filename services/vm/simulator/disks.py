@@ -212,10 +212,10 @@ class SimulatedDisks:
         ready = mirror.copying.done()
         return MirrorState(running=True, ready=ready, progress=1.0 if ready else 0.0)
 
-    async def mirror_end(self, slot: Slot, *, pivot: bool) -> None:
+    async def mirror_end(self, slot: Slot, *, pivot: bool, whole: bool = False) -> None:
         devices, disk = self._require(slot)
         mirror = devices.mirrors.get(slot.device)
-        if pivot and (mirror is None or mirror.failed or not mirror.copying.done()):
+        if (pivot or whole) and (mirror is None or mirror.failed or not mirror.copying.done()):
             raise ApiError("INTERNAL_ERROR", f"there is no mirror of {slot.device} that is ready")
         await devices.end_mirror(slot.device)
         if pivot and mirror is not None:
