@@ -7,7 +7,8 @@ went. One whose socket nobody comes to, or that is cancelled, ends by itself and
 
 from __future__ import annotations
 
-from typing import Literal
+import struct
+from typing import Literal, NamedTuple
 
 from shared.bus.contract import Empty, Method, Record, Replay
 from shared.contracts.storage import LONG
@@ -21,7 +22,7 @@ class Export(Record, frozen=True):
     """`base`: location, in the same SR, of the disk that only the differences from are sent ("" for all).
 
     `base_uuid`, `uuid`: as formats name them (the parent of a differencing VHD). `dp`: names the datapath, such as
-    `task/<ref>`. `prefix`: folder of the entries of a tar.
+    `task/<ref>`. `prefix`: folder of the entries of a tar. `lent`: who comes to the socket lends a connection (`Lent`).
     """
 
     dp: str
@@ -32,11 +33,13 @@ class Export(Record, frozen=True):
     base: str = ""
     base_uuid: str = ""
     prefix: str = ""
+    lent: bool = False
 
 
 class Import(Record, frozen=True):
     """`length`: bytes that were announced, None if unknown. `chunked`: the raw format's own chunks (offset, length,
-    data). `differences`: the disk holds the base that the stream's blocks go on top of, so absent blocks stay.
+    data). `differences`: the disk holds the base that the stream's blocks go on top of, so absent blocks stay. `lent`:
+    as in `Export`.
     """
 
     dp: str
@@ -47,6 +50,7 @@ class Import(Record, frozen=True):
     chunked: bool = False
     differences: bool = False
     prefix: str = ""
+    lent: bool = False
 
 
 class Prepared(Record, frozen=True):
@@ -55,6 +59,47 @@ class Prepared(Record, frozen=True):
     transfer: str
     path: str
     length: int | None = None
+
+
+class Lent(NamedTuple):
+    """The first message on the socket of a transfer whose bytes pass another connection, with that one's descriptor
+    (SCM_RIGHTS): the client of who comes, who neither reads nor writes it until the transfer has ended.
+
+    `early`: bytes of the body that were read already; they follow this message. `left`: bytes of the body, with those;
+    -1 if it ends with the connection. `stall`: seconds without a byte after which the client counts as gone. Of an
+    export the last piece comes back through the socket, whose end is the stream's then: it is sent when the disk is
+    closed. Of an import `Returned` comes back.
+    """
+
+    early: int
+    left: int
+    stall: float
+
+    def pack(self) -> bytes:
+        return _LENT.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Lent:
+        return cls(*_LENT.unpack(data))
+
+
+class Returned(NamedTuple):
+    """`received`: bytes that were taken of the body. `ended`: the client has closed, which may have been too early."""
+
+    received: int
+    ended: bool
+
+    def pack(self) -> bytes:
+        return _RETURNED.pack(*self)
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Returned:
+        return cls(*_RETURNED.unpack(data))
+
+
+_LENT = struct.Struct("<Iqd")
+_RETURNED = struct.Struct("<Q?")
+LENT_SIZE, RETURNED_SIZE = _LENT.size, _RETURNED.size
 
 
 class TransferId(Record, frozen=True):
@@ -72,7 +117,8 @@ class Moved(Record, frozen=True):
 
 
 class Copy(Record, frozen=True):
-    """From one disk to another that is there and large enough, on a host that has both SRs attached.
+    """From one disk to another that is there and large enough, asked of a host that has the source's SR attached.
+    `to_host`: the one (uuid) that has the target's, "" if it is the same.
 
     `base`, in the source's SR: only what differs from it is written. `zeroed`: the target reads as zeros where nothing
     was written, so zeros need not be.
@@ -85,6 +131,7 @@ class Copy(Record, frozen=True):
     to_location: str
     base: str = ""
     zeroed: bool = True
+    to_host: str = ""
 
 
 class Checksum(Record, frozen=True):

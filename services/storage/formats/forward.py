@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.storage.formats.interface import PIECE, FormatError, Input, Truncated
+from services.storage.formats.interface import PIECE, Data, FormatError, Input, Truncated
 
 
 class Forward:
@@ -19,11 +19,21 @@ class Forward:
         try:
             data = await self._stream.read(length)
         except Truncated as error:
-            raise Truncated(
-                f"{self._form}: the stream ends in {what}, which is {length} bytes at {self.position}"
-            ) from error
+            raise self._cut(length, what) from error
         self.position += length
         return data
+
+    async def read_data(self, length: int, what: str) -> Data:
+        """As `read`, of what goes to a disk."""
+        try:
+            data = await self._stream.read_data(length)
+        except Truncated as error:
+            raise self._cut(length, what) from error
+        self.position += length
+        return data
+
+    def _cut(self, length: int, what: str) -> Truncated:
+        return Truncated(f"{self._form}: the stream ends in {what}, which is {length} bytes at {self.position}")
 
     async def read_up_to(self, length: int) -> bytes:
         """Fewer only at the end of the stream."""

@@ -8,6 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Final, NamedTuple, Protocol
 
+Data = bytes | bytearray | memoryview
+"""What disks hold. It may lie in memory that is used again when nobody refers to it any more: nobody changes it, and
+who keeps it keeps that memory.
+"""
+
 PIECE: Final = 1 << 20
 """The largest read or write that a format makes; sources and sinks take any up to it."""
 
@@ -26,7 +31,7 @@ class Source(Protocol):
     @property
     def size(self) -> int: ...
 
-    async def read(self, offset: int, length: int) -> bytes: ...
+    async def read(self, offset: int, length: int) -> Data: ...
 
     def extents(self, offset: int = 0, length: int | None = None) -> AsyncIterator[Extent]:
         """The whole range, in order and without gaps."""
@@ -39,7 +44,7 @@ class Sink(Protocol):
     @property
     def size(self) -> int: ...
 
-    async def write(self, offset: int, data: bytes) -> None: ...
+    async def write(self, offset: int, data: Data) -> None: ...
 
     async def zero(self, offset: int, length: int) -> None:
         """Makes a range of any length read as zeros, without storing them where that can be."""
@@ -53,7 +58,7 @@ class Sink(Protocol):
 class Output(Protocol):
     """A stream that is written."""
 
-    async def write(self, data: bytes) -> None: ...
+    async def write(self, data: Data) -> None: ...
 
 
 class Input(Protocol):
@@ -61,6 +66,10 @@ class Input(Protocol):
 
     async def read(self, length: int) -> bytes:
         """Exactly so many bytes. Raises `Truncated`."""
+        ...
+
+    async def read_data(self, length: int) -> Data:
+        """As `read`, of what goes to a disk: without a copy where that can be."""
         ...
 
     async def read_some(self, length: int) -> bytes:

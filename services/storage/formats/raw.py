@@ -7,7 +7,7 @@ from contextlib import aclosing
 from typing import Final
 
 from services.storage.formats.forward import Forward
-from services.storage.formats.interface import PIECE, FormatError, Input, Output, Sink, Source
+from services.storage.formats.interface import PIECE, Data, FormatError, Input, Output, Sink, Source
 from services.storage.formats.reading import Coverage, read_ahead, units_changed, units_with_data
 from services.storage.formats.writing import GRAIN, Target
 from services.storage.formats.zeros import zeros
@@ -43,13 +43,13 @@ async def read_raw(stream: Input, sink: Sink, length: int | None = None, zero_re
         while length is None or source.position < length:
             at = source.position
             if length is None:
-                data = await source.read_up_to(PIECE)
+                data: Data = await source.read_up_to(PIECE)
                 if not data:
                     break
                 if source.position > sink.size:
                     raise FormatError(f"raw image of {source.position} bytes or more for a disk of {sink.size}")
             else:
-                data = await source.read(min(PIECE, length - at), f"an image of {length} bytes")
+                data = await source.read_data(min(PIECE, length - at), f"an image of {length} bytes")
             await target.write(at, data)
         if zero_rest:
             await target.zero(source.position, sink.size - source.position)
@@ -90,6 +90,6 @@ async def read_chunks(stream: Input, sink: Sink) -> None:
                     f"{_CHUNKS}: the chunk at {at} is for {offset} to {offset + length}, the disk has {sink.size} bytes"
                 )
             for done in range(0, length, PIECE):
-                data = await source.read(min(PIECE, length - done), f"the chunk of {length} bytes for {offset}")
+                data = await source.read_data(min(PIECE, length - done), f"the chunk of {length} bytes for {offset}")
                 await target.write(offset + done, data)
         await target.finish()

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from services.storage.formats.interface import PIECE, Extent, Source
+from services.storage.formats.interface import PIECE, Data, Extent, Source
 
 READ_AHEAD: Final = 3
 """Pieces that are read while one is written."""
@@ -19,12 +19,12 @@ class Piece(NamedTuple):
 
     offset: int
     length: int
-    data: bytes | None
+    data: Data | None
 
 
 async def read_ahead(source: Source, extents: AsyncIterable[Extent]) -> AsyncGenerator[Piece]:
     """The extents in order, with what is in them. Close it (`contextlib.aclosing`): it owns the reads under way."""
-    pending: deque[tuple[Extent, asyncio.Task[bytes] | None]] = deque()
+    pending: deque[tuple[Extent, asyncio.Task[Data] | None]] = deque()
     try:
         async for whole in extents:
             for extent in _pieces(whole):
@@ -41,7 +41,7 @@ async def read_ahead(source: Source, extents: AsyncIterable[Extent]) -> AsyncGen
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _piece(extent: Extent, task: asyncio.Task[bytes] | None) -> Piece:
+async def _piece(extent: Extent, task: asyncio.Task[Data] | None) -> Piece:
     return Piece(extent.offset, extent.length, None if task is None else await task)
 
 

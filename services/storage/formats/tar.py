@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple
 import xxhash
 
 from services.storage.formats.forward import Forward
-from services.storage.formats.interface import PIECE, FormatError, Input, Output, Sink, Source, Truncated
+from services.storage.formats.interface import PIECE, Data, FormatError, Input, Output, Sink, Source, Truncated
 from services.storage.formats.reading import aligned, read_ahead
 from services.storage.formats.writing import Target
 from services.storage.formats.zeros import is_zero, zeros
@@ -31,7 +31,7 @@ _ENTRY: Final = re.compile(r"(?:.*/)?([0-9]{8,})(?:\.(xxhash|checksum))?", re.DO
 _MAX_CHUNK: Final = 64 << 20
 
 Hash = Literal["xxhash", "checksum"]
-HASHES: Final[dict[str, Callable[[bytes], str]]] = {
+HASHES: Final[dict[str, Callable[[Data], str]]] = {
     "xxhash": lambda data: xxhash.xxh64_hexdigest(data).upper(),
     "checksum": lambda data: hashlib.sha1(data, usedforsecurity=False).hexdigest(),
 }
@@ -75,7 +75,7 @@ async def write_entries(
                 number, sent = number + 1, clock()
 
 
-async def _write_chunk(output: Output, prefix: str, number: int, data: bytes, hashed: Hash) -> None:
+async def _write_chunk(output: Output, prefix: str, number: int, data: Data, hashed: Hash) -> None:
     name = f"{prefix.rstrip('/')}/{number:08d}" if prefix else f"{number:08d}"
     checksum = HASHES[hashed](data).encode()
     await output.write(_header(name, len(data)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final, Self
 
-from services.storage.formats.interface import FormatError, Sink
+from services.storage.formats.interface import Data, FormatError, Sink
 from services.storage.formats.zeros import is_zero, runs
 
 WRITE_BEHIND: Final = 4
@@ -28,19 +28,20 @@ class Target:
         self._form = form
         self._pending: dict[asyncio.Task[None], tuple[int, int]] = {}
 
-    async def write(self, offset: int, data: bytes) -> None:
+    async def write(self, offset: int, data: Data) -> None:
         """Raises `FormatError` for data behind the disk's end; zeros there are dropped."""
         if offset + len(data) > self.size:
             inside = max(0, self.size - offset)
-            if not is_zero(data[inside:]):
+            if not is_zero(memoryview(data)[inside:]):
                 end = offset + len(data)
                 raise FormatError(f"{self._form}: data up to {end}, but the disk has {self.size} bytes")
-            data = data[:inside]
+            data = memoryview(data)[:inside]
+        view = memoryview(data)  # whose parts are no copies
         for begin, end, zero in runs(data, GRAIN):
             if zero:
                 await self.zero(offset + begin, end - begin)
             else:
-                part = data if end - begin == len(data) else data[begin:end]
+                part = data if end - begin == len(data) else view[begin:end]
                 await self._make_room(offset + begin, offset + end)
                 self._start(asyncio.create_task(self._sink.write(offset + begin, part)), offset + begin, end - begin)
                 self.written += end - begin

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from services.storage.formats.interface import Data
+
 _ZEROS: Final = bytes(1 << 21)
 
 
@@ -13,29 +15,26 @@ def zeros(length: int) -> bytes:
     return _ZEROS if length == len(_ZEROS) else _ZEROS[:length] if length < len(_ZEROS) else bytes(length)
 
 
-def is_zero(data: bytes) -> bool:
+def is_zero(data: Data) -> bool:
     """Whether all of it is zeros; most data answers at its first bytes."""
     length = len(data)
     if length <= len(_ZEROS):
         return _ZEROS.startswith(data)
-    return all(data.startswith(_ZEROS[: length - at], at) for at in range(0, length, len(_ZEROS)))
+    view = memoryview(data)
+    return all(_ZEROS.startswith(view[at : at + len(_ZEROS)]) for at in range(0, length, len(_ZEROS)))
 
 
-def runs(data: bytes, grain: int) -> Iterator[tuple[int, int, bool]]:
+def runs(data: Data, grain: int) -> Iterator[tuple[int, int, bool]]:
     """(begin, end, zero) of the runs of grains that are, or are not, all zeros; the last grain may be short."""
     length = len(data)
     if is_zero(data):
         if length:
             yield 0, length, True
         return
-    grain_of_zeros = zeros(grain)
-    tail = length - length % grain
-    begin, state = 0, data.startswith(grain_of_zeros) if tail else is_zero(data)
-    for at in range(grain, tail, grain):
-        if data.startswith(grain_of_zeros, at) is not state:
+    view = memoryview(data)
+    begin, state = 0, is_zero(view[:grain])
+    for at in range(grain, length, grain):
+        if is_zero(view[at : at + grain]) is not state:
             yield begin, at, state
             begin, state = at, not state
-    if 0 < tail < length and is_zero(data[tail:]) is not state:
-        yield begin, tail, state
-        begin, state = tail, not state
     yield begin, length, state

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from services.storage.formats.interface import PIECE, Extent
+from services.storage.formats.interface import PIECE, Data, Extent
 from services.storage.nbd import protocol
 from services.storage.nbd.address import Address
 from services.storage.nbd.protocol import ALLOCATION, Ability, Command, Negotiated, NoSuchExport, Pending, ProtocolError
@@ -155,7 +155,7 @@ class NbdClient:
 
     # ---- writing
 
-    async def write(self, offset: int, data: bytes) -> None:
+    async def write(self, offset: int, data: Data) -> None:
         """Of any length; the data is sent when there is room for the request, in pieces."""
         view = memoryview(data)
         if len(view) <= PIECE:

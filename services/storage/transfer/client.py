@@ -1,159 +1,220 @@
-"""The socket that a transfer's bytes pass: one client, at its pace, as the `Input` and `Output` of formats."""
+"""Who a transfer's bytes are for or from: one client, at its pace, as the `Input` and `Output` of formats.
+
+It comes to a Unix socket. The bytes pass that socket, or a connection that it lends (`shared.contracts.transfer.Lent`):
+then nobody stands between this process and the other end of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
-from typing import Final, cast
+from collections.abc import Callable
+from typing import Final
 
-from services.storage.formats.interface import Truncated
+from services.storage.formats.interface import Data, Truncated
+from services.storage.vhost.memory import Memory
+from shared.contracts.transfer import LENT_SIZE, Lent, Returned
 
-_AHEAD: Final = 1 << 18
-"""Bytes that are taken from the client before anybody asks for them."""
 _BEHIND: Final = 2 << 20
 """Bytes that may wait for the client."""
+_TOGETHER: Final = 1 << 18
+"""Bytes that have to have come before it is worth waking up for them, if so many are wanted."""
 
 
 class NoClient(Exception):
     """Nobody came, or who came has broken off."""
 
 
-class Client(asyncio.BufferedProtocol):
+class Client:
     """`received`, `sent`: bytes so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: socket.socket, memory: Memory) -> None:
         self.received = self.sent = 0
-        self._transport: asyncio.Transport | None = None
-        self._ahead = bytearray(_AHEAD)
-        self._begin = self._end = 0
-        """What of `_ahead` holds bytes that nobody has asked for yet."""
-        self._into: memoryview | None = None
-        self._ready: asyncio.Future[None] | None = None
+        self._lender = connection
+        self._connection = connection
+        self._lent: Lent | None = None
+        self._early = b""
+        self._last: Data = b""
+        self._left: int | None = None
         self._ended = False
-        self._lost: NoClient | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._memory = memory
+        self._loop = asyncio.get_running_loop()
+        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._together = 1
 
     @classmethod
-    async def come(cls, listener: socket.socket, patience: float) -> Client:
-        """The first who connects; nobody else is taken then. Raises `NoClient` after `patience` seconds."""
-        loop = asyncio.get_running_loop()
+    async def come(cls, listener: socket.socket, patience: float, memory: Memory, *, lends: bool = False) -> Client:
+        """The first who connects; nobody else is taken then. `lends`: it is going to lend a connection.
+
+        Raises `NoClient` after `patience` seconds.
+        """
         listener.setblocking(False)
         try:
             async with asyncio.timeout(patience):
-                connection, _ = await loop.sock_accept(listener)
+                connection, _ = await asyncio.get_running_loop().sock_accept(listener)
         except TimeoutError:
             raise NoClient(f"nobody came to take part within {patience:.0f} s") from None
         finally:
             listener.close()
+        connection.setblocking(False)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BEHIND)
-        _, client = await loop.connect_accepted_socket(cls, connection)
+        client = cls(connection, memory)
+        if lends:
+            try:
+                async with asyncio.timeout(patience):
+                    await client._borrow()
+            except TimeoutError:
+                raise NoClient(f"who came has lent nothing within {patience:.0f} s") from None
         return client
+
+    async def _borrow(self) -> None:
+        await self._ready(self._lender, self._loop.add_reader, self._loop.remove_reader)
+        message, descriptors, _, _ = socket.recv_fds(self._lender, LENT_SIZE, 1)
+        if len(message) < LENT_SIZE or not descriptors:
+            raise NoClient("who came has broken off before it lent its connection")
+        lent = Lent.unpack(message)
+        early = memoryview(bytearray(lent.early))
+        await self._fill(early)
+        self._connection = socket.socket(fileno=descriptors[0])
+        self._connection.setblocking(False)
+        self._lent, self._early = lent, bytes(early)
+        self._left = None if lent.left < 0 else lent.left
+        self.received = 0
+        self._loop.add_reader(self._lender, self._lender_ended)
+
+    def _lender_ended(self) -> None:
+        """It says nothing any more, but that it ends."""
+        self._loop.remove_reader(self._lender)
+        if not self._gone.done():
+            self._gone.set_result(None)
 
     # ---- Output
 
-    async def write(self, data: bytes) -> None:
-        """Raises `NoClient`."""
-        if self._lost is not None:
-            raise self._lost
-        assert self._transport is not None
-        self._transport.write(data)
+    async def write(self, data: Data) -> None:
+        """Who lent its connection gets the last write itself, in `finish`. Raises `NoClient`."""
+        if self._lent is None:
+            await self._send(self._connection, data)
+        else:
+            if self._last:
+                await self._send(self._connection, self._last)
+            self._last = data
         self.sent += len(data)
-        await self._writable.wait()
 
     async def finish(self) -> None:
         """All that was written has left this process. Raises `NoClient`."""
-        assert self._transport is not None
-        self._transport.set_write_buffer_limits(high=0)
-        if self._transport.get_write_buffer_size():
-            self._writable.clear()
-            await self._writable.wait()
-        if self._lost is not None:
-            raise self._lost
+        if self._last:
+            await self._send(self._lender, self._last)
+            self._last = b""
 
     def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+        if self._lent is not None:
+            if not self._gone.done():
+                self._loop.remove_reader(self._lender)
+            self._lender.close()
+        self._connection.close()
+
+    async def _send(self, connection: socket.socket, data: Data) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[connection.send(view) :]
+            except BlockingIOError:
+                await self._ready(connection, self._loop.add_writer, self._loop.remove_writer)
+            except OSError as error:
+                raise NoClient(f"the client has broken off: {error}") from error
+        await asyncio.sleep(0)  # what is read from the disk meanwhile gets on
 
     # ---- Input
 
     async def read(self, length: int) -> bytes:
-        """Raises `Truncated`."""
-        if length <= self._end - self._begin:
-            return self._take(length)
-        buffer = bytearray(length)
-        view = memoryview(buffer)
-        filled = self._end - self._begin
-        view[:filled] = self._take(filled)
-        await self._fill(view[filled:])
+        """Raises `Truncated`, `NoClient`."""
+        buffer = memoryview(bytearray(length))
+        await self._fill(buffer)
         return bytes(buffer)
 
+    async def read_data(self, length: int) -> Data:
+        buffer = self._memory.take(length)
+        if buffer is None:
+            buffer = memoryview(bytearray(length))
+        await self._fill(buffer)
+        await asyncio.sleep(0)  # what is written to the disk meanwhile gets on
+        return buffer
+
     async def read_some(self, length: int) -> bytes:
-        if self._begin == self._end and not self._ended:
-            await self._wait()
-        return self._take(min(length, self._end - self._begin))
+        buffer = memoryview(bytearray(length))
+        return bytes(buffer[: await self._receive(buffer, 1)])
 
-    def _take(self, length: int) -> bytes:
-        data = bytes(memoryview(self._ahead)[self._begin : self._begin + length])
-        self._begin += length
-        if self._begin == self._end:
-            self._begin = self._end = 0
-        return data
+    async def _fill(self, buffer: memoryview) -> None:
+        while buffer:
+            received = await self._receive(buffer, len(buffer))
+            if not received:
+                raise Truncated(f"{len(buffer)} bytes are missing")
+            buffer = buffer[received:]
 
-    async def _fill(self, view: memoryview) -> None:
-        self._into = view
-        if not self._ended:
-            await self._wait()
-        left, self._into = (len(self._into) if self._into is not None else 0), None
-        if left:
-            raise Truncated(f"{left} bytes are missing")
+    async def _receive(self, buffer: memoryview, wanted: int) -> int:
+        """At least one byte into the buffer, and how many; 0 at the end. `wanted`: what is waited for, if it waits."""
+        if self._early:
+            length = min(len(buffer), len(self._early))
+            buffer[:length], self._early = self._early[:length], self._early[length:]
+        else:
+            length = await self._take(buffer if self._left is None else buffer[: self._left], wanted)
+        self.received += length
+        if self._left is not None:
+            self._left -= length
+        return length
 
-    async def _wait(self) -> None:
-        assert self._transport is not None
-        self._ready = asyncio.get_running_loop().create_future()
-        self._transport.resume_reading()
-        await self._ready
+    async def _take(self, buffer: memoryview, wanted: int) -> int:
+        if not buffer or self._ended:
+            return 0
+        while True:
+            try:
+                length = self._connection.recv_into(buffer)
+            except BlockingIOError:
+                self._expect(min(wanted, len(buffer), _TOGETHER))
+                await self._ready(self._connection, self._loop.add_reader, self._loop.remove_reader)
+            except OSError as error:
+                raise NoClient(f"the client has broken off: {error}") from error
+            else:
+                self._ended = not length
+                return length
 
-    # ---- for asyncio
+    def _expect(self, together: int) -> None:
+        """Only a connection of TCP waits for more than one byte."""
+        if self._lent is not None and together != self._together:
+            self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, together)
+            self._together = together
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by their class
-        self._transport.set_write_buffer_limits(high=_BEHIND)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._into if self._into is not None else memoryview(self._ahead)[self._end :]
-
-    def buffer_updated(self, nbytes: int) -> None:
-        assert self._transport is not None
-        self.received += nbytes
-        if self._into is not None:
-            self._into = self._into[nbytes:]
-            if not self._into:
-                self._into = None
-                self._go()
+    def give_back(self) -> None:
+        """Tells who lent its connection how much of the body was taken from it."""
+        if self._lent is None:
             return
-        self._end += nbytes
-        if self._end == len(self._ahead):
-            self._transport.pause_reading()
-        self._go()
+        with contextlib.suppress(OSError):  # the client is gone, or who lent it is
+            self._expect(1)
+            self._lender.send(Returned(self.received, self._ended).pack())
 
-    def eof_received(self) -> bool:
-        self._ended = True
-        self._go()
-        return True
+    # ---- waiting
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self._ended = True
-        self._lost = NoClient(f"the client has broken off: {error or 'connection closed'}")
-        self._go()
-        self._writable.set()
+    async def _ready(
+        self,
+        connection: socket.socket,
+        add: Callable[[socket.socket, Callable[[], None]], None],
+        remove: Callable[[socket.socket], object],
+    ) -> None:
+        """Raises `NoClient` when the client is silent for too long, or who lent the connection is gone."""
+        ready: asyncio.Future[None] = self._loop.create_future()
 
-    def pause_writing(self) -> None:
-        self._writable.clear()
+        def go() -> None:
+            if not ready.done():
+                ready.set_result(None)
 
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def _go(self) -> None:
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_result(None)
+        add(connection, go)
+        try:
+            stall = self._lent.stall if self._lent is not None else None
+            done, _ = await asyncio.wait({ready, self._gone}, timeout=stall, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            remove(connection)
+        if self._gone.done():
+            raise NoClient("who lent the client's connection has broken off")
+        if not done:
+            raise NoClient("the client neither sends nor takes anything any more")

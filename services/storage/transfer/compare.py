@@ -85,6 +85,7 @@ def _begins(extent: Extent, offset: int) -> Iterator[int]:
 
 async def _compared(disk: Source, base: Source, offset: int, length: int) -> list[Range]:
     mine, its = await asyncio.gather(disk.read(offset, length), _read_base(base, offset, length))
+    mine, its = bytes(mine), bytes(its)  # which compare faster than views
     if mine == its:
         return []
     return [
@@ -96,5 +97,5 @@ async def _compared(disk: Source, base: Source, offset: int, length: int) -> lis
 
 async def _read_base(base: Source, offset: int, length: int) -> bytes:
     there = max(0, min(length, base.size - offset))
-    data = await base.read(offset, there) if there else b""
+    data = bytes(await base.read(offset, there)) if there else b""
     return data + zeros(length - there) if there < length else data

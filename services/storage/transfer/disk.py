@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
-from services.storage.formats.interface import Extent, Sink, Source
+from services.storage.formats.interface import Data, Extent, Sink, Source
 from services.storage.nbd.address import parse
 from services.storage.nbd.client import NbdClient, NbdError
 from services.storage.transfer import job
+from services.storage.vhost.client import VhostDisk, VhostFailed
+from services.storage.vhost.memory import Memory
+from services.storage.vhost.ring import SECTOR
 
 
 class Simulated:
@@ -17,7 +21,7 @@ class Simulated:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    async def read(self, offset: int, length: int) -> bytes:
+    async def read(self, offset: int, length: int) -> Data:
         return bytes(length)
 
     async def extents(self, offset: int = 0, length: int | None = None) -> AsyncIterator[Extent]:
@@ -25,7 +29,7 @@ class Simulated:
         if length:
             yield Extent(offset, length, True)
 
-    async def write(self, offset: int, data: bytes) -> None:
+    async def write(self, offset: int, data: Data) -> None:
         await asyncio.sleep(0)
 
     async def zero(self, offset: int, length: int) -> None:
@@ -39,43 +43,79 @@ class Simulated:
 
 
 class Disk(Source, Sink):
-    """`data`: bytes that were read or written as data. `reached`: the furthest byte that was looked at or written."""
+    """`data`: bytes that were read or written as data. `reached`: the furthest byte that was looked at or written.
 
-    def __init__(self, size: int, medium: NbdClient | Simulated) -> None:
-        self._size, self._medium = size, medium
+    Its data takes the fast way where the server has one, and there is memory for it; all else takes NBD.
+    """
+
+    def __init__(self, size: int, medium: NbdClient | Simulated, fast: VhostDisk | None, memory: Memory) -> None:
+        self._size, self._medium, self._fast, self._memory = size, medium, fast, memory
         self.data = self.reached = 0
 
     @classmethod
-    async def open(cls, disk: job.Disk) -> Disk:
+    async def open(cls, disk: job.Disk, memory: Memory) -> Disk:
         """Raises `NbdError`; an export may be larger than the disk, since it has whole sectors."""
         if not disk.nbd:
-            return cls(disk.size, Simulated(disk.size))
+            return cls(disk.size, Simulated(disk.size), None, memory)
         medium = await NbdClient.connect(parse(disk.nbd))
-        if medium.size < disk.size:
+        try:
+            if medium.size < disk.size:
+                raise NbdError(5, f"the disk should have {disk.size} bytes, but is opened with {medium.size}")
+            fast = await VhostDisk.connect(disk.vhost, memory) if disk.vhost else None
+        except BaseException:
             await medium.close()
-            raise NbdError(5, f"the disk should have {disk.size} bytes, but is opened with {medium.size}")
-        return cls(disk.size, medium)
+            raise
+        return cls(disk.size, medium, fast, memory)
 
     async def close(self) -> None:
+        if self._fast is not None:
+            await self._fast.close()
         await self._medium.close()
 
     @property
     def size(self) -> int:
         return self._size
 
-    async def read(self, offset: int, length: int) -> bytes:
-        data = await self._medium.read(offset, length)
+    async def read(self, offset: int, length: int) -> Data:
+        data = await self._read(offset, length)
         self.data += length
         self.reached = max(self.reached, offset + length)
         return data
 
+    async def _read(self, offset: int, length: int) -> Data:
+        if self._fast is not None and not offset % SECTOR and not length % SECTOR:
+            buffer = self._memory.take(length)
+            if buffer is not None:
+                with suppress(VhostFailed):  # NBD says why
+                    await self._fast.read(offset, buffer)
+                    return buffer
+        return await self._medium.read(offset, length)
+
     def extents(self, offset: int = 0, length: int | None = None) -> AsyncIterator[Extent]:
         return self._medium.extents(offset, self._size - offset if length is None else length)
 
-    async def write(self, offset: int, data: bytes) -> None:
-        await self._medium.write(offset, data)
+    async def write(self, offset: int, data: Data) -> None:
+        await self._write(offset, data)
         self.data += len(data)
         self.reached = max(self.reached, offset + len(data))
+
+    async def _write(self, offset: int, data: Data) -> None:
+        if self._fast is not None and not offset % SECTOR and not len(data) % SECTOR:
+            shared = self._shared(data)
+            if shared is not None:
+                with suppress(VhostFailed):  # NBD says why
+                    await self._fast.write(offset, shared)
+                    return
+        await self._medium.write(offset, data)
+
+    def _shared(self, data: Data) -> memoryview | None:
+        """The data in the memory that the server shares; None if there is no room for it."""
+        if isinstance(data, memoryview) and self._memory.place(data) is not None:
+            return data
+        buffer = self._memory.take(len(data))
+        if buffer is not None:
+            buffer[:] = data
+        return buffer
 
     async def zero(self, offset: int, length: int) -> None:
         """What reads as zeros already is left as it is: a thin disk stays thin, with no marks for zeros either."""
@@ -101,7 +141,7 @@ class ZerosFirst(Sink):
     def size(self) -> int:
         return self._sink.size
 
-    async def write(self, offset: int, data: bytes) -> None:
+    async def write(self, offset: int, data: Data) -> None:
         await self._zero_all()
         await self._sink.write(offset, data)
 

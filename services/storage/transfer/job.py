@@ -18,17 +18,18 @@ Range = tuple[int, int]
 class Disk:
     """`nbd`: address of its export; "" for a disk without content, which reads as zeros and takes anything.
 
-    `size`: bytes.
+    `size`: bytes. `vhost`: socket on which its server has the data by vhost-user, "" if there is NBD alone.
     """
 
     nbd: str
     size: int
+    vhost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One transfer. `disk`: what is read (`export`, `copy`, `checksum`) or written (`import`). `listener`: descriptor
-    of the socket that the client comes to, within `patience` seconds.
+    of the socket that the client comes to, within `patience` seconds; it may have `lent` a connection.
 
     `base`: only what differs from it is sent; `changed`: where it may differ, None if that has to be found by reading
     both. `uuid`, `base_uuid`: for formats that name disks. `target`, `zeroed`: of a copy. The others as in
@@ -49,6 +50,7 @@ class Job:
     differences: bool = False
     prefix: str = ""
     listener: int = -1
+    lent: bool = False
     patience: float = 60.0
 
 

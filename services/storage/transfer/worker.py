@@ -21,6 +21,7 @@ from services.storage.transfer.codecs import Encoding, decode, encode
 from services.storage.transfer.copying import copy
 from services.storage.transfer.disk import Disk
 from services.storage.transfer.job import Ended, Failed, Job, Progress, Ready, Told
+from services.storage.vhost.memory import Memory
 
 REPORT_EVERY: Final = 0.25
 """Seconds."""
@@ -34,11 +35,13 @@ Tell = Callable[[Told], None]
 async def work(job: Job, tell: Tell) -> Ended:
     """The whole transfer. Raises what `blame` knows."""
     async with AsyncExitStack() as stack:
+        memory = Memory()
+        stack.callback(memory.close)
 
         async def opened(disk: records.Disk | None) -> Disk | None:
             if disk is None:
                 return None
-            found = await Disk.open(disk)
+            found = await Disk.open(disk, memory)
             stack.push_async_callback(found.close)
             return found
 
@@ -52,16 +55,18 @@ async def work(job: Job, tell: Tell) -> Ended:
         listener = socket.socket(fileno=job.listener)
         stack.callback(listener.close)
         if job.way == "import":
-            return await _import(job, disk, listener, tell)
-        return await _export(job, disk, base, listener, tell)
+            return await _import(job, disk, listener, memory, tell)
+        return await _export(job, disk, base, listener, memory, tell)
 
 
-async def _export(job: Job, disk: Disk, base: Disk | None, listener: socket.socket, tell: Tell) -> Ended:
+async def _export(
+    job: Job, disk: Disk, base: Disk | None, listener: socket.socket, memory: Memory, tell: Tell
+) -> Ended:
     planning = asyncio.create_task(encode(job, disk, base))
     try:
         planned, _ = await asyncio.wait({planning}, timeout=PLAN_WITHIN)
         tell(Ready(planning.result().length if planned else None))
-        client = await Client.come(listener, job.patience)
+        client = await Client.come(listener, job.patience, memory, lends=job.lent)
         try:
             async with _Reporting(tell, lambda: _far(client, planning, disk)):
                 await (await planning).write(client)
@@ -81,13 +86,14 @@ def _far(client: Client, planning: asyncio.Task[Encoding], disk: Disk) -> float:
     return client.sent / length if length else disk.reached / disk.size
 
 
-async def _import(job: Job, disk: Disk, listener: socket.socket, tell: Tell) -> Ended:
+async def _import(job: Job, disk: Disk, listener: socket.socket, memory: Memory, tell: Tell) -> Ended:
     tell(Ready())
-    client = await Client.come(listener, job.patience)
+    client = await Client.come(listener, job.patience, memory, lends=job.lent)
     try:
         async with _Reporting(tell, lambda: disk.reached / disk.size if disk.size else 0.0):
             await decode(job, client, disk)
     finally:
+        client.give_back()
         client.close()
     return Ended(client.received, disk.data)
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from services.storage.formats.interface import PIECE, Extent, Truncated
+from services.storage.formats.interface import PIECE, Data, Extent, Truncated
 
 
 class Disk:
@@ -37,7 +37,7 @@ class Disk:
             )
             offset = after
 
-    async def write(self, offset: int, data: bytes) -> None:
+    async def write(self, offset: int, data: Data) -> None:
         assert 0 < len(data) <= PIECE
         assert offset + len(data) <= self.size
         self.content[offset : offset + len(data)] = data
@@ -79,8 +79,8 @@ class Sparse:
         if end > offset:
             yield Extent(offset, end - offset, True)
 
-    async def write(self, offset: int, data: bytes) -> None:
-        self.pieces[offset] = data
+    async def write(self, offset: int, data: Data) -> None:
+        self.pieces[offset] = bytes(data)
 
     async def zero(self, offset: int, length: int) -> None:
         """Nothing: it is zeros already."""
@@ -103,7 +103,7 @@ class Stream:
         self.taken = 0
         self._chunk = chunk
 
-    async def write(self, data: bytes) -> None:
+    async def write(self, data: Data) -> None:
         assert 0 < len(data) <= PIECE
         self.data += data
 
@@ -112,6 +112,9 @@ class Stream:
         if self.taken + length > len(self.data):
             raise Truncated("end of the stream")
         return self._take(length)
+
+    async def read_data(self, length: int) -> memoryview:
+        return memoryview(bytearray(await self.read(length)))
 
     async def read_some(self, length: int) -> bytes:
         assert length > 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.storage.formats.interface import FormatError, Truncated
+from services.storage.formats.interface import Data, FormatError, Truncated
 from services.storage.formats.vhd.create import Parent
 from services.storage.formats.vhd.footer import DiskType, Footer, checksum
 from services.storage.formats.vhd.reader import read_vhd
@@ -213,7 +213,7 @@ async def test_a_disk_over_2040_gib_is_refused() -> None:
 
 async def test_an_error_of_the_disk_ends_the_transfer() -> None:
     class Full(Disk):
-        async def write(self, offset: int, data: bytes) -> None:
+        async def write(self, offset: int, data: Data) -> None:
             raise OSError(28, "no space")
 
     with pytest.raises(OSError, match="no space"):

@@ -149,7 +149,7 @@ class _Reader:
         if kept < length:
             await self._skip_to(where + kept, what)
         for at in range(kept, length, PIECE):
-            await self._target.write(offset + at, await self._source.read(min(PIECE, length - at), what))
+            await self._target.write(offset + at, await self._source.read_data(min(PIECE, length - at), what))
 
     async def _read_compressed(self, where: int, cluster: int, sectors: int) -> None:
         """Deflated without a header; it ends somewhere in its last sector, where the next one may begin."""

@@ -99,14 +99,14 @@ async def _read_block(
     offset = block * header.block_size
     for at in range(0, header.block_size, PIECE):
         length = min(PIECE, header.block_size - at)
-        data = await source.read(length, what)
+        data = await source.read_data(length, what)
         inside = min(length, size - offset - at)  # what a last block has behind the disk's end is nothing
         if inside <= 0:
             continue
         for run in bits.runs(bitmap, at // SECTOR, (at + inside) // SECTOR):
             begin, end = run.begin * SECTOR, run.end * SECTOR
             if run.present:
-                part = data if end - begin == length else data[begin - at : end - at]
+                part = data if end - begin == length else memoryview(data)[begin - at : end - at]
                 await target.write(offset + begin, part)
             elif zero_absent:
                 await target.zero(offset + begin, end - begin)
