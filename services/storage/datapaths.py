@@ -25,6 +25,7 @@ from services.storage.repositories import Repositories
 from services.storage.settle import settle
 from services.storage.sharing import can_be_shared, goes_direct
 from shared.bus.contract import Record
+from shared.contracts.motion import PREFIX as MOTION
 from shared.contracts.storage import Backend, Datapath, DiskOpen, HandOver
 from shared.errors import ApiError, internal_error
 
@@ -36,7 +37,7 @@ TASK = "task/"
 """Prefix of those of exports, imports and copies between disks."""
 NBD = "nbd/"
 """Prefix of those of NBD clients."""
-OWN = (COPY, TASK, NBD)
+OWN = (COPY, TASK, NBD, MOTION)
 """Datapaths whose users are this process and its children, so they do not outlive it."""
 
 Checkpoint = Callable[[str], None]

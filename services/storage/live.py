@@ -1,8 +1,8 @@
 """Images that a hypervisor has open, as plug-ins change them: with its help, while the guest runs.
 
 A plug-in that finds by its own records that a datapath of this host has a disk activated asks here. Datapaths of VMs
-are the VM service's. Those of this service's own readers (`nbd/`, `copy/`, `task/`) are opened read-only and cannot be
-changed under them: `chain` says nothing of them, and the plug-in waits until they are closed.
+are the VM service's. Those of this service's own programs (`nbd/`, `copy/`, `task/`, `motion/`) cannot be changed under
+them: `chain` says nothing of them, and the plug-in waits until they are closed.
 """
 
 from __future__ import annotations

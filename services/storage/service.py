@@ -18,6 +18,7 @@ from services.storage.host import HostStorage
 from services.storage.journal import Journal
 from services.storage.live import LiveOnBus
 from services.storage.merges import Merges
+from services.storage.motion.setup import Motion, place
 from services.storage.nbd.front.setup import serve_nbd
 from services.storage.nbd.server import Programs
 from services.storage.options import StorageOptions
@@ -236,20 +237,27 @@ async def setup(service: Service) -> None:
     plugins.settled()
     hosts = [HostStorage(config.uuid, plugins, journal) for config in service.hosts]
     sockets, programs = socket_folder(service.state_dir, options.run_dir), Programs(options.qemu_nbd)
-    attaching, transfers = [], []
+    attaching, transfers, motions = [], [], []
+    addresses = {config.uuid: config.address for config in service.hosts}
     for host in hosts:
         await host.start(boot)
         attaching.append(service.spawn(host.retry(), f"attach the SRs of {host.host} again"))
         calls.follow(host)
-        moving = Transfers(host.repositories, host.datapaths, host.locks, sockets, programs, options.client_patience)
+        motion = Motion(host, service.bus, journal, place(options, host.host, addresses[host.host], sockets, programs))
+        motions.append(motion)
+        moving = Transfers(
+            *(host.repositories, host.datapaths, host.locks, sockets, programs, options.client_patience),
+            sending=motion.sending,
+        )
         transfers.append(moving)
-        for method, handler in Handlers(host, plugins, service.bus, moving).table():
+        for method, handler in (*Handlers(host, plugins, service.bus, moving).table(), *motion.table()):
             await service.serve(method, calls.measured(method, handler), host=host.host)
     fronts = serve_nbd(service, options, hosts, sockets, programs)
 
     async def close() -> None:
         await asyncio.gather(*(moving.close() for moving in transfers), *(front.close() for front in fronts))
         await calls.end()
+        await asyncio.gather(*(motion.close() for motion in motions))
         for plugin in plugins.values():
             await plugin.close()
         await smapiv1.close()
@@ -260,6 +268,8 @@ async def setup(service: Service) -> None:
     # whoever asks for an SR that takes longer waits for its lock; the others are served meanwhile
     await asyncio.wait(attaching, timeout=START_WITHIN)
     service.spawn(_retry(hosts, options.retry_interval), "attach SRs again")
+    for motion in motions:
+        service.spawn(motion.clear(), "clear mirrors away")
 
 
 def _announce(service: Service) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from services.storage.nbd.credentials import ARGUMENT, escaped
+from services.storage.nbd.credentials import SUFFIX as CREDENTIALS
 from shared.config import ConfigError
 
 log = logging.getLogger("storage.sockets")
@@ -51,11 +54,11 @@ def _end_servers(folder: Path) -> None:
     """Servers end with their service, but for one that was just being started: it was not tied to it yet. It would keep
     its image open, and locked, for ever.
     """
-    mine = os.fsencode(f"--socket={folder}/")
+    mine = (os.fsencode(f"--socket={folder}/"), os.fsencode(f"{ARGUMENT}{escaped(folder)}/"), os.fsencode(f"addr.path={folder}/"))
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_bytes().split(b"\0")
-            if any(argument.startswith(mine) for argument in arguments):
+            if any(option in argument for argument in arguments for option in mine):
                 os.kill(int(process.name), signal.SIGKILL)
                 log.warning("ended a server that its service had left: %s", os.fsdecode(b" ".join(arguments)))
         except (FileNotFoundError, ProcessLookupError):
@@ -66,3 +69,5 @@ def _sweep(left: Iterable[Path]) -> None:
     for path in left:
         if path.is_socket():
             path.unlink(missing_ok=True)
+        elif path.name.endswith(CREDENTIALS):
+            shutil.rmtree(path, ignore_errors=True)

@@ -80,7 +80,7 @@ class DiskRequests:
         return await self._disks.mirror_state(await self._host.slot(request.dp))
 
     async def _mirror_end(self, request: DiskMirrorEnd) -> Empty:
-        await self._disks.mirror_end(await self._host.slot(request.dp), pivot=request.pivot)
+        await self._disks.mirror_end(await self._host.slot(request.dp), pivot=request.pivot, whole=request.whole)
         return Empty()
 
 

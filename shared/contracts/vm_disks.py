@@ -102,10 +102,13 @@ class DiskMirror(Record, frozen=True):
 
 
 class DiskMirrorEnd(Record, frozen=True):
-    """`pivot`: the guest continues on the target alone; otherwise the target is let go of."""
+    """`pivot`: the guest continues on the target alone; otherwise the target is let go of. `whole`: with all that the
+    disk has, or it fails.
+    """
 
     dp: str
     pivot: bool
+    whole: bool = False
 
 
 class MirrorState(Record, frozen=True):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import secrets
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +25,8 @@ from services.storage.plugins.errors import Failure, backend_failure, plugin_fai
 from shared.contracts.storage import Backend
 from shared.errors import ApiError
 
+log = logging.getLogger("storage.nbd")
+
 _SUFFIX: Final = ".nbd"
 _START_WITHIN: Final = 30.0
 """Seconds: storage may be slow to open."""
@@ -30,6 +34,8 @@ _GREETS_WITHIN: Final = 1.0
 """Seconds, after which it is tried anew: the server may have ended meanwhile."""
 _ENDS_WITHIN: Final = 10.0
 """Seconds after which a server that is told to end is killed."""
+_HEARD: Final = 4096
+"""Bytes of a server's words that are kept and logged."""
 _LOOK_EVERY: Final = 0.002
 """Seconds. qemu-nbd has no way to say that it listens but that it does."""
 _LONGEST_PATH: Final = 107
@@ -61,6 +67,8 @@ class NbdServer:
     def __init__(self, address: Address, process: asyncio.subprocess.Process | None = None) -> None:
         self.address = address
         self._process = process
+        self._said = ""
+        self._hearing: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(
@@ -83,13 +91,24 @@ class NbdServer:
                 return cls(parse(backend.path))
             except ValueError as error:
                 raise plugin_failed(str(error)) from error
+        path = cls.socket(folder)
+        command = [programs.qemu_nbd, *arguments(backend, path, bitmap, programs.clients)]
+        return await cls.launch(command, Address(path=str(path)), backend.path)
+
+    @staticmethod
+    def socket(folder: Path) -> Path:
+        """A new one. Raises ApiError for a folder whose path is too long."""
         path = folder / f"{secrets.token_hex(6)}{_SUFFIX}"
         if len(os.fsencode(path)) > _LONGEST_PATH:
             raise plugin_failed(f"the path of the socket {path} is longer than {_LONGEST_PATH} bytes")
-        process = await _spawn([programs.qemu_nbd, *arguments(backend, path, bitmap, programs.clients)])
-        server = cls(Address(path=str(path)), process)
+        return path
+
+    @classmethod
+    async def launch(cls, command: Sequence[str], address: Address, image: str) -> Self:
+        """Listens at the address when it returns. `command`: qemu-nbd's, with its name. Raises ApiError."""
+        server = cls(address, await _spawn(command))
         try:
-            await server._listening(backend)
+            await server._listening(image)
         except BaseException:
             await server.close()
             raise
@@ -114,11 +133,14 @@ class NbdServer:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
-        await asyncio.shield(self._ended(self._process))
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.address.path)
+        await asyncio.shield(self._terminated(self._process))
+        if self._hearing is not None:
+            self._hearing.cancel()
+        if self.address.path:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.address.path)
 
-    async def _ended(self, process: asyncio.subprocess.Process) -> None:
+    async def _terminated(self, process: asyncio.subprocess.Process) -> None:
         try:
             async with asyncio.timeout(_ENDS_WITHIN):
                 await process.wait()
@@ -126,22 +148,32 @@ class NbdServer:
             process.kill()
             await process.wait()
 
-    async def _listening(self, backend: Backend) -> None:
+    async def ended(self) -> None:
+        """Returns when the process has ended, for whatever reason. Never for somebody else's."""
+        if self._process is None:
+            await asyncio.get_running_loop().create_future()
+        else:
+            await self._process.wait()
+
+    async def _listening(self, image: str) -> None:
         process = self._process
         assert process is not None
         assert process.stderr is not None
-        said = asyncio.ensure_future(process.stderr.read())
+        self._hearing = hearing = asyncio.create_task(self._hear(process.stderr, image), name=f"words of {image}")
         deadline = time.monotonic() + _START_WITHIN
-        try:
-            while not await _answers(self.address.path):
-                if said.done():  # it has closed its standard error: it has ended
-                    words = said.result().decode(errors="replace").strip()
-                    raise _failed(words or f"status {await process.wait()}", backend)
-                if time.monotonic() > deadline:
-                    raise plugin_failed(f"qemu-nbd does not listen within {_START_WITHIN:.0f} s", backend.path)
-                await asyncio.wait({said}, timeout=_LOOK_EVERY)
-        finally:
-            said.cancel()
+        while not await _answers(self.address):
+            if hearing.done():  # it has closed its standard error: it has ended
+                raise _failed(self._said.strip() or f"status {await process.wait()}", image)
+            if time.monotonic() > deadline:
+                raise plugin_failed(f"qemu-nbd does not listen within {_START_WITHIN:.0f} s", image)
+            await asyncio.wait({hearing}, timeout=_LOOK_EVERY)
+
+    async def _hear(self, words: asyncio.StreamReader, image: str) -> None:
+        """All that it says is taken, or it would stop: clients that do not get in are worth words to it."""
+        while heard := await words.read(_HEARD):
+            if len(self._said) < _HEARD:
+                self._said += heard.decode(errors="replace")
+                log.info("qemu-nbd over %s: %s", image, heard.decode(errors="replace").strip())
 
 
 def arguments(backend: Backend, path: Path, bitmap: str = "", clients: int = 16) -> list[str]:
@@ -174,7 +206,7 @@ def _remote(backend: Backend) -> str:
     return f"nbd+unix:///{name}?socket={quote(address.path)}" if address.path else str(address)
 
 
-async def _spawn(command: list[str]) -> asyncio.subprocess.Process:
+async def _spawn(command: Sequence[str]) -> asyncio.subprocess.Process:
     setpriv = shutil.which("setpriv")
     tied = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
     try:
@@ -190,10 +222,13 @@ async def _spawn(command: list[str]) -> asyncio.subprocess.Process:
         raise _missing(command[0], error.strerror) from error
 
 
-async def _answers(path: str) -> bool:
+async def _answers(address: Address) -> bool:
     """Whether the server greets: it listens before it opens the image, when it may fail, or miss that it is to end."""
     try:
-        reader, writer = await asyncio.open_unix_connection(path)
+        if address.path:
+            reader, writer = await asyncio.open_unix_connection(address.path)
+        else:
+            reader, writer = await asyncio.open_connection(address.host, address.port)
     except (FileNotFoundError, ConnectionRefusedError):
         return False
     try:
@@ -205,10 +240,10 @@ async def _answers(path: str) -> bool:
         writer.close()
 
 
-def _failed(words: str, backend: Backend) -> ApiError:
+def _failed(words: str, image: str) -> ApiError:
     if "No such file or directory" in words and "exec" in words:
         return _missing("qemu-nbd", words)
-    return backend_failure(Failure.VDI_LOAD, f"the disk {backend.path} cannot be opened", words)
+    return backend_failure(Failure.VDI_LOAD, f"the disk {image} cannot be opened", words)
 
 
 def _missing(program: str, reason: object) -> ApiError:

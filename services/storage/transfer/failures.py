@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import logging
+from typing import Protocol
 
 from services.storage.plugins.errors import Failure, backend_failure, sr_full
-from services.storage.repositories import Repositories
 from services.storage.transfer.job import Failed, Way
+from shared.contracts.storage import SrStat
 from shared.errors import ApiError, internal_error
 
 log = logging.getLogger("storage.transfer")
 
 
-async def translated(failed: Failed, way: Way, repositories: Repositories, sr: str) -> ApiError:
+class Space(Protocol):
+    """Who knows how full an SR is: of this host, or another."""
+
+    async def stat(self, sr: str) -> SrStat: ...
+
+
+async def translated(failed: Failed, way: Way, space: Space, sr: str) -> ApiError:
     """`sr`: whose space it needed."""
     match failed.kind:
         case "full":
             log.warning("SR %s is full: %s", sr, failed.text)
-            return await _full(repositories, sr)
+            return await _full(space, sr)
         case "disk":
             return backend_failure(Failure.IO, f"the {way} of a disk failed", failed.text)
         case "format" if way == "import":
@@ -26,9 +33,9 @@ async def translated(failed: Failed, way: Way, repositories: Repositories, sr: s
             return internal_error(f"the {way} of a disk failed: {failed.text}")
 
 
-async def _full(repositories: Repositories, sr: str) -> ApiError:
+async def _full(space: Space, sr: str) -> ApiError:
     try:
-        stat = await repositories.stat(sr)
+        stat = await space.stat(sr)
     except ApiError as error:
         return error
     free = stat.physical_size - stat.physical_utilisation

@@ -15,11 +15,13 @@ from typing import Final
 
 from services.storage.datapaths import Datapaths
 from services.storage.locks import Locks
+from services.storage.motion.sending import Far, Sending
 from services.storage.nbd.server import PROGRAMS, NbdServer, Programs
 from services.storage.plugins.interface import Report, Unimplemented
 from services.storage.repositories import Repositories
 from services.storage.settle import settle
 from services.storage.transfer import failures
+from services.storage.transfer.failures import Space
 from services.storage.transfer.job import Disk, Ended, Failed, Job, Range
 from services.storage.transfer.process import Worker
 from shared.bus import context
@@ -44,12 +46,12 @@ Plan = Callable[[Sequence[Disk]], Awaitable[Job]]
 class Transfer:
     """One that runs, or has ended. `path`: where its client comes to, "" if it has none. `dps`: its datapaths.
 
-    All that it holds is closed when `ended` is done. `sr`: whose space it needs.
+    All that it holds is closed when `ended` is done. `sr`: whose space it needs, which `space` knows.
     """
 
-    def __init__(self, dps: Sequence[str], sr: str, path: str) -> None:
+    def __init__(self, dps: Sequence[str], sr: str, path: str, space: Space) -> None:
         self.id = secrets.token_hex(8)
-        self.dps, self.sr, self.path = list(dps), sr, path
+        self.dps, self.sr, self.path, self.space = list(dps), sr, path, space
         self.holds = AsyncExitStack()
         self.cancelled = False
         self.length: int | None = None
@@ -68,7 +70,7 @@ class Transfer:
 
 
 class Transfers:
-    """`folder`: for sockets. `patience`: seconds that a client has to come."""
+    """`folder`: for sockets. `patience`: seconds that a client has to come. `sending`: for copies to other hosts."""
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class Transfers:
         folder: Path,
         programs: Programs = PROGRAMS,
         patience: float = 60.0,
+        sending: Sending | None = None,
     ) -> None:
         self._repositories = repositories
         self._datapaths = datapaths
@@ -85,6 +88,7 @@ class Transfers:
         self._folder = folder
         self._programs = programs
         self._patience = patience
+        self._sending = sending
         self._transfers: dict[str, Transfer] = {}
 
     # ---- the contract
@@ -130,10 +134,21 @@ class Transfers:
 
     async def copy(self, request: Copy, report: Report) -> Moved:
         """Cancelled: nothing is open any more, and the target has some of the content."""
-        disks = [
-            _reading(request.dp, request.sr, request.location),
-            DiskOpen(dp=f"{request.dp}/target", sr=request.to_sr, location=request.to_location, writable=True),
-        ]
+        if not request.to_host:
+            target = DiskOpen(dp=f"{request.dp}/target", sr=request.to_sr, location=request.to_location, writable=True)
+            return await self._copy(request, report, [target], None, self._repositories)
+        if self._sending is None:
+            raise internal_error("disks do not go between hosts here")
+        far = Far(f"{request.dp}/target", request.to_host, request.to_sr, request.to_location)
+        async with self._sending.reached(far) as reached:
+            there = Disk(reached.backend.path if reached.backend.format != "none" else "", reached.size)
+            return await self._copy(request, report, [], there, self._sending.space(request.to_host))
+
+    async def _copy(
+        self, request: Copy, report: Report, targets: list[DiskOpen], there: Disk | None, space: Space
+    ) -> Moved:
+        """`there`: the target, where it is none of this host's."""
+        disks = [_reading(request.dp, request.sr, request.location), *targets]
         if request.base:
             disks.append(_reading(f"{request.dp}/base", request.sr, request.base))
 
@@ -141,13 +156,13 @@ class Transfers:
             return Job(
                 way="copy",
                 disk=opened[0],
-                target=opened[1],
-                base=opened[2] if request.base else None,
+                target=opened[1] if there is None else there,
+                base=opened[-1] if request.base else None,
                 changed=await self._changed(request.sr, request.location, request.base),
                 zeroed=request.zeroed,
             )
 
-        return await self._watch(await self._begin(disks, request.to_sr, plan, listening=False), report)
+        return await self._watch(await self._begin(disks, request.to_sr, plan, listening=False, space=space), report)
 
     async def checksum(self, request: Checksum, report: Report) -> Moved:
         async def plan(opened: Sequence[Disk]) -> Job:
@@ -176,12 +191,15 @@ class Transfers:
 
     # ---- one transfer
 
-    async def _begin(self, disks: Sequence[DiskOpen], sr: str, plan: Plan, *, listening: bool = True) -> Transfer:
+    async def _begin(
+        self, disks: Sequence[DiskOpen], sr: str, plan: Plan, *, listening: bool = True, space: Space | None = None
+    ) -> Transfer:
         dps = [disk.dp for disk in disks]
         for other in self._transfers.values():
             if not other.ended.done() and not set(dps).isdisjoint(other.dps):
                 raise internal_error(f"the datapath {dps[0]} has a transfer already")
-        transfer = Transfer(dps, sr, str(self._folder / f"{secrets.token_hex(6)}{_SUFFIX}") if listening else "")
+        path = str(self._folder / f"{secrets.token_hex(6)}{_SUFFIX}") if listening else ""
+        transfer = Transfer(dps, sr, path, space or self._repositories)
         try:
             await self._start(transfer, disks, plan)
         except BaseException:
@@ -198,7 +216,7 @@ class Transfers:
         transfer.holds.push_async_callback(_dismiss, transfer.worker, transfer.path)
         ready = await asyncio.shield(transfer.worker.ready)
         if isinstance(ready, Failed):
-            raise await failures.translated(ready, job.way, self._repositories, transfer.sr)
+            raise await failures.translated(ready, job.way, transfer.space, transfer.sr)
         transfer.length = ready.length
         transfer.ended = asyncio.create_task(self._finish(transfer, job), name=f"transfer {transfer.id}")
         self._transfers[transfer.id] = transfer
@@ -212,7 +230,7 @@ class Transfers:
             return Disk("", size)
         server = await NbdServer.start(backend, self._folder, programs=self._programs)
         transfer.holds.push_async_callback(server.close)
-        return Disk(str(server.address), size)
+        return Disk(str(server.address), size, server.vhost)
 
     async def _changed(self, sr: str, location: str, base: str) -> list[Range] | None:
         """Where the disk may differ from its base, if the plug-in knows that without reading them."""
@@ -248,7 +266,7 @@ class Transfers:
             return Moved(stream=result.stream, data=result.data, md5=result.md5)
         if transfer.cancelled:
             return ApiError("TASK_CANCELLED", context.current.get().task)
-        failure = await failures.translated(result, job.way, self._repositories, transfer.sr)
+        failure = await failures.translated(result, job.way, transfer.space, transfer.sr)
         log.warning("transfer %s has failed: %s", transfer.id, failure)
         return failure
 

@@ -89,8 +89,8 @@ class Points:
             await points.passed("pivoted")
             await hand_over(self, domain, mirror)
 
-        async def ended(self: Mirrors, slot: Slot, *, pivot: bool) -> None:
-            await mirror_end(self, slot, pivot=pivot)
+        async def ended(self: Mirrors, slot: Slot, *, pivot: bool, whole: bool = False) -> None:
+            await mirror_end(self, slot, pivot=pivot, whole=whole)
             if pivot:
                 await points.passed("changed")
 

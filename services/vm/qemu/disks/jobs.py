@@ -91,18 +91,21 @@ async def _tell(guest: Guest, command: str, job: Job) -> None:
             raise
 
 
-async def cancel(guest: Guest, name: str, *, consistent: bool = False) -> None:
-    """Ends a job; one that has ended is no error. `consistent`: a mirror that is ready leaves a whole copy behind."""
+async def cancel(guest: Guest, name: str, *, consistent: bool = False) -> str:
+    """Ends a job; one that has ended is no error. `consistent`: a mirror that is ready leaves a whole copy behind.
+
+    How it had failed, "" unless it had.
+    """
     async with asyncio.timeout(CANCEL_TIMEOUT):
         asked = False
         while True:
             moment = guest.moment()
             job = await find(guest, name)
             if job is None:
-                return
+                return ""
             if job.status == "concluded":
                 await _tell(guest, "job-dismiss", job)
-                return
+                return job.error
             if not asked:
                 force = not (consistent and job.status == "ready")
                 await guest.execute("block-job-cancel", device=name, force=force)

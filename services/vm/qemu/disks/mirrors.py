@@ -57,24 +57,26 @@ class Mirrors(Access):
         ready = job.status == "ready"
         return MirrorState(running=True, ready=ready, progress=1.0 if ready else job.progress)
 
-    async def mirror_end(self, slot: Slot, *, pivot: bool) -> None:
+    async def mirror_end(self, slot: Slot, *, pivot: bool, whole: bool = False) -> None:
         guest = self._require(slot)
         job = await self._mirror_of(guest, slot)
         if job is None:
-            if pivot:
+            if pivot or whole:
                 raise ApiError("INTERNAL_ERROR", f"there is no mirror of {nodes.node(slot.device)}")
             return
+        if (pivot or whole) and job.status not in ("ready", "concluded"):
+            raise ApiError("INTERNAL_ERROR", f"the mirror of {nodes.node(slot.device)} is {job.status}, not ready")
         if pivot:
-            if job.status not in ("ready", "concluded"):
-                raise ApiError("INTERNAL_ERROR", f"the mirror of {nodes.node(slot.device)} is {job.status}, not ready")
             try:
                 async with asyncio.timeout(END_TIMEOUT):
                     await jobs.finish(guest, job.name, _unheard)
             finally:
                 await sweep(guest, slot.device)
         else:
-            await jobs.cancel(guest, job.name, consistent=True)
+            failed = await jobs.cancel(guest, job.name, consistent=True)
             await sweep(guest, slot.device)
+            if whole and failed:
+                raise ApiError("INTERNAL_ERROR", f"the mirror of {nodes.node(slot.device)} failed: {failed}")
 
     async def _mirror_of(self, guest: Guest, slot: Slot) -> Job | None:
         found = await jobs.of_device(guest, slot.device)
