@@ -16,7 +16,7 @@ from typing import Final
 from services.storage.datapaths import Datapaths
 from services.storage.locks import Locks
 from services.storage.motion.sending import Far, Sending
-from services.storage.nbd.server import PROGRAMS, NbdServer, Programs
+from services.storage.nbd.server import PROGRAMS, Programs
 from services.storage.plugins.interface import Report, Unimplemented
 from services.storage.repositories import Repositories
 from services.storage.settle import settle
@@ -24,6 +24,7 @@ from services.storage.transfer import failures
 from services.storage.transfer.failures import Space
 from services.storage.transfer.job import Disk, Ended, Failed, Job, Range
 from services.storage.transfer.process import Worker
+from services.storage.vhost.server import DiskServer
 from shared.bus import context
 from shared.contracts.storage import Backend, DiskOpen
 from shared.contracts.transfer import Checksum, Copy, Export, Import, Moved, Prepared
@@ -111,6 +112,7 @@ class Transfers:
                 base_uuid=request.base_uuid,
                 changed=await self._changed(request.sr, request.location, request.base),
                 prefix=request.prefix,
+                lent=request.lent,
             )
 
         return _prepared(await self._begin(disks, request.sr, plan))
@@ -127,6 +129,7 @@ class Transfers:
                 chunked=request.chunked,
                 differences=request.differences,
                 prefix=request.prefix,
+                lent=request.lent,
             )
 
         disk = DiskOpen(dp=request.dp, sr=request.sr, location=request.location, writable=True)
@@ -228,7 +231,7 @@ class Transfers:
             size = (await plugin.volume.stat(handle, disk.location)).virtual_size
         if backend.format == "none":
             return Disk("", size)
-        server = await NbdServer.start(backend, self._folder, programs=self._programs)
+        server = await DiskServer.serve(backend, self._folder, programs=self._programs)
         transfer.holds.push_async_callback(server.close)
         return Disk(str(server.address), size, server.vhost)
 
