@@ -54,7 +54,11 @@ def _end_servers(folder: Path) -> None:
     """Servers end with their service, but for one that was just being started: it was not tied to it yet. It would keep
     its image open, and locked, for ever.
     """
-    mine = (os.fsencode(f"--socket={folder}/"), os.fsencode(f"{ARGUMENT}{escaped(folder)}/"), os.fsencode(f"addr.path={folder}/"))
+    mine = (
+        os.fsencode(f"--socket={folder}/"),
+        os.fsencode(f"{ARGUMENT}{escaped(folder)}/"),
+        os.fsencode(f"addr.path={folder}/"),
+    )
     for process in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (process / "cmdline").read_bytes().split(b"\0")
