@@ -19,7 +19,7 @@ from tests.storage.support import HOST_A, HOST_B, MIB, SR, Machine, disk, machin
 DPS = ("vbd/a/0", "vbd/b/0")
 
 
-@pytest.fixture(params=["dummy"])
+@pytest.fixture(params=["file", "dummy"])
 async def pool(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Machine]:
     """Two hosts in one process that share an SR."""
     async with machine(tmp_path / "state", HOST_A, HOST_B) as made:

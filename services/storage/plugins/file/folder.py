@@ -28,7 +28,7 @@ import msgspec
 from services.storage.plugins.errors import Failure, backend_failure, volume_missing
 from services.storage.plugins.file import lease, qcow2
 from services.storage.plugins.file.tree import Disk, Image, Tree
-from services.storage.plugins.interface import SrStat, Volume
+from services.storage.plugins.interface import SrStat, Unimplemented, Volume
 from shared.bus.contract import Record
 from shared.errors import ApiError
 
@@ -69,6 +69,7 @@ class Sidecar(Record, frozen=True):
     `image`: what is read first, "" for the image that has the disk's own name. `empty`: the data were destroyed.
     `reset`: the image that each run of a VM begins with, "" for a disk that keeps what is written.
     `virtual_size`: for when the image cannot be read; the image's own header is right.
+    `sharable`: what it was made as; earlier versions gave those images, too, and then it has one writer all the same.
     `raw`: it has no images but a file of just its bytes, since several hosts may write to it at once. It cannot branch.
     """
 
@@ -208,13 +209,15 @@ class Folder:
         return self._volume(key, self.disk(key))
 
     def top(self, key: str) -> str:
-        """The image that a disk reads first. Raises VDI_MISSING, SR_BACKEND_FAILURE_65 for one without data."""
-        top = first(key, self.disk(key))
+        """The image that a disk reads first. Raises VDI_MISSING, SR_BACKEND_FAILURE_65 for one without data,
+        `Unimplemented` for a raw one: callers may have another way.
+        """
+        side = self.disk(key)
+        if side.raw:
+            raise Unimplemented(f"the disk {key} is raw: it has no images, which that would need")
+        top = first(key, side)
         if not top:
-            why = f"the data of disk {key} were destroyed"
-            if self.raw(key).exists():
-                why = f"the disk {key} is raw: it has no images, which that would need"
-            raise backend_failure(Failure.VDI_LOAD, why)
+            raise backend_failure(Failure.VDI_LOAD, f"the data of disk {key} were destroyed")
         return top
 
     def _volume(self, key: str, side: Sidecar) -> Volume:
@@ -240,7 +243,7 @@ class Folder:
             physical_utilisation=self._occupied(key, side),
             uri=[self.uri(key)],
             keys=side.keys,
-            sharable=side.sharable,
+            sharable=side.raw,
             cbt_enabled=side.tracking is not None,
         )
 

@@ -31,8 +31,6 @@ log = logging.getLogger("storage.file")
 SECTOR = 512
 TYPE = "vdi-type"
 METADATA_ONLY = "cbt_metadata"
-RAW_KEY = "_sm_config_type"
-"""`raw`: a sharable disk may have writers on several hosts at once."""
 SNAPSHOT_KEYS = ("is_a_snapshot", "snapshot_of", "snapshot_time")
 
 
@@ -60,7 +58,7 @@ class FileVolume(VolumeSkeleton):
             read_only=new.read_only,
             sharable=new.sharable,
         )
-        if new.sharable and new.keys.get(RAW_KEY) == "raw":
+        if new.sharable:
             await need_room(attached, size)
             return await attached.run(_make_raw, attached.folder, msgspec.structs.replace(side, raw=True))
         return await self._make(attached, side, lambda draft: attached.run(qcow2.create, draft, size, ""))
@@ -111,6 +109,9 @@ class FileVolume(VolumeSkeleton):
             writer = await attached.writer_here(key)
             if writer is None:
                 await attached.refuse_holders(key)
+            if volume.sharable:
+                await attached.refuse_holders(key)
+                return await attached.run(_resize_raw, folder, key, size)
             chain = await attached.run(folder.chain, key)
             if size > volume.virtual_size:
                 await attached.quiet(chain)
@@ -159,6 +160,7 @@ class FileVolume(VolumeSkeleton):
             side, source = await attached.run(folder.disk, key), await attached.run(folder.disk, snapshot)
             if side.read_only:
                 raise ApiError("VDI_READONLY", key)
+            await attached.run(folder.top, key)
             await self._quiet(attached, key, side)
             base = await self._branching.freeze(attached, snapshot, Failure.VDI_SNAPSHOT)
             overlay = await self._branching.overlay(attached, base)
@@ -254,6 +256,7 @@ class FileVolume(VolumeSkeleton):
             side = await attached.run(folder.disk, key)
             if side.empty:
                 return
+            await attached.run(folder.top, key)
             await attached.refuse_holders(key)
             await self._quiet(attached, key, side)
             size = (await attached.run(folder.volume, key)).virtual_size
@@ -392,6 +395,14 @@ def _make_raw(folder: Folder, side: Sidecar) -> Volume:
         raise
     sync(folder.path)
     return folder.volume(side.uuid)
+
+
+def _resize_raw(folder: Folder, key: str, size: int) -> Volume:
+    """The data first: a disk that ends before its file does no harm."""
+    os.truncate(folder.raw(key), size)
+    side = folder.read_sidecar(key)
+    folder.write_sidecar(key, msgspec.structs.replace(side, virtual_size=size))
+    return folder.volume(key)
 
 
 def _undo(folder: Folder, key: str, image: str) -> None:
