@@ -323,7 +323,8 @@ class Connection(asyncio.Protocol):
         self._owner.statistics.pages[refusal.status] += 1
         return pages.of_refusal(refusal, http10=self.reader.http10, realm=realm)
 
-    def take_over(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    def take_over(self, *, unread: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """`unread`: nothing is read from the client until its transport is told to; `early` is not in the stream."""
         over_tls = self.endpoint.kind is Kind.TLS
         reader = (_TlsReader if over_tls else asyncio.StreamReader)(limit=HIGH_WATER, loop=self._loop)
         protocol = _Taken(reader, self)
@@ -333,11 +334,18 @@ class Connection(asyncio.Protocol):
             self._state = _State.GONE
         else:
             self._pass_on(protocol)
-        if self.reader.buffer:
+            if unread:
+                self._transport.pause_reading()
+        if self.reader.buffer and not unread:
             reader.feed_data(bytes(self.reader.buffer))
         if self._eof or gone:
             reader.feed_eof()
         return reader, writer
+
+    @property
+    def early(self) -> bytes:
+        """What the client has sent behind the request's head, as far as it was read."""
+        return bytes(self.reader.buffer)
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
         request = self.reader.request.raw + http.END + bytes(self.reader.buffer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from services.api.edge.endpoint import Kind
 from services.api.edge.reader import Request
 from services.api.edge.stream import Stream
 
@@ -41,9 +42,22 @@ class Exchange:
         """Whether nobody between the client and this host can read it."""
         return self.caller.secure or self.caller.trusted
 
-    def take_over(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """The connection as a pair of streams; no HTTP from here on. What the client sent ahead is read first."""
-        return self._connection.take_over()
+    @property
+    def plain(self) -> bool:
+        """Whether the connection's bytes are the client's own: there is no TLS."""
+        return self._connection.endpoint.kind is not Kind.TLS
+
+    @property
+    def early(self) -> bytes:
+        """What the client sent ahead of what was read."""
+        return self._connection.early
+
+    def take_over(self, *, unread: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The connection as a pair of streams; no HTTP from here on. What the client sent ahead is read first.
+
+        `unread`: nothing is read until the transport is told to, and what was sent ahead is not in the stream.
+        """
+        return self._connection.take_over(unread=unread)
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
         """Gives the connection to another protocol, which sees the request from its beginning, and tells the end."""

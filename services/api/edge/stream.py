@@ -10,7 +10,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from services.api.edge import pages
 from services.api.edge.chunks import Chunks
@@ -29,6 +29,17 @@ class ClientGone(ConnectionError):
     """The client has closed, or takes nothing any more: there is nobody left to serve."""
 
 
+class Loan(NamedTuple):
+    """A connection that is lent. `early`: bytes of the body that were read already. `left`: bytes of the body with
+    those; None: it ends with the connection. `stall`: as of the stream.
+    """
+
+    descriptor: int
+    early: bytes
+    left: int | None
+    stall: float
+
+
 class Stream:
     """One request's body and the reply to it. The connection is HTTP's own until either is used, and closes after.
 
@@ -41,7 +52,7 @@ class Stream:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._stall = stall
         self._linger = linger
-        self._told = False
+        self._told = self._held = False
         head = exchange.head
         self._leave_due = head.waits_for_leave
         self._chunks: Chunks | None = None
@@ -108,6 +119,53 @@ class Stream:
                 raise internal_error(f"the body is larger than {most} bytes")
         return bytes(parts)
 
+    # ---- lending the connection
+
+    def hold(self) -> bool:
+        """From here on nothing is read of the body, so that `lend` can follow; False where that cannot be: in TLS, and
+        for bodies in HTTP's chunks.
+        """
+        if self.chunked or self.taken or not self._exchange.plain:
+            return False
+        self._streams = self._exchange.take_over(unread=True)
+        self._held = True
+        return True
+
+    async def lend(self) -> Loan:
+        """The connection, for somebody else to read and write: not to be used here until `returned`. Raises
+        `ClientGone`.
+        """
+        _, writer = self._take()
+        if writer.transport.is_closing():
+            raise ClientGone("the client has closed the connection")
+        writer.transport.set_write_buffer_limits(high=0)  # the head of the reply is to leave this process
+        try:
+            async with asyncio.timeout(self._stall):
+                await writer.drain()
+        except TimeoutError:
+            raise ClientGone("the client takes nothing any more") from None
+        except ConnectionError as error:
+            raise ClientGone(str(error)) from None
+        writer.transport.set_write_buffer_limits()
+        connection = writer.transport.get_extra_info("socket")
+        if connection is None or writer.transport.is_closing():
+            raise ClientGone("the client has closed the connection")
+        early = self._exchange.early
+        if self._left is not None:
+            early = early[: self._left]
+        return Loan(connection.fileno(), early, self._left, self._stall)
+
+    def returned(self, received: int, ended: bool) -> ApiError | None:
+        """`received`: bytes of the body that were taken of the connection. `ended`: the client has closed; what is
+        returned says that it did so too early.
+        """
+        self._ended = ended
+        if self._left is not None:
+            self._left -= received
+            if ended and self._left:
+                return cut_short(self.length, self._left)
+        return None
+
     # ---- the reply
 
     async def start(
@@ -154,6 +212,8 @@ class Stream:
                 await self.write(failure)
             if not self._all_read and writer.can_write_eof():
                 writer.write_eof()
+                if self._held:
+                    self._read_again(writer.transport)
                 async with asyncio.timeout(self._linger):
                     while await reader.read(CHUNK):
                         pass
@@ -178,6 +238,14 @@ class Stream:
         if connection is not None and connection.family != socket.AF_UNIX:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
+
+    @staticmethod
+    def _read_again(transport: asyncio.WriteTransport) -> None:
+        """What was lent may wait for many bytes at a time."""
+        connection = transport.get_extra_info("socket")
+        if connection is not None and connection.family != socket.AF_UNIX:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        cast(asyncio.Transport, transport).resume_reading()
 
     @property
     def _all_read(self) -> bool:

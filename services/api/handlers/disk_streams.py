@@ -1,7 +1,8 @@
 """The bytes of a disk, between a client and the host's storage service: passed on as they come, at the slower's pace.
 
-The transfer is prepared over the bus (`shared.contracts.transfer`); its bytes pass a Unix socket of this host. However
-the request ends, the transfer has ended before it, and its disks are closed.
+The transfer is prepared over the bus (`shared.contracts.transfer`); its bytes pass a Unix socket of this host. A client
+without TLS is lent to the storage service, so that they need not pass this process. However the request ends, the
+transfer has ended before it, and its disks are closed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from msgspec.structs import replace
+
 from services.api.edge.stream import ClientGone, Stream
 from services.api.handlers.disk_arguments import host_here
 from services.api.handlers.handler import Request
@@ -21,12 +24,15 @@ from shared.bus.contract import Method
 from shared.contracts.transfer import (
     EXPORT,
     IMPORT,
+    RETURNED_SIZE,
     TRANSFER_CANCEL,
     TRANSFER_END,
     Export,
     Import,
+    Lent,
     Moved,
     Prepared,
+    Returned,
     TransferId,
 )
 from shared.errors import ApiError
@@ -56,6 +62,14 @@ async def receive(request: Request, message: Import, begin: Begin) -> None:
     """A disk from the client. A stream that says itself where it ends may be shorter than was announced."""
     ends_itself = message.format != "raw" or message.chunked
     await _pass_on(request, IMPORT, message, begin, partial(_inwards, ends_itself=ends_itself))
+
+
+async def _lend(stream: Stream, service: socket.socket) -> None:
+    """Raises `ClientGone`, ConnectionError."""
+    loan = await stream.lend()
+    message = Lent(len(loan.early), -1 if loan.left is None else loan.left, loan.stall).pack()
+    socket.send_fds(service, [message], [loan.descriptor])
+    await asyncio.get_running_loop().sock_sendall(service, loan.early)
 
 
 async def _outwards(stream: Stream, service: socket.socket, ended: asyncio.Future[Moved]) -> None:
@@ -109,16 +123,26 @@ async def _inwards(
     return cut
 
 
+async def _taken_back(stream: Stream, service: socket.socket, _: asyncio.Future[Moved]) -> ApiError | None:
+    """After an import from a client that was lent. A storage service that was killed tells nothing."""
+    try:
+        data = await asyncio.get_running_loop().sock_recv(service, RETURNED_SIZE)
+    except OSError:
+        return None
+    return stream.returned(*Returned.unpack(data)) if len(data) == RETURNED_SIZE else None
+
+
 async def _pass_on(
     request: Request, method: Method[Message, Prepared], message: Message, begin: Begin, move: Move
 ) -> None:
     bus, host = request.api.bus, request.api.uuid_of("host", host_here(request))
+    lent = request.stream.hold()
     try:
-        prepared = await bus.call(method, message, host=host)
+        prepared = await bus.call(method, replace(message, lent=lent), host=host)
         transfer = TransferId(transfer=prepared.transfer)
         ended: asyncio.Future[Moved] = asyncio.ensure_future(bus.call(TRANSFER_END, transfer, host=host))
         try:
-            await _moved(request.stream, prepared, begin, move, ended)
+            await _moved(request.stream, prepared, begin, move, ended, lent)
         finally:
             if not ended.done():
                 ended.cancel()
@@ -131,18 +155,24 @@ async def _pass_on(
         raise with_refs(request.store, error) from None
 
 
-async def _moved(stream: Stream, prepared: Prepared, begin: Begin, move: Move, ended: asyncio.Future[Moved]) -> None:
+async def _moved(
+    stream: Stream, prepared: Prepared, begin: Begin, move: Move, ended: asyncio.Future[Moved], lent: bool
+) -> None:
     """Until both sides are through. What the storage service says of the transfer counts."""
     with socket.socket(socket.AF_UNIX) as service:
         service.setblocking(False)
         service.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BEHIND)
         await asyncio.get_running_loop().sock_connect(service, prepared.path)
         await begin(prepared)
+        if lent:
+            await _lend(stream, service)
+            if move is not _outwards:
+                move = _taken_back
         moving = asyncio.ensure_future(move(stream, service, ended))
         try:
             both: list[asyncio.Future[Any]] = [moving, ended]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            on_its_way = move is _outwards and not (ended.done() and ended.exception())
+            on_its_way = move is _taken_back or (move is _outwards and not (ended.done() and ended.exception()))
             cut = await moving if moving.done() or on_its_way else None
             try:
                 await asyncio.shield(ended)
