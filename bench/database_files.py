@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
@@ -49,7 +50,7 @@ class _Primary:
         self.log = redo_log
         self.run = asyncio.create_task(self.committer.run())
 
-    async def _publish(self, delta: Delta) -> None:
+    async def _publish(self, deltas: Sequence[Delta]) -> None:
         """Nobody follows."""
 
     async def write(self, *changes: Create | Update) -> None:

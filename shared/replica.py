@@ -21,7 +21,17 @@ from shared import garbage
 from shared.bus.context import NO_TERM, CallContext
 from shared.bus.contract import Empty
 from shared.bus.interface import Bus, BusError
-from shared.contracts.db import CHANGES_SINCE, DB_STATUS, DELTA, SNAPSHOT, Delta, Position, SnapshotRequest, TermStart
+from shared.contracts.db import (
+    CHANGES_SINCE,
+    DB_STATUS,
+    DELTA,
+    SNAPSHOT,
+    Delta,
+    Deltas,
+    Position,
+    SnapshotRequest,
+    TermStart,
+)
 from shared.errors import ApiError
 from shared.lineage import Lineage
 from shared.store import Store, Touched
@@ -102,7 +112,7 @@ class Replica:
 
     async def run(self) -> None:
         """Follows the database; ends when cancelled."""
-        subscription = await self._bus.subscribe(DELTA, self._on_delta)
+        subscription = await self._bus.subscribe(DELTA, self._on_deltas)
         self._bus.on_reconnect(self._on_reconnect)
         self._wanted.set()
         try:
@@ -142,12 +152,13 @@ class Replica:
         self._syncing = True
         self._wanted.set()
 
-    def _on_delta(self, delta: Delta, _: str) -> None:
+    def _on_deltas(self, deltas: Deltas, _: str) -> None:
         self._heard = time.monotonic()
-        if self._syncing:
-            self._early.append(delta)
-        else:
-            self._follow(delta)
+        for delta in deltas.each():
+            if self._syncing:
+                self._early.append(delta)
+            else:
+                self._follow(delta)
 
     def _follow(self, delta: Delta) -> None:
         store = self.store

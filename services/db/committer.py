@@ -1,9 +1,9 @@
 """Group commit: one write and one fdatasync for all that waits.
 
 A transaction is applied to the rows at once, so the next one is decided on top of it, but it is answered and published
-only when its record is durable. While a write is in flight, what arrives joins the next batch. Order is kept for all: a
-volatile transaction (sessions, tasks) needs no sync, yet waits for the durable ones before it, because followers apply
-deltas in order.
+only when its record is durable. While a write is in flight, what arrives joins the next batch, which is published as a
+whole and then answered. Order is kept for all: a volatile transaction (sessions, tasks) needs no sync, yet waits for
+the durable ones before it, because followers apply deltas in order.
 
 A log that cannot be written: by the policy `refuse` what it could not take is taken back and its callers are told; by
 `continue` it is acknowledged all the same, and the log is used again once a checkpoint holds what it has missed.
@@ -12,13 +12,15 @@ A log that cannot be written: by the policy `refuse` what it could not take is t
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import os
+import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 from services.db.health import Pauses, Policy
@@ -27,13 +29,21 @@ from services.db.redo.interface import Entry, LogFull, LogRecord, RedoLog, RedoL
 from services.db.transaction import inverse, persistent_part, resolve
 from shared.bus.context import current
 from shared.contracts.db import Committed, Delta, RowChange, Transact
-from shared.errors import DatabaseConflict, internal_error
+from shared.errors import ApiError, DatabaseConflict, internal_error
 from shared.store import Store, Touched
 
 log = logging.getLogger("db.commit")
 
 REQUESTS: Final = 20_000
 """Finished request ids remembered, so that a repeated request is not applied twice."""
+
+MESSAGE: Final = 1024 * 1024
+"""Bytes of records that are published in one message, but for a single one that is longer."""
+
+MOMENT: Final = 0.001
+"""Seconds that the loop itself waits for the write of a commit that is alone, while the disk is that quick: two changes
+of threads by way of the loop take as long as a sync. One that takes longer is waited for as all others are.
+"""
 
 SLOW: Final = 5.0
 """Seconds of a single write after which people are told that the log does not answer. It is waited for all the same:
@@ -76,21 +86,38 @@ class _Pending:
     then: Then | None = None
     followed: bool = False
     """It is another process's commit."""
+    again: list[asyncio.Future[Committed]] = field(default_factory=list)
+    """Of those who have sent the same request once more: who was first may have gone."""
+
+    def settle(self, committed: Committed) -> None:
+        for done in (self.done, *self.again):
+            if not done.done():
+                done.set_result(committed)
+
+    def fail(self, error: ApiError) -> None:
+        for done in (self.done, *self.again):
+            if not done.done():
+                done.set_exception(error)
+                done.exception()  # its caller may have gone
+
+    def cancel(self) -> None:
+        for done in (self.done, *self.again):
+            done.cancel()
 
 
 class Committer:
     """Applies transactions to `store` and makes them durable in `redo_log`.
 
-    `publish` is awaited for every durable delta, in order, before its transaction is answered. `on_health` hears when
-    the log fails (with the reason) and when it is well again. `make_room` writes a checkpoint between two writes, and
-    returns whether it counts.
+    `publish` is awaited for all durable deltas, in order, before their transactions are answered. `on_health` hears
+    when the log fails (with the reason) and when it is well again. `make_room` writes a checkpoint between two writes,
+    and returns whether it counts.
     """
 
     def __init__(
         self,
         store: Store,
         redo_log: RedoLog,
-        publish: Callable[[Delta], Awaitable[None]],
+        publish: Callable[[Sequence[Delta]], Awaitable[None]],
         policy: Policy = "refuse",
         on_health: Callable[[bool, str], None] | None = None,
     ) -> None:
@@ -107,10 +134,12 @@ class Committer:
         self._policy = policy
         self._on_health = on_health
         self._slow = False
+        self._quick = True
+        """The last write that was waited for took no more than a moment."""
         self._pauses = Pauses()
         self._waiting: list[_Pending] = []
         self._requests: OrderedDict[str, int] = OrderedDict()
-        self._running: dict[str, asyncio.Future[Committed]] = {}
+        self._running: dict[str, _Pending] = {}
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="redo-log")
         self._progress = asyncio.Event()
@@ -151,8 +180,10 @@ class Committer:
         if request_id:
             if request_id in self._requests:
                 return Committed(generation=self._requests[request_id], term=self.store.term)
-            if request_id in self._running:
-                return await asyncio.shield(self._running[request_id])
+            if (running := self._running.get(request_id)) is not None:
+                again: asyncio.Future[Committed] = asyncio.get_running_loop().create_future()
+                running.again.append(again)
+                return await again
         if replaced:
             raise DatabaseConflict(-1, "pool", "", "")
         changes = resolve(self.store, request)
@@ -162,10 +193,10 @@ class Committer:
         pending = self._apply(changes, request_id, task, session)
         self._observe(pending)
         if request_id:
-            self._running[request_id] = pending.done
+            self._running[request_id] = pending
         self._waiting.append(pending)
         self._work.set()
-        return await asyncio.shield(pending.done)
+        return await pending.done
 
     def _apply(self, changes: list[RowChange], request_id: str, task: str, session: str) -> _Pending:
         store = self.store
@@ -311,7 +342,7 @@ class Committer:
                         await self._write(batch)
         finally:
             for pending in self._waiting:
-                pending.done.cancel()
+                pending.cancel()
             for _, done in self._boundary:
                 done.cancel()
             self._thread.shutdown(wait=True)
@@ -369,11 +400,25 @@ class Committer:
             self._log.append(entries, False)
             return
         try:
-            await self._watched(self._log.append, entries, True)
+            await self._append(entries)
         except LogFull as full:
             log.warning("%s: a checkpoint first", full)
             await self._fill()
             await self._watched(self._log.append, entries, True)
+
+    async def _append(self, entries: list[Entry]) -> None:
+        if len(entries) > 1 or not self._quick:
+            begun = time.monotonic()
+            await self._watched(self._log.append, entries, True)
+            self._quick = time.monotonic() - begun < MOMENT
+            return
+        writing = self._thread.submit(self._log.append, entries, True)
+        concurrent.futures.wait((writing,), MOMENT)
+        if writing.done():
+            writing.result()
+        else:
+            self._quick = False
+            await self._told_if_slow(asyncio.wrap_future(writing))
 
     async def _fill(self) -> None:
         if self.make_room is None or not await self.make_room():
@@ -381,9 +426,12 @@ class Committer:
 
     async def _watched(self, work: Callable[..., None], *arguments: object) -> None:
         """In the log's thread; people hear when it takes long."""
+        await self._told_if_slow(self.in_log_thread(work, *arguments))
+
+    async def _told_if_slow(self, step: Awaitable[None]) -> None:
         timer = asyncio.get_running_loop().call_later(SLOW, self._say_slow)
         try:
-            await self.in_log_thread(work, *arguments)
+            await step
         finally:
             timer.cancel()
 
@@ -416,18 +464,17 @@ class Committer:
             self._on_health(healthy, why)
 
     async def _answer(self, batch: list[_Pending]) -> None:
-        for pending in batch:
-            delta = pending.delta
-            self.durable = delta.generation
-            self.commits += 1
-            await self._publish(delta)
-            if pending.request:
-                self.remember([(pending.request, delta.generation)])
+        for part in _messages(batch):
+            deltas = [pending.delta for pending in part]
+            self.durable = deltas[-1].generation
+            self.commits += len(part)
+            await self._publish(deltas)
+            self.remember([(pending.request, pending.delta.generation) for pending in part if pending.request])
+            for pending in part:
                 self._running.pop(pending.request, None)
-            if not pending.done.done():
-                pending.done.set_result(Committed(generation=delta.generation, term=delta.term))
-            if pending.then is not None:
-                pending.then()
+                pending.settle(Committed(generation=pending.delta.generation, term=pending.delta.term))
+                if pending.then is not None:
+                    pending.then()
 
     def _take_back(self, batch: list[_Pending], error: RedoLogError) -> None:
         """A commit that is not durable never happened: rows go back, callers are told. Generations are not reused."""
@@ -439,13 +486,24 @@ class Committer:
             )
             _as_before(store, pending.touched)
             self._running.pop(pending.request, None)
-            if not pending.done.done():
-                pending.done.set_exception(internal_error(f"not saved, nothing changed: {error}"))
-                pending.done.exception()  # its caller may have gone
+            pending.fail(internal_error(f"not saved, nothing changed: {error}"))
         before = batch[0].delta.previous
         if not batch[0].followed:
             self._refused = store.generation - before
         store.generation = before
+
+
+def _messages(batch: list[_Pending]) -> Iterator[list[_Pending]]:
+    """The commits that are published together: as many as fit into a message."""
+    part: list[_Pending] = []
+    size = 0
+    for pending in batch:
+        size += len(pending.entry.frame)
+        if part and size > MESSAGE:
+            yield part
+            part, size = [], len(pending.entry.frame)
+        part.append(pending)
+    yield part
 
 
 def _as_before(store: Store, touched: list[Touched]) -> None:

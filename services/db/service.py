@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -185,7 +185,7 @@ class Database:
         self.committer = Committer(
             self.store,
             self.log,
-            lambda delta: self.rows.publish(delta),
+            lambda deltas: self.rows.publish(deltas),
             options.when_log_fails,
             lambda *news: self._told.put_nowait(news),
         )
@@ -252,10 +252,11 @@ class Database:
             lambda: self.history.dropped
         )
 
-    async def _publish(self, delta: contract.Delta) -> None:
-        self._commits.inc()
-        keys = tuple({f"db.{change.cls}.{_KIND[type(change)]}": None for change in delta.changes})
-        await self._service.bus.publish(contract.DELTA, delta, also=keys)
+    async def _publish(self, deltas: Sequence[contract.Delta]) -> None:
+        self._commits.inc(len(deltas))
+        kinds = {(change.cls, type(change)): None for delta in deltas for change in delta.changes}
+        keys = tuple([f"db.{cls}.{_KIND[kind]}" for cls, kind in kinds])
+        await self._service.bus.publish(contract.DELTA, contract.Deltas.of(deltas), also=keys)
 
     async def transact(self, request: contract.Transact) -> contract.Committed:
         context = current.get()

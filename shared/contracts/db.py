@@ -6,7 +6,8 @@ Rows are maps from field name (as on the wire: `name_label`) to plain values: te
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 from shared.bus.contract import Absent, Empty, Method, Record, Scope, Topic
 
@@ -217,6 +218,27 @@ class Delta(Record, frozen=True):
     call: str = ""
 
 
+class Deltas(Delta, frozen=True):
+    """One message: a commit, and those after it that became durable with it, oldest first.
+
+    Whoever reads only the first sees a gap, and asks for the others.
+    """
+
+    more: list[Delta] = []
+
+    @classmethod
+    def of(cls, deltas: Sequence[Delta]) -> Deltas:
+        """At least one."""
+        first = deltas[0]
+        return cls(**{name: getattr(first, name) for name in _DELTA}, more=list(deltas[1:]))
+
+    def each(self) -> list[Delta]:
+        return [Delta(**{name: getattr(self, name) for name in _DELTA}), *self.more]
+
+
+_DELTA: Final = Delta.__struct_fields__
+
+
 class SnapshotRequest(Record, frozen=True):
     """Page 0 opens a snapshot; later pages name it. A snapshot is dropped after its last page or a minute.
 
@@ -287,6 +309,8 @@ class DbStatus(Record, frozen=True):
     `host`: uuid of the host whose process is primary. `standbys`: the hosts that keep what they follow, with the
     generation that they have durably. `degraded`: why commits do not wait for standbys as they should, or "".
     `unmerged`: files that tell of commits which a promotion left out, as `<host uuid>:<path>`.
+    `redo_log_disk`: path of the disk of an SR that the redo log is on as well, "" for none; `redo_log_disk_state`:
+    idle | broken | empty | filling | current. `read_from`: the path, where the last start has taken its rows from it.
     """
 
     term: int
@@ -302,6 +326,31 @@ class DbStatus(Record, frozen=True):
     standbys: dict[str, int] = {}
     degraded: str = ""
     unmerged: list[str] = []
+    redo_log_disk: str = ""
+    redo_log_disk_state: str = ""
+    read_from: str = ""
+
+
+# ---- a redo log on a disk of an SR
+
+
+class RedoLogDisk(Record, frozen=True):
+    """`vdi`, `sr`: uuids."""
+
+    vdi: str
+    sr: str
+    location: str
+
+    @property
+    def datapath(self) -> str:
+        """By which each host of the pool has it open, over restarts."""
+        return f"static/redo-log/{self.vdi}"
+
+
+class UseRedoLog(Record, frozen=True):
+    """`vdi`: its reference; "": none."""
+
+    vdi: str = ""
 
 
 # ---- standbys and promotion
@@ -453,6 +502,17 @@ RESTORE = Method(
     absent=Absent.WAIT,
     errors=("INTERNAL_ERROR",),
 )
+USE_REDO_LOG = Method(
+    "db",
+    "use_redo_log",
+    UseRedoLog,
+    Empty,
+    "Keeps the redo log on that disk as well: when it is answered all rows are there, and the pool's row says so.",
+    Scope.POOL,
+    timeout=90.0,
+    absent=Absent.WAIT,
+    errors=("CANNOT_ENABLE_REDO_LOG", "INTERNAL_ERROR"),
+)
 DB_STATUS = Method("db", "db_status", Empty, DbStatus, "Generation, term and health of the store.", Scope.POOL)
 
 CHANGES_SINCE = Method(
@@ -498,9 +558,9 @@ HOST_SNAPSHOT = Method(
     "db", "host_snapshot", SnapshotRequest, SnapshotPage, "As snapshot, of whatever that process holds.", Scope.HOST
 )
 
-DELTA: Topic[Delta] = Topic(
+DELTA: Topic[Deltas] = Topic(
     "db.delta",
-    Delta,
-    "Every commit, in order. Also routed as `db.<class>.<add|mod|del>` for each kind of change in it.",
+    Deltas,
+    "Every commit, in order. Also routed as `db.<class>.<add|mod|del>` for each kind of change in the message.",
 )
 DURABLE: Topic[DurableAt] = Topic("db.durable.{host}", DurableAt, "How far a standby has persisted what it follows.")

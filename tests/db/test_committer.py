@@ -94,6 +94,7 @@ class Running:
         self.log.begin(self.store.generation, self.store.term)
         self.gate = Gate(self.log)
         self.published: list[Delta] = []
+        self.messages: list[int] = []
         self.health: list[tuple[bool, str]] = []
         self.told = asyncio.Event()
         self.committer = Committer(self.store, self.gate, self._publish, policy, self._on_health)
@@ -112,8 +113,9 @@ class Running:
         self.health.append((healthy, why))
         self.told.set()
 
-    async def _publish(self, delta: Delta) -> None:
-        self.published.append(delta)
+    async def _publish(self, deltas: Sequence[Delta]) -> None:
+        self.published += deltas
+        self.messages.append(len(deltas))
 
     async def transact(self, *changes: object, request: str = "") -> int:
         made = await self.committer.transact(Transact(changes=list(changes)), request_id=request)  # type: ignore[arg-type]
@@ -153,6 +155,7 @@ async def test_what_arrives_during_a_write_shares_the_next_one(db: Running) -> N
     db.gate.open.set()
     await asyncio.gather(first, *others)
     assert len(db.gate.appends) == 2
+    assert db.messages == [1, 50]
     generations = [delta.generation for delta in db.published]
     assert generations == list(range(generations[0], generations[0] + 51))
     assert all(
@@ -242,6 +245,31 @@ async def test_two_at_once_with_the_same_id_share_one_commit(db: Running) -> Non
     made = rows.network()
     generations = await asyncio.gather(db.transact(made, request="q"), db.transact(made, request="q"))
     assert len(set(generations)) == 1
+
+
+async def test_who_asks_again_is_answered_though_the_first_has_gone(db: Running) -> None:
+    db.gate.open.clear()
+    first = asyncio.create_task(db.transact(rows.network(), request="q"))
+    await asyncio.sleep(0.02)
+    again = asyncio.create_task(db.transact(rows.network(), request="q"))
+    await asyncio.sleep(0)
+    first.cancel()
+    db.gate.open.set()
+    assert await again == db.store.generation
+    assert len(db.published) == 1
+
+
+async def test_a_message_holds_no_more_commits_than_fit(db: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committer, "MESSAGE", 2000)
+    db.gate.open.clear()
+    first = asyncio.create_task(db.transact(rows.network()))
+    await asyncio.sleep(0.02)
+    sizes = (10, 5000, 10, 10)
+    others = [asyncio.create_task(db.transact(rows.network(str(n) + "x" * size))) for n, size in enumerate(sizes)]
+    await asyncio.sleep(0)
+    db.gate.open.set()
+    await asyncio.gather(first, *others)
+    assert db.messages == [1, 1, 1, 2]
 
 
 async def test_a_checkpoint_under_load_loses_nothing(db: Running, tmp_path: Path) -> None:

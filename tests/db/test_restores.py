@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -35,10 +35,13 @@ class Primary:
         self.published: list[Delta] = []
         self.committer = Committer(self.store, self.log, self._publish)
         checkpoints = Checkpoints(self.committer, self.log, BOOT)
-        self.restores = Restores(self.committer, checkpoints, asyncio.Lock(), self._publish)
+        self.restores = Restores(self.committer, checkpoints, asyncio.Lock(), self._restored)
         self._run = asyncio.create_task(self.committer.run())
 
-    async def _publish(self, delta: Delta) -> None:
+    async def _publish(self, deltas: Sequence[Delta]) -> None:
+        self.published += deltas
+
+    async def _restored(self, delta: Delta) -> None:
         self.published.append(delta)
 
     async def write(self, *changes: Change) -> Committed:

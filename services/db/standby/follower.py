@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from services.db.standby.peers import Peers
@@ -133,7 +133,7 @@ class Follower:
     async def _follow(self) -> None:
         self._behind = True
         self._rows.on_commit = self._on_commit
-        subscription = await self._bus.subscribe(contract.DELTA, self._on_delta)
+        subscription = await self._bus.subscribe(contract.DELTA, self._on_deltas)
         telling = asyncio.create_task(self._tell(), name="durable")
         try:
             while True:
@@ -156,13 +156,14 @@ class Follower:
         self._behind = True
         self._wanted.set()
 
-    def _on_delta(self, delta: contract.Delta, _: str) -> None:
-        if self._behind:
-            self._early.append(delta)
-            if len(self._early) > EARLY:
-                del self._early[: EARLY // 2]
-        else:
-            self._take(delta)
+    def _on_deltas(self, deltas: contract.Deltas, _: str) -> None:
+        for delta in deltas.each():
+            if self._behind:
+                self._early.append(delta)
+                if len(self._early) > EARLY:
+                    del self._early[: EARLY // 2]
+            else:
+                self._take(delta)
 
     def _take(self, delta: contract.Delta) -> None:
         store = self._rows.store
@@ -270,7 +271,7 @@ class Follower:
 
     # ---- telling
 
-    async def _on_commit(self, _: contract.Delta) -> None:
+    async def _on_commit(self, _: Sequence[contract.Delta]) -> None:
         self._durable.set()
 
     async def _tell(self) -> None:

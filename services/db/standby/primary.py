@@ -7,7 +7,7 @@ import logging
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -155,12 +155,15 @@ class Primary:
                 self.lease.suspend()
             await self.lease.held()
 
-    def published(self, delta: contract.Delta) -> None:
-        """A commit is on its way to the standbys."""
-        if self.semi_sync.wanted and persistent_part(self._rows.store, delta.changes):
-            self._replicated[delta.generation] = None
-            if len(self._replicated) > REMEMBERED:
-                self._replicated.popitem(last=False)
+    def published(self, deltas: Sequence[contract.Delta]) -> None:
+        """Commits are on their way to the standbys."""
+        if not self.semi_sync.wanted:
+            return
+        for delta in deltas:
+            if persistent_part(self._rows.store, delta.changes):
+                self._replicated[delta.generation] = None
+        while len(self._replicated) > REMEMBERED:
+            self._replicated.popitem(last=False)
 
     async def confirm(self, _: Empty) -> contract.Confirmed:
         return contract.Confirmed(host=self._rows.host, process=self._process, term=self._rows.store.term)

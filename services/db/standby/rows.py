@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -31,7 +31,7 @@ NOBODY: Final = "-"
 SKIP: Final = 2 * RESERVE
 """Generations left out where a term is taken by force: the old primary may have handed out some that nobody has."""
 
-Publish = Callable[[Delta], Awaitable[None]]
+Publish = Callable[[Sequence[Delta]], Awaitable[None]]
 
 
 class Ahead(Exception):
@@ -39,7 +39,7 @@ class Ahead(Exception):
 
 
 class Rows:
-    """`host`: uuid of this process's host. `on_commit` gets every commit once it is durable here, in order.
+    """`host`: uuid of this process's host. `on_commit` gets all commits once they are durable here, in order.
 
     `writing`: held while all rows are written to a file.
     """
@@ -88,14 +88,15 @@ class Rows:
     def position(self) -> Position:
         return self.lineage.at(self.store.generation)
 
-    async def publish(self, delta: Delta) -> None:
-        """What the committer calls when a commit is durable. The first of a term says that it is."""
+    async def publish(self, deltas: Sequence[Delta]) -> None:
+        """What the committer calls when commits are durable. The first of a term says that it is."""
         start, self._beginning = self._beginning, None
         if start is not None:
-            delta = msgspec.structs.replace(delta, previous=start.base, begins=start)
-        self.recent.add(delta)
+            deltas = [msgspec.structs.replace(deltas[0], previous=start.base, begins=start), *deltas[1:]]
+        for delta in deltas:
+            self.recent.add(delta)
         if self.on_commit is not None:
-            await self.on_commit(delta)
+            await self.on_commit(deltas)
 
     def changes(self, asked: Position) -> Changes:
         """The durable commits since then, if this history has what was before."""
@@ -157,7 +158,7 @@ class Rows:
         """A term without a first commit: followers hear of it all the same."""
         if self._beginning is not None:
             at = self.store.generation
-            await self.publish(Delta(term=self.store.term, generation=at, previous=at, changes=[]))
+            await self.publish([Delta(term=self.store.term, generation=at, previous=at, changes=[])])
 
     async def note_terms(self, starts: list[TermStart]) -> None:
         """The primary's terms since ours, which go on from our rows. Before any of their commits."""
@@ -209,7 +210,7 @@ class Rows:
         await self._keep(lineage=[start])
         self.recent.clear()
         self._beginning = start
-        await self.publish(delta)
+        await self.publish([delta])
 
     async def replace(self, snapshot: Snapshot) -> None:
         """Those of another process, durably, in the place of ours. Raises INTERNAL_ERROR, `Ahead`: ours are still

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar
@@ -81,7 +81,7 @@ class _Wish:
 
 
 class Stand:
-    """`publish` tells followers of a commit; `create` makes the pool of a process that has no rows, as primary.
+    """`publish` tells followers of commits; `create` makes the pool of a process that has no rows, as primary.
 
     `behind`: the log was lost, and the rows are those of an older file.
     """
@@ -92,7 +92,7 @@ class Stand:
         rows: Rows,
         snapshots: Snapshots,
         options: StandbyOptions,
-        publish: Callable[[contract.Delta], Awaitable[None]],
+        publish: Callable[[Sequence[contract.Delta]], Awaitable[None]],
         create: Callable[[], Awaitable[None]],
         disk: Disk | None = None,
         *,
@@ -301,9 +301,9 @@ class Stand:
         options = self._options
         primary = Primary(self._bus, rows, self._peers, self._own, options.standbys, self._semi_sync)
 
-        async def on_commit(delta: contract.Delta) -> None:
-            primary.published(delta)
-            await self._publish(delta)
+        async def on_commit(deltas: Sequence[contract.Delta]) -> None:
+            primary.published(deltas)
+            await self._publish(deltas)
 
         rows.on_commit = on_commit
         await self._create()

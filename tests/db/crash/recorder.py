@@ -22,6 +22,7 @@ from shared.contracts.db import (
     TRANSACT,
     Committed,
     Delta,
+    Deltas,
     SnapshotPage,
     SnapshotRequest,
     Transact,
@@ -229,7 +230,11 @@ class Follower:
     async def _reconnected(self) -> None:
         self._recorder.interrupted(f"{self.name} lost its connection")
 
-    def _received(self, delta: Delta, _: str) -> None:
+    def _received(self, deltas: Deltas, _: str) -> None:
+        for delta in deltas.each():
+            self._publish(delta)
+
+    def _publish(self, delta: Delta) -> None:
         number = delta.task.removeprefix(TASK)
         self._recorder.history.published.append(
             Published(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,8 +180,8 @@ async def test_what_a_standby_follows_is_its_history_too(tmp_path: Path) -> None
     log.begin(store.generation, store.term)
     published: list[Delta] = []
 
-    async def publish(delta: Delta) -> None:
-        published.append(delta)
+    async def publish(deltas: Sequence[Delta]) -> None:
+        published.extend(deltas)
 
     committer, history = Committer(store, log, publish), History(tmp_path / "history", 1 << 20, 30)
     committer.observer = history

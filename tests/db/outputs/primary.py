@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from services.db.committer import Committer
@@ -38,7 +39,7 @@ class Primary:
         self.flusher = Flusher(self.committer, self.blocks, self.writing, disk, clock=lambda: self.now)
         self._run = asyncio.create_task(self.committer.run())
 
-    async def _publish(self, delta: Delta) -> None:
+    async def _publish(self, deltas: Sequence[Delta]) -> None:
         """Nobody follows."""
 
     @property
