@@ -173,7 +173,7 @@ class NbdServer:
         while heard := await words.read(_HEARD):
             if len(self._said) < _HEARD:
                 self._said += heard.decode(errors="replace")
-                log.info("qemu-nbd over %s: %s", image, heard.decode(errors="replace").strip())
+                log.debug("qemu-nbd over %s: %s", image, heard.decode(errors="replace").strip())
 
 
 def arguments(backend: Backend, path: Path, bitmap: str = "", clients: int = 16) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -207,11 +208,7 @@ async def test_a_simulated_disk_takes_anything_from_another_host(hosts: TwoHosts
     await hosts.call(HOST_B, storage.SR_ATTACH, storage.SrAttach(sr=sr, type="dummy", device_config={}))
     made = await hosts.call(HOST_B, storage.VDI_CREATE, storage.VdiCreate(sr=sr, uuid=new_uuid(), virtual_size=SIZE))
     wanted = hosts.copy(source, made.location)
-    moved = await hosts.call(HOST_A, transfer.COPY, transfer.Copy(**{**_fields(wanted), "to_sr": sr}))
+    moved = await hosts.call(HOST_A, transfer.COPY, msgspec.structs.replace(wanted, to_sr=sr))
     assert moved.data > 0
     assert not [child for child in psutil.Process().children() if "qemu-nbd" in child.name()]
     await hosts.nothing_is_left()
-
-
-def _fields(record: transfer.Copy) -> dict[str, object]:
-    return {name: getattr(record, name) for name in record.__struct_fields__}

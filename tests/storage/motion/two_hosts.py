@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from services.api.edge.tls import Certificates, Shown
 from services.storage import service as storage_service
 from services.storage.nbd.client import NbdClient
 from services.storage.nbd.server import NbdServer
+from services.storage.plugins import lifetime
 from services.vm import service as vm_service
 from services.vm.host import VmHost
 from services.vm.qemu.backend import QemuBackend
@@ -197,12 +199,12 @@ class TwoHosts:
     # ---- what is tested
 
     def copy(self, source: str, target: str, **more: Any) -> Copy:
-        places = {"sr": SRS[HOST_A], "location": source, "to_sr": SRS[HOST_B], "to_location": target}
-        return Copy(dp=f"copy/{target}", to_host=HOST_B, **places, **more)
+        places = {"location": source, "to_location": target, **more}
+        return Copy(dp=f"copy/{target}", sr=SRS[HOST_A], to_sr=SRS[HOST_B], to_host=HOST_B, **places)
 
     def mirror(self, target: str) -> motion.Mirror:
-        where = {"to_host": HOST_B, "sr": SRS[HOST_B], "location": target}
-        return motion.Mirror(dp=f"{motion.PREFIX}{target}", disk=self.vbd, **where)
+        dp = f"{motion.PREFIX}{target}"
+        return motion.Mirror(dp=dp, disk=self.vbd, to_host=HOST_B, sr=SRS[HOST_B], location=target)
 
     async def until_ready(self, mirror: motion.Mirror) -> None:
         async def unready() -> bool:
@@ -235,8 +237,15 @@ async def two_hosts(folder: Path, **options: Any) -> AsyncIterator[TwoHosts]:
     """With their storage."""
     made = TwoHosts(folder)
     made.client = await made.broker.connect("client", QUICK)
-    for host in HOSTS:
-        await made.start("storage", host, **options)
-        await made.with_sr(host)
-    yield made
-    await made.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        # A former service never ends here: its programs are killed, but its files stay open in this process.
+        patch.setattr(lifetime, "begin", _begun)
+        for host in HOSTS:
+            await made.start("storage", host, **options)
+            await made.with_sr(host)
+        yield made
+        await made.stop()
+
+
+async def _begun(_: Path) -> None:
+    """There is nobody to wait for."""
