@@ -465,11 +465,14 @@ class Datapaths:
         entry = self._entries[dp]
         if entry.backend is None:
             raise internal_error(f"datapath {dp} is open without a backend")
+        plugin, _ = self._repositories.find(entry.sr)
+        domain = Domain(host=self._repositories.host, dp=entry.known_as or dp, writable=entry.writable)
+        backend = plugin.datapath.located(entry.uri, domain, entry.backend)
         return Backend(
             dp=dp,
-            kind=entry.backend.kind,
-            path=entry.backend.path,
-            format=entry.backend.format,
+            kind=backend.kind,
+            path=backend.path,
+            format=backend.format,
             writable=entry.writable,
             shared=entry.shared,
             direct=entry.direct,

@@ -24,7 +24,7 @@ from services.storage.plugins.interface import (
     SrStat,
     Volume,
 )
-from services.storage.plugins.skeleton import SrSkeleton, VolumeSkeleton
+from services.storage.plugins.skeleton import DatapathSkeleton, SrSkeleton, VolumeSkeleton
 from shared.bus.contract import Record
 from shared.contracts.storage import DriverInfo
 from shared.errors import ApiError
@@ -280,7 +280,7 @@ class _Volume(VolumeSkeleton):
         return volume
 
 
-class _Datapath:
+class _Datapath(DatapathSkeleton):
     def __init__(self, plugin: DummyPlugin) -> None:
         self._plugin = plugin
 

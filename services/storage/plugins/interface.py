@@ -267,6 +267,10 @@ class Datapath(Protocol):
         """Checks that the disk can be used at all. Nothing is exclusive yet."""
         ...
 
+    def located(self, uri: str, domain: Domain, attached: Implementation) -> Implementation:
+        """What `attach` has answered, as it is to be opened once the disk is activated."""
+        ...
+
     async def activate(self, uri: str, domain: Domain) -> None:
         """Allows writing. In the whole pool nobody else may have it activated. Raises `ActivatedOnAnotherHost`."""
         ...

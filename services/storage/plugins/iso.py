@@ -31,7 +31,7 @@ from services.storage.plugins.interface import (
     Volume,
 )
 from services.storage.plugins.mounted_point import Failures, Mount, Mounted, ensure, mounted_at, release
-from services.storage.plugins.skeleton import SrSkeleton
+from services.storage.plugins.skeleton import DatapathSkeleton, SrSkeleton
 from services.storage.settle import settle
 from shared.bus.contract import Record
 from shared.contracts.storage import DriverInfo
@@ -411,7 +411,7 @@ class _Volume(FixedVolumes):
         return await attached.run(attached.volume, key)
 
 
-class _Datapath:
+class _Datapath(DatapathSkeleton):
     def __init__(self, plugin: IsoPlugin) -> None:
         self._plugin = plugin
 

@@ -31,7 +31,7 @@ from services.storage.plugins.interface import (
 from services.storage.plugins.lvm_commands import Holder, Label, LogicalVolume
 from services.storage.plugins.lvm_group import Group, described, parsed
 from services.storage.plugins.program import Run, run
-from services.storage.plugins.skeleton import SrSkeleton, VolumeSkeleton
+from services.storage.plugins.skeleton import DatapathSkeleton, SrSkeleton, VolumeSkeleton
 from services.storage.settle import settle
 from shared.contracts.storage import DriverInfo
 from shared.errors import ApiError
@@ -381,7 +381,7 @@ class _Volume(VolumeSkeleton):
                 raise ActivatedOnAnotherHost(holder.host, holder.dp)
 
 
-class _Datapath:
+class _Datapath(DatapathSkeleton):
     def __init__(self, plugin: LvmPlugin) -> None:
         self._plugin = plugin
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from services.storage.plugins.interface import Changed, Handle, Probed, Range, SrStat, Unimplemented, Volume
+from services.storage.plugins.interface import (
+    Changed,
+    Domain,
+    Handle,
+    Implementation,
+    Probed,
+    Range,
+    SrStat,
+    Unimplemented,
+    Volume,
+)
 
 
 class SrSkeleton:
@@ -79,3 +89,9 @@ class VolumeSkeleton:
 
     async def epoch(self, sr: Handle, key: str, vm: str, begin: bool, persistent: bool) -> None:
         raise Unimplemented("Volume.epoch")
+
+
+class DatapathSkeleton:
+    def located(self, uri: str, domain: Domain, attached: Implementation) -> Implementation:
+        """Activation changes nothing of where a disk is."""
+        return attached

@@ -14,7 +14,7 @@ from services.storage.plugins.errors import Failure, backend_failure, volume_mis
 from services.storage.plugins.fixed import FixedVolumes
 from services.storage.plugins.holders import Holders
 from services.storage.plugins.interface import Domain, Handle, Held, Implementation, Probed, SrStat, Volume
-from services.storage.plugins.skeleton import SrSkeleton
+from services.storage.plugins.skeleton import DatapathSkeleton, SrSkeleton
 from shared.contracts.storage import DriverInfo
 from shared.errors import ApiError
 
@@ -198,7 +198,7 @@ class _Volume(FixedVolumes):
         return await asyncio.to_thread(self._plugin.attached(sr).volume, key)
 
 
-class _Datapath:
+class _Datapath(DatapathSkeleton):
     def __init__(self, plugin: UdevPlugin) -> None:
         self._plugin = plugin
 

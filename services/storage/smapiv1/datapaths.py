@@ -38,6 +38,15 @@ def implementation(answer: dict[str, Any], view: View) -> Implementation:
     return Implementation(kind="block" if _is_device(path) else "file", path=path, format="raw")
 
 
+def relocated(attached: Implementation, view: View) -> Implementation:
+    """Drivers name links that are there, and lead anywhere, once they have activated the disk."""
+    if attached.kind == "nbd":
+        socket, mark, export = attached.path.removeprefix(_NBD).partition(":exportname=")
+        return Implementation(kind="nbd", path=f"{_NBD}{view.outside(socket)}{mark}{export}", format=attached.format)
+    path = view.outside(attached.path) if attached.path else ""
+    return Implementation(kind=attached.kind, path=path, format=attached.format)
+
+
 def _is_device(path: str) -> bool:
     try:
         return stat.S_ISBLK(Path(path).stat().st_mode)
@@ -56,6 +65,10 @@ class DatapathGroup:
         found = struct("vdi_attach", answer, "params_nbd")
         await self._note_caching(at, ref, found)
         return implementation(found, at.host.view)
+
+    def located(self, uri: str, domain: Domain, attached: Implementation) -> Implementation:
+        at, _ = self._find(uri, domain)
+        return relocated(attached, at.host.view)
 
     async def activate(self, uri: str, domain: Domain) -> None:
         await self._activate(uri, domain, writable=True)

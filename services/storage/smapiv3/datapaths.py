@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from services.storage.nbd.address import parse
 from services.storage.plugins.errors import plugin_failed
 from services.storage.plugins.interface import Domain, Handle, Held, Implementation
+from services.storage.plugins.skeleton import DatapathSkeleton
 from services.storage.smapiv3 import compat
 from services.storage.smapiv3 import interface_v5 as v5
 from services.storage.smapiv3.query import NONPERSISTENT
@@ -68,7 +69,7 @@ def scheme_of(uri: str) -> str:
     return scheme if colon else ""
 
 
-class DatapathMethods:
+class DatapathMethods(DatapathSkeleton):
     """Of one volume plug-in. `readonly`: it has the feature to activate for reading only."""
 
     def __init__(self, schemes: Schemes, state: State) -> None:

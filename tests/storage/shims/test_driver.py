@@ -39,9 +39,9 @@ class Sr:
         self.domain = Domain(host=bench.host.uuid, dp="vbd/vm/0")
 
     async def open(self, volume: Volume) -> NbdClient:
-        await self.plugin.datapath.attach(volume.uri[0], self.domain)
+        attached = await self.plugin.datapath.attach(volume.uri[0], self.domain)
         await self.plugin.datapath.activate(volume.uri[0], self.domain)
-        found = await self.plugin.datapath.attach(volume.uri[0], self.domain)
+        found = self.plugin.datapath.located(volume.uri[0], self.domain, attached)
         socket, _, export = found.path.removeprefix("nbd:unix:").partition(":exportname=")
         return await NbdClient.connect(Address(path=socket, export=export))
 

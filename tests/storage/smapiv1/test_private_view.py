@@ -176,9 +176,9 @@ async def test_a_disk_that_a_driver_mounts_and_serves_is_read_and_written_from_o
     plugin, sr, _ = await bench.attached("testfile", location=str(tmp_path / "medium"))
     made = await disk(plugin, sr, size=4 * MIB)
     domain = Domain(host=bench.host.uuid, dp="vbd/vm/0")
-    found = await plugin.datapath.attach(made.uri[0], domain)
+    attached = await plugin.datapath.attach(made.uri[0], domain)
     await plugin.datapath.activate(made.uri[0], domain)
-    found = await plugin.datapath.attach(made.uri[0], domain)
+    found = plugin.datapath.located(made.uri[0], domain, attached)
     assert (found.kind, found.format) == ("nbd", "raw")
     socket, _, export = found.path.removeprefix("nbd:unix:").partition(":exportname=")
     assert export == made.uuid

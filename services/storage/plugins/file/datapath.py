@@ -9,6 +9,7 @@ from services.storage.plugins.file import lease
 from services.storage.plugins.file.attached import Attached
 from services.storage.plugins.file.lease import Taken
 from services.storage.plugins.interface import ActivatedOnAnotherHost, Domain, Handle, Held, Implementation
+from services.storage.plugins.skeleton import DatapathSkeleton
 from shared.errors import ApiError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _WALKS = 3
 """How often a chain is followed before an image that is gone is taken for gone: a merge may just have replaced it."""
 
 
-class FileDatapath:
+class FileDatapath(DatapathSkeleton):
     def __init__(self, plugin: FilePlugin) -> None:
         self._plugin = plugin
 
