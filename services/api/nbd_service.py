@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from services.api import roles, sessions
+from services.api import nbd_readers, roles, sessions
 from services.api.api import Api
 from services.api.decisions import nbd
 from services.api.decisions.rows import existing
@@ -15,7 +15,7 @@ from services.api.row_waiters import wait
 from services.api.storage_hosts import disk
 from shared.bus.contract import Empty
 from shared.contracts.db import DB_STATUS, Delta
-from shared.contracts.nbd import NBD_DISK, NBD_SERVING, DiskRequest, Known, ServedDisk, Serving
+from shared.contracts.nbd import NBD_DISK, NBD_READING, NBD_SERVING, DiskRequest, Known, Reading, ServedDisk, Serving
 from shared.contracts.storage import VdiRef
 from shared.errors import ApiError
 from shared.service import Service
@@ -44,7 +44,8 @@ class NbdService:
         self._api.replica.watch(self._on_commit)
         for host in service.hosts:
             await service.serve(NBD_SERVING, partial(self._serving, host.uuid), host=host.uuid)
-            await service.serve(NBD_DISK, self._disk, host=host.uuid)
+            await service.serve(NBD_DISK, partial(self._disk, host.uuid), host=host.uuid)
+            await service.serve(NBD_READING, partial(self._reading, host.uuid), host=host.uuid)
         service.on_stop(self._stop)
 
     async def _stop(self) -> None:
@@ -79,16 +80,28 @@ class NbdService:
         ref = self._api.store.ref_of_uuid("host", host)
         return nbd.serving(self._api.store, ref) if ref is not None else Serving()
 
-    async def _disk(self, request: DiskRequest) -> ServedDisk:
+    async def _disk(self, host: str, request: DiskRequest) -> ServedDisk:
         """Raises SESSION_INVALID, RBAC_PERMISSION_DENIED, UUID_INVALID, VDI_INCOMPATIBLE_TYPE."""
         try:
-            return self._found(request)
+            found = self._found(request)
         except ApiError as error:
             if error.code not in _MAY_BE_NEW:
                 raise
-        status = await self._api.bus.call(DB_STATUS, Empty())
-        await self._api.replica.wait_generation(status.generation, timeout=CATCH_UP)
-        return self._found(request)
+            status = await self._api.bus.call(DB_STATUS, Empty())
+            await self._api.replica.wait_generation(status.generation, timeout=CATCH_UP)
+            found = self._found(request)
+        ref, vdi = self._api.store.ref_of_uuid("host", host), self._api.store.ref_of_uuid("VDI", request.vdi)
+        if request.connection and ref is not None and vdi is not None:
+            await nbd_readers.plugged(self._api, ref, request.connection, vdi)
+        return found
+
+    async def _reading(self, host: str, request: Reading) -> Empty:
+        if not self._api.replica.ready:
+            raise ApiError("HOST_STILL_BOOTING")
+        ref = self._api.store.ref_of_uuid("host", host)
+        if ref is not None:
+            await nbd_readers.unplugged(self._api, ref, request.connections)
+        return Empty()
 
     def _found(self, request: DiskRequest) -> ServedDisk:
         sessions.find(self._api, request.session)

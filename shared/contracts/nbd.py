@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.bus.contract import Absent, Method, Record
+from shared.bus.contract import Absent, Empty, Method, Record
 from shared.contracts.storage import VdiRef
 
 
@@ -20,11 +20,21 @@ class Known(Record, frozen=True):
 
 
 class DiskRequest(Record, frozen=True):
-    """`session`: reference, as the client gave it. `vdi`, `base`: uuids; `base` "": not asked for."""
+    """`session`: reference, as the client gave it. `vdi`, `base`: uuids; `base` "": not asked for.
+
+    `connection`: names the client from now on, among all there ever are.
+    """
 
     session: str
     vdi: str
     base: str = ""
+    connection: str = ""
+
+
+class Reading(Record, frozen=True):
+    """Connections, as in `DiskRequest`."""
+
+    connections: list[str]
 
 
 class ServedDisk(Record, frozen=True):
@@ -46,8 +56,17 @@ NBD_DISK = Method(
     "nbd_disk",
     DiskRequest,
     ServedDisk,
-    "The disk that a session may read by NBD.",
+    "The disk that a session may read by NBD; from then on a VBD of the host's control domain says so.",
     timeout=30,
     absent=Absent.WAIT,
     errors=("SESSION_INVALID", "RBAC_PERMISSION_DENIED", "UUID_INVALID", "VDI_INCOMPATIBLE_TYPE"),
+)
+NBD_READING = Method(
+    "api",
+    "nbd_reading",
+    Reading,
+    Empty,
+    "These clients are all that read from the host now, or are about to: the VBDs of others go.",
+    timeout=30,
+    absent=Absent.WAIT,
 )

@@ -160,7 +160,12 @@ def _without_key(content: bytes) -> bytes:
 
 
 def _self_signed(host: HostConfig, key: rsa.RSAPrivateKey, shown: Shown) -> bytes:
-    """For clients it names the host's address, for hosts the host's uuid."""
+    """For clients it names the host's address, for hosts the host's uuid.
+
+    Clients are given it to verify the host by (VDI.get_nbd_info), and some believe only what says of itself that it is an
+    authority (QEMU), or are strict about what authorities have to say (Python 3.13). Hosts know each other's.
+    """
+    authority = shown is Shown.CLIENTS
     common = host.address or host.name if shown is Shown.CLIENTS else host.uuid
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
     now = datetime.datetime.now(datetime.UTC)
@@ -174,10 +179,21 @@ def _self_signed(host: HostConfig, key: rsa.RSAPrivateKey, shown: Shown) -> byte
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + LIFETIME)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True)
+        .add_extension(_usage(authority), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _usage(authority: bool) -> x509.KeyUsage:
+    unused = dict.fromkeys(
+        ("content_commitment", "data_encipherment", "key_agreement", "crl_sign", "encipher_only", "decipher_only"),
+        False,
+    )
+    return x509.KeyUsage(digital_signature=True, key_encipherment=True, key_cert_sign=authority, **unused)
 
 
 def _names(host: HostConfig) -> Iterator[x509.GeneralName]:

@@ -104,7 +104,7 @@ class Served:
             authority = self.folder / "authority"
             authority.mkdir(exist_ok=True)
             (authority / "ca-cert.pem").write_text(info["cert"])
-            creds = ["--object", f"tls-creds-x509,id=tls,endpoint=client,dir={authority},sanity-check=off"]
+            creds = ["--object", f"tls-creds-x509,id=tls,endpoint=client,dir={authority}"]
             options |= {"tls-creds": "tls", "tls-hostname": info["subject"]}
         image = ",".join(f"{key}={value.replace(',', ',,')}" for key, value in {**options, **source}.items())
         process = await asyncio.create_subprocess_exec(
@@ -117,10 +117,16 @@ class Served:
         return process.returncode, said.decode()
 
     async def until_closed(self) -> None:
-        """Returns when no client's disk is open any more, and none of its servers runs."""
+        """Returns when no client's disk is open any more, none of its servers runs, and no VBD tells of it."""
         async with asyncio.timeout(10):
             while not self.bench.nothing_is_open():  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.01)
+        await self.pool.until(lambda: not self.vbds())
+
+    def vbds(self) -> list[Any]:
+        """Of the host's control domain."""
+        domain = self.pool.row("host", self.pool.host_ref(0))["control_domain"]
+        return [row for row in self.pool.store.rows("VBD").values() if row["VM"] == domain]
 
 
 @asynccontextmanager

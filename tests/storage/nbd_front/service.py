@@ -15,8 +15,9 @@ from services.storage.nbd.front.exports import Exports
 from services.storage.nbd.front.front import NbdFront
 from services.storage.nbd.server import PROGRAMS
 from services.storage.sockets import socket_folder
+from shared.bus.contract import Empty
 from shared.bus.memory import MemoryBroker
-from shared.contracts.nbd import NBD_DISK, NBD_SERVING, DiskRequest, Known, ServedDisk, Serving
+from shared.contracts.nbd import NBD_DISK, NBD_READING, NBD_SERVING, DiskRequest, Known, Reading, ServedDisk, Serving
 from shared.contracts.storage import VdiRef
 from tests.storage.support import HOST_A, SR, machine, with_disk, with_sr
 
@@ -36,11 +37,15 @@ async def main(folder: Path) -> None:
                 await asyncio.get_running_loop().create_future()
             return Serving([ADDRESS], tls=False)
 
+        async def reading(_: Reading) -> Empty:
+            return Empty()
+
         async def disk(_: DiskRequest) -> ServedDisk:
             return ServedDisk(VdiRef(sr=SR, location=location))
 
         await api.serve(NBD_SERVING, serving, host=HOST_A)
         await api.serve(NBD_DISK, disk, host=HOST_A)
+        await api.serve(NBD_READING, reading, host=HOST_A)
         await api.start_consuming("api", host=HOST_A)
         exports = Exports(host, socket_folder(folder / "state", ""), PROGRAMS)
         front = NbdFront(

@@ -40,6 +40,13 @@ def read(info: dict[str, Any]) -> bytes:
             time.sleep(0.05)
 
 
+def until_closed(api: Any, vdi: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while api.VDI.get_VBDs(vdi):
+        assert time.monotonic() < deadline, "a VBD of a client that is gone"
+        time.sleep(0.05)
+
+
 def test_disks_of_a_member_are_read_where_the_coordinator_says(simulator_pool: PoolUnderTest, tmp_path: Path) -> None:
     simulator_pool.wait_ready()
     with client.logged_in(simulator_pool) as session:
@@ -57,6 +64,7 @@ def test_disks_of_a_member_are_read_where_the_coordinator_says(simulator_pool: P
             assert read(info) == bytes(512)
         finally:
             api.network.remove_purpose(network, "nbd")
+            until_closed(api, vdi)
             api.VDI.destroy(vdi)
             for pbd in api.SR.get_PBDs(sr):
                 api.PBD.unplug(pbd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -13,12 +14,15 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from services.api import nbd_readers
 from services.storage.nbd.address import Address
 from services.storage.nbd.client import NbdClient, NbdError
+from services.storage.nbd.front.readers import Readers
 from services.storage.nbd.server import NbdServer
 from shared.contracts.db import SetAdd
 from shared.contracts.storage import Backend
 from shared.errors import ApiError
+from tests.api.core import records
 from tests.api.core.role_matrix import log_in
 from tests.storage.nbd_front.served import Served, served
 from tests.storage.support import MIB
@@ -51,6 +55,8 @@ async def test_a_snapshot_is_read_by_two_kinds_of_clients(host: Served, purpose:
     assert await client.read(0, MIB) + await client.read(MIB, MIB) == content
     extents = [extent async for extent in client.extents()]
     assert [extent.zero for extent in extents] == [True, False, True]
+    [vbd] = host.vbds()
+    assert (vbd["VDI"], vbd["mode"], vbd["currently_attached"], vbd["type"]) == (snapshot, "RO", True, "Disk")
     assert await host.client.refusal("VDI.destroy", snapshot) == ["VDI_IN_USE", snapshot, "destroy"]
     with pytest.raises(OSError, match="write"):
         await client.write(0, bytes(512))
@@ -65,6 +71,37 @@ async def test_a_snapshot_is_read_by_two_kinds_of_clients(host: Served, purpose:
     assert sum(part["length"] for part in data) < MIB
     await host.until_closed()
     await host.client.call("VDI.destroy", snapshot)
+
+
+async def test_each_client_has_a_vbd_and_those_of_a_killed_service_go_when_there_is_another_one(host: Served) -> None:
+    vdi = await host.disk()
+    left = host.pool.host_ref(0)
+    await host.purpose("insecure_nbd")
+    await nbd_readers.plugged(host.pool.api, left, "of an earlier life", vdi)
+    clients = [await host.connect(vdi) for _ in range(2)]
+    assert len({vbd["userdevice"] for vbd in host.vbds()}) == 3
+    [ref] = [ref for ref, row in host.pool.store.rows("VBD").items() if row["userdevice"] == "0"]
+    assert await host.client.refusal("VBD.unplug", ref) == ["VBD_NOT_UNPLUGGABLE", ref]
+    await clients[0].close()
+    await host.pool.until(lambda: len(host.vbds()) == 1)
+    assert await clients[1].read(0, 512) == bytes(512)
+    await clients[1].close()
+    await host.until_closed()
+
+    await nbd_readers.plugged(host.pool.api, left, "of this one", vdi)
+    readers = Readers(host.pool.row("host", left)["uuid"], host.pool.hosts[0].bus)
+    readers.begin(lambda work, name: asyncio.create_task(work, name=name))
+    await host.pool.until(lambda: not host.vbds())
+    await readers.close()
+
+
+async def test_a_disk_that_cannot_be_opened_leaves_no_vbd(host: Served) -> None:
+    sr = await host.client.call("SR.create", host.pool.host_ref(0), {}, 0, "s", "", "dummy", "", False, {})
+    vdi = await host.client.call("VDI.create", records.vdi(sr, MIB))
+    await host.purpose("insecure_nbd")
+    export = (await host.info(vdi))["exportname"]
+    assert "SR_OPERATION_NOT_SUPPORTED" in await refused(host, export), "a simulated disk has no content"
+    await host.until_closed()
 
 
 async def refused(host: Served, export: str) -> str:

@@ -19,6 +19,7 @@ from services.storage.plugins.errors import Failure, backend_failure, plugin_fai
 from services.storage.plugins.interface import Changed
 from shared.contracts.nbd import ServedDisk
 from shared.contracts.storage import Backend, DiskOpen, VdiPair, VdiRef
+from shared.errors import ApiError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Exports:
         [backend] = await self.storage.datapaths.open([opening])
         holds.push_async_callback(self.storage.datapaths.close, [dp])
         if backend.format == "none":
-            raise plugin_failed("a simulated disk has no content to read")
+            raise ApiError("SR_OPERATION_NOT_SUPPORTED", disk.sr)  # a simulated disk has no content
         if served.base is not None:
             backend = await self._with_changes(backend, disk, served.base, bitmap, holds)
         server = await NbdServer.start(

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from services.storage.nbd.front.clients import HAGGLE_WITHIN
 from services.storage.nbd.front.export_name import parse
 from services.storage.nbd.front.exports import Exports
 from services.storage.nbd.front.process import FrontProcess
+from services.storage.nbd.front.readers import Readers, Spawn
 from services.storage.nbd.front.words import Gone, Listening, Opened, Refused, Serve, Wanted
 from services.storage.settle import settle
 from shared.bus.interface import Bus
@@ -28,10 +29,6 @@ log = logging.getLogger("storage.nbd")
 AGAIN: Final = 3.0
 """Seconds until what has failed is tried again."""
 _UNKNOWN: Final = frozenset({"UUID_INVALID", "HANDLE_INVALID"})
-
-
-Spawn = Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]]
-"""Starts background work by its name; if that fails, whoever does this ends the service."""
 
 
 class NbdFront:
@@ -60,18 +57,21 @@ class NbdFront:
         self._following: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
         self._failed: dict[str, str] = {}
+        self._readers = Readers(host, bus)
         self.ports: dict[str, int] = {}
 
     def begin(self, spawn: Spawn) -> None:
         """Follows what the API says, until `close`."""
         self._spawn = spawn
         self._following = spawn(self._follow(), f"serve disks of {self._host} by NBD")
+        self._readers.begin(spawn)
 
     async def close(self) -> None:
         """Nothing is open any more."""
         if self._following is not None:
             self._following.cancel()
             await asyncio.wait({self._following})
+        await self._readers.close()
 
     @property
     def pid(self) -> int | None:
@@ -157,9 +157,11 @@ class NbdFront:
     async def _connection(self, process: FrontProcess, wanted: Wanted) -> None:
         """From when it asks for its export until it is cancelled, when the client is gone."""
         holds = AsyncExitStack()
+        reader = self._readers.comes()
+        holds.callback(self._readers.goes, reader)
         try:
             try:
-                process.tell(Opened(wanted.connection, await self._open(wanted, holds)))
+                process.tell(Opened(wanted.connection, await self._open(wanted, reader, holds)))
             except (ApiError, ValueError) as error:
                 log.warning("the NBD client %s gets no disk: %s", wanted.peer, _code(error))
                 process.tell(_refused(wanted.connection, error))
@@ -174,9 +176,9 @@ class NbdFront:
                 del self._connections[wanted.connection]
             await settle(_close(holds, wanted.peer))
 
-    async def _open(self, wanted: Wanted, holds: AsyncExitStack) -> str:
+    async def _open(self, wanted: Wanted, reader: str, holds: AsyncExitStack) -> str:
         name = parse(wanted.export)
-        request = DiskRequest(session=name.session, vdi=name.vdi, base=name.base)
+        request = DiskRequest(session=name.session, vdi=name.vdi, base=name.base, connection=reader)
         served: ServedDisk = await self._bus.call(NBD_DISK, request, host=self._host)
         socket = await self._exports.open(served, name.base, holds)
         log.info("the NBD client %s reads %s", wanted.peer, name, extra={"as": track_id(name.session)})
