@@ -7,8 +7,7 @@ went. One whose socket nobody comes to, or that is cancelled, ends by itself and
 
 from __future__ import annotations
 
-import struct
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from shared.bus.contract import Empty, Method, Record, Replay
 from shared.contracts.storage import LONG
@@ -22,7 +21,8 @@ class Export(Record, frozen=True):
     """`base`: location, in the same SR, of the disk that only the differences from are sent ("" for all).
 
     `base_uuid`, `uuid`: as formats name them (the parent of a differencing VHD). `dp`: names the datapath, such as
-    `task/<ref>`. `prefix`: folder of the entries of a tar. `lent`: who comes to the socket lends a connection (`Lent`).
+    `task/<ref>`. `prefix`: folder of the entries of a tar. `lent`: who comes to the socket lends a connection
+    (`shared.contracts.loan`).
     """
 
     dp: str
@@ -59,47 +59,6 @@ class Prepared(Record, frozen=True):
     transfer: str
     path: str
     length: int | None = None
-
-
-class Lent(NamedTuple):
-    """The first message on the socket of a transfer whose bytes pass another connection, with that one's descriptor
-    (SCM_RIGHTS): the client of who comes, who neither reads nor writes it until the transfer has ended.
-
-    `early`: bytes of the body that were read already; they follow this message. `left`: bytes of the body, with those;
-    -1 if it ends with the connection. `stall`: seconds without a byte after which the client counts as gone. Of an
-    export the last piece comes back through the socket, whose end is the stream's then: it is sent when the disk is
-    closed. Of an import `Returned` comes back.
-    """
-
-    early: int
-    left: int
-    stall: float
-
-    def pack(self) -> bytes:
-        return _LENT.pack(*self)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Lent:
-        return cls(*_LENT.unpack(data))
-
-
-class Returned(NamedTuple):
-    """`received`: bytes that were taken of the body. `ended`: the client has closed, which may have been too early."""
-
-    received: int
-    ended: bool
-
-    def pack(self) -> bytes:
-        return _RETURNED.pack(*self)
-
-    @classmethod
-    def unpack(cls, data: bytes) -> Returned:
-        return cls(*_RETURNED.unpack(data))
-
-
-_LENT = struct.Struct("<Iqd")
-_RETURNED = struct.Struct("<Q?")
-LENT_SIZE, RETURNED_SIZE = _LENT.size, _RETURNED.size
 
 
 class TransferId(Record, frozen=True):

@@ -21,18 +21,16 @@ from services.api.handlers.disk_arguments import host_here
 from services.api.handlers.handler import Request
 from services.api.host_errors import with_refs
 from shared.bus.contract import Method
+from shared.contracts.loan import RETURNED_SIZE, Lent, Returned
 from shared.contracts.transfer import (
     EXPORT,
     IMPORT,
-    RETURNED_SIZE,
     TRANSFER_CANCEL,
     TRANSFER_END,
     Export,
     Import,
-    Lent,
     Moved,
     Prepared,
-    Returned,
     TransferId,
 )
 from shared.errors import ApiError

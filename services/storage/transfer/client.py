@@ -1,6 +1,6 @@
 """Who a transfer's bytes are for or from: one client, at its pace, as the `Input` and `Output` of formats.
 
-It comes to a Unix socket. The bytes pass that socket, or a connection that it lends (`shared.contracts.transfer.Lent`):
+It comes to a Unix socket. The bytes pass that socket, or a connection that it lends (`shared.contracts.loan`):
 then nobody stands between this process and the other end of it.
 """
 
@@ -14,7 +14,7 @@ from typing import Final
 
 from services.storage.formats.interface import Data, Truncated
 from services.storage.vhost.memory import Memory
-from shared.contracts.transfer import LENT_SIZE, Lent, Returned
+from shared.contracts.loan import LENT_SIZE, Lent, Returned
 
 _BEHIND: Final = 2 << 20
 """Bytes that may wait for the client."""

@@ -34,8 +34,8 @@ class Worker:
         self.ended: asyncio.Task[Ended | Failed] = asyncio.create_task(self._follow())
 
     @classmethod
-    async def start(cls, job: Job) -> Worker:
-        """Raises OSError."""
+    async def start(cls, listener: int = -1) -> Worker:
+        """It waits for its job, which names the same descriptor. Raises OSError."""
         setpriv = shutil.which("setpriv")
         tied = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
         process = await asyncio.create_subprocess_exec(
@@ -44,13 +44,16 @@ class Worker:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=_LONGEST_LINE,
-            pass_fds=[job.listener] if job.listener >= 0 else [],
+            pass_fds=[listener] if listener >= 0 else [],
             cwd=_ROOT,
             env={**os.environ, **_MEMORY},
         )
-        assert process.stdin is not None
-        process.stdin.write(pack_job(job))  # which stays open: the worker ends when it closes
         return cls(process)
+
+    def begin(self, job: Job) -> None:
+        """The pipe stays open: the worker ends when it closes, also one that has no job yet."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(pack_job(job))
 
     @property
     def pid(self) -> int:

@@ -211,12 +211,16 @@ class Transfers:
         return transfer
 
     async def _start(self, transfer: Transfer, disks: Sequence[DiskOpen], plan: Plan) -> None:
+        """The worker starts while the disks are opened: both take a while."""
+        employing = asyncio.create_task(self._employ(transfer.path), name=f"worker of {transfer.id}")
+        transfer.holds.push_async_callback(_dismiss_when_there, employing, transfer.path)
         backends = await self._datapaths.open(disks)
         transfer.holds.push_async_callback(self._datapaths.close, transfer.dps)
         opened = [await self._reachable(transfer, disk, backend) for disk, backend in zip(disks, backends, strict=True)]
         job = replace(await plan(opened), patience=self._patience)
-        transfer.worker = await self._employ(job, transfer.path)
+        transfer.worker, listener = await asyncio.shield(employing)
         transfer.holds.push_async_callback(_dismiss, transfer.worker, transfer.path)
+        transfer.worker.begin(replace(job, listener=listener))
         ready = await asyncio.shield(transfer.worker.ready)
         if isinstance(ready, Failed):
             raise await failures.translated(ready, job.way, transfer.space, transfer.sr)
@@ -247,14 +251,15 @@ class Transfers:
                 return None
 
     @staticmethod
-    async def _employ(job: Job, path: str) -> Worker:
+    async def _employ(path: str) -> tuple[Worker, int]:
+        """And the descriptor, in the worker, of the socket that its client comes to."""
         try:
             if not path:
-                return await Worker.start(job)
+                return await Worker.start(), -1
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(path)
                 listener.listen(1)
-                return await Worker.start(replace(job, listener=listener.fileno()))
+                return await Worker.start(listener.fileno()), listener.fileno()
         except OSError as error:
             raise internal_error(f"a transfer's worker cannot be started: {error}") from error
 
@@ -289,6 +294,13 @@ class Transfers:
         ended = [id for id, transfer in self._transfers.items() if transfer.ended.done()]
         for id in ended[: max(0, len(ended) - _KEPT)]:
             del self._transfers[id]
+
+
+async def _dismiss_when_there(employing: asyncio.Task[tuple[Worker, int]], path: str) -> None:
+    """Also if it was not waited for. One that could not be started has been told of."""
+    await asyncio.wait({employing})
+    if employing.exception() is None:
+        await _dismiss(employing.result()[0], path)
 
 
 async def _dismiss(worker: Worker, path: str) -> None:

@@ -166,7 +166,10 @@ def _tell(told: Told) -> None:
 
 
 async def main() -> int:
-    job = records.unpack_job(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return 1  # there is no job, and nobody to tell
+    job = records.unpack_job(line)
 
     async def run() -> None:
         try:
