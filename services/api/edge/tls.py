@@ -162,8 +162,8 @@ def _without_key(content: bytes) -> bytes:
 def _self_signed(host: HostConfig, key: rsa.RSAPrivateKey, shown: Shown) -> bytes:
     """For clients it names the host's address, for hosts the host's uuid.
 
-    Clients are given it to verify the host by (VDI.get_nbd_info), and some believe only what says of itself that it is an
-    authority (QEMU), or are strict about what authorities have to say (Python 3.13). Hosts know each other's.
+    Clients are given it to verify the host by (VDI.get_nbd_info), and some believe only what calls itself an authority
+    (QEMU), or are strict about what authorities have to say (Python 3.13). Hosts know each other's.
     """
     authority = shown is Shown.CLIENTS
     common = host.address or host.name if shown is Shown.CLIENTS else host.uuid
