@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
-from services.db.child import Child
+from services.db.child import NICE, Child
 from services.db.committer import Committer
-from services.db.redo.interface import Checkpoint, CheckpointHeader, RedoLog, RedoLogError
+from services.db.pages import prepare_fork
+from services.db.redo.interface import Checkpoint, CheckpointHeader, RedoLogError
 from shared.store import Store
 
 log = logging.getLogger("db.checkpoint")
@@ -26,15 +29,22 @@ class _Running:
         self.counts: bool | None = None
 
 
+class Source(Protocol):
+    """A redo log, or a part of one that has checkpoints of its own."""
+
+    def checkpoint(self) -> Checkpoint: ...
+
+
 class Checkpoints:
-    """One at a time. `boot`: of the machine, for their headers.
+    """One at a time. `boot`: of the machine, for their headers. `limit`: seconds that a child may write.
 
     The rows may hold commits whose records go to the log a moment after the child was made: replay skips those. If they
     are taken back instead, the checkpoint is abandoned. A child that fails or is killed leaves everything as it was.
     """
 
-    def __init__(self, committer: Committer, redo_log: RedoLog, boot: str) -> None:
+    def __init__(self, committer: Committer, redo_log: Source, boot: str, limit: float | None = None) -> None:
         self._committer = committer
+        self._limit = limit
         self._log = redo_log
         self._boot = boot
         self._running: _Running | None = None
@@ -46,9 +56,10 @@ class Checkpoints:
 
     async def write(self) -> bool:
         """Returns whether it counts."""
+        await prepare_fork()
         try:
             running = await self._committer.at_boundary(self._begin)
-            await running.child.wait()
+            await self._written(running)
             counts = await self._committer.at_boundary(partial(self._end, running))
         except RedoLogError as error:
             log.error("no checkpoint: %s", error)
@@ -60,6 +71,7 @@ class Checkpoints:
         """The same, called between two writes, which wait for it: the log has no room for the next one."""
         try:
             running = await self._begin()
+            running.child.hurry()
             counts = await self._end(running)
         except RedoLogError as error:
             log.error("no checkpoint: %s", error)
@@ -99,15 +111,25 @@ class Checkpoints:
         await committer.in_log_thread(checkpoint.begin)
         # From here to the fork nothing may be awaited: the header is about the rows that the child gets.
         checkpoint.hold(self._header(store, committer.requests))
-        child = Child(_writing(checkpoint, store))
+        child = Child(_writing(checkpoint, store), NICE)
         self._running = _Running(checkpoint, child, committer.taken_back)
         return self._running
+
+    async def _written(self, running: _Running) -> int:
+        """The child's status. One that takes too long is killed, and not waited for: a device may not let it die."""
+        try:
+            async with asyncio.timeout(self._limit):
+                return await running.child.wait()
+        except TimeoutError:
+            log.error("the checkpoint's writer has not ended within %s s: killed", self._limit)
+            os.kill(running.child.pid, signal.SIGKILL)
+            return -signal.SIGKILL
 
     async def _end(self, running: _Running) -> bool:
         """Between two writes. Whoever comes first ends it; the others hear how it went."""
         if running.counts is not None:
             return running.counts
-        status = await running.child.wait()
+        status = await self._written(running)
         running.counts = False
         self._running = None
         if status != 0:

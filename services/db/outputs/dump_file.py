@@ -33,7 +33,7 @@ _ORIGIN: Final = ".origin"
 _GZIP: Final = 31
 """zlib's window bits for a gzip header and trailer."""
 _LEVEL: Final = 6
-_PIECE: Final = 1 << 20
+_PIECE: Final = 1 << 18
 """Bytes that are synced together. Whoever syncs anything else on that disk may have to wait for as many: were it the
 whole file, commits would.
 """

@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
 
-from services.db.child import Child
+from services.db.child import NICE, Child
 from services.db.committer import Committer
 from services.db.disk import Disk
 from services.db.outputs import dump_file, schedule
 from services.db.outputs.conf import Block, preferred
 from services.db.outputs.dump_file import Origin
+from services.db.pages import prepare_fork
 from shared.database_dump.writer import moment, pieces
 from shared.errors import ApiError
 from shared.store import Store
 
 log = logging.getLogger("db.outputs")
-
-
-NICE: Final = 10
-"""What a writer leaves of the processor to commits."""
 
 
 class FlushError(Exception):
@@ -97,6 +92,7 @@ class Flusher:
 
     async def _write(self, block: Block) -> int:
         committer, disk, path = self._committer, self._disk, block.path
+        await prepare_fork()
         generation, taken_back = committer.store.generation, committer.taken_back
         # Commits that were taken back are not among the rows.
         persistent = min(committer.last_persistent, generation)
@@ -118,7 +114,7 @@ class Flusher:
 
     async def _in_child(self, block: Block, origin: Origin) -> None:
         """Raises `OSError` when there can be no child, `FlushError` when it fails. None is left behind."""
-        child = Child(partial(_prepare, self._disk, block, self._committer.store, origin))
+        child = Child(partial(_prepare, self._disk, block, self._committer.store, origin), NICE)
         try:
             if status := await child.wait():
                 raise FlushError(f"its writer ended with status {status}")
@@ -128,7 +124,6 @@ class Flusher:
 
 
 def _prepare(disk: Disk, block: Block, store: Store, origin: Origin) -> None:
-    os.nice(NICE)
     dump_file.prepare(
         disk,
         block.path,

@@ -42,7 +42,7 @@ log = logging.getLogger("db.redo_log")
 _DOUBTFUL: Final = "doubtful"
 _CHECKPOINT: Final = re.compile(r"checkpoint-(\d{20})\.db")
 
-PIECE: Final = 1024 * 1024
+PIECE: Final = 256 * 1024
 """Bytes that a checkpoint's writer gathers before it writes and syncs them: a commit that is synced meanwhile waits for
 the disk to take so many, not for the whole file.
 """
