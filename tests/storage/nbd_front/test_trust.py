@@ -13,6 +13,7 @@ import pytest
 
 from services.storage.nbd.address import Address
 from services.storage.nbd.client import NbdClient
+from tests.storage.nbd_front import served as there
 from tests.storage.nbd_front.served import ADDRESS, served
 
 STARTTLS = b"IHAVEOPT" + struct.pack(">II", 5, 0)
@@ -54,6 +55,7 @@ async def inside_tls(port: int) -> AsyncIterator[int]:
 async def test_strict_clients_believe_the_certificate_for_its_subject_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(there, "HAGGLE_WITHIN", 20.0)  # other programs take a while to begin
     async with served(tmp_path, monkeypatch) as host:
         vdi = await host.disk()
         await host.purpose("nbd")
