@@ -28,8 +28,10 @@ from services.db.redo.block.log import BlockRedoLog
 from services.db.redo.file import FileRedoLog
 from services.db.redo.interface import RedoLog
 from services.db.redo.layered import LayeredRedoLog
+from services.db.redo.mirrored import MirroredRedoLog
 from services.db.redo.off import NoRedoLog
 from services.db.redo.quorum.log import PATIENCE, QUEUE, QuorumRedoLog
+from services.db.redo_disk import News, RedoDisk, at_start
 from services.db.restores import Restores
 from services.db.snapshots import Snapshots
 from services.db.standby.kept import Kept, KeptFile
@@ -43,10 +45,14 @@ from shared.bus.contract import Empty
 from shared.config import ConfigError
 from shared.contracts import db as contract
 from shared.contracts.db_history import HISTORY
+from shared.errors import ApiError
 from shared.service import Service
 from shared.store import NULL, Store
 
 log = logging.getLogger("db")
+
+PATIENCE_WITH_DISKS: Final = 12.0
+"""Seconds that a disk of an SR may take for a step before commits go on without it; a lock is waited for 10."""
 
 PROBE: Final = 2.0
 """Seconds between attempts to use a log that has failed, when nobody wants to write."""
@@ -91,16 +97,21 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def open_log(
-    service: Service, options: Options, boot: str, disk: Disk, primary: Callable[[], bool] = lambda: True
+    service: Service, options: Options, boot: str, disk: Disk, kept: KeptFile, host: str, news: News
 ) -> RedoLog:
-    """The log that the options choose. `primary`: whether this process is, or is about to be. Raises `ConfigError`."""
+    """The log that the options choose. `news`: hears of a disk that it is on as well. Raises `ConfigError`."""
+
+    def primary() -> bool:
+        """Whether this process is, or is about to be."""
+        return kept.kept.role == "primary"
+
     folder = service.state_dir / "redo"
     journal = FileRedoLog(
         folder, boot, disk, synced=options.redo_log != "off", checkpoint_bytes=options.checkpoint_bytes
     )
     match options.redo_log:
         case "file":
-            return journal
+            return _mirrored(journal, disk, kept, host, news)
         case "block":
             if not options.redo_log_device:
                 raise ConfigError("option redo_log_device must name the device when redo_log is block")
@@ -130,6 +141,20 @@ def open_log(
     raise ConfigError(f"option redo_log must be file, block, quorum or off, not {options.redo_log!r}")
 
 
+def _mirrored(journal: FileRedoLog, disk: Disk, kept: KeptFile, host: str, news: News) -> MirroredRedoLog:
+    def copy(path: Path, writes: bool) -> BlockRedoLog:
+        return BlockRedoLog(path, disk, patience=PATIENCE_WITH_DISKS, primary=lambda: writes)
+
+    def reads() -> bool:
+        return kept.kept.role == "primary"
+
+    def primary() -> bool:
+        """The newest term that it knows of is its own."""
+        return reads() and kept.lineage.host == host
+
+    return MirroredRedoLog(journal, copy, reads, primary, _start_anew, lambda *said: news.put(said))
+
+
 def _start_anew(why: str) -> None:
     """The pool's log has commits that are not here: a process that starts has them."""
     log.critical("%s", why)
@@ -140,8 +165,14 @@ class Database:
     """The primary: its store, log and committer, and the handlers of its queue."""
 
     def __init__(
-        self, service: Service, options: Options, disk: Disk | None = None, boot: Callable[[], str] = boot_id
+        self,
+        service: Service,
+        options: Options,
+        disk: Disk | None = None,
+        boot: Callable[[], str] = boot_id,
+        redo_disk: Path | None = None,
     ) -> None:
+        """`redo_disk`: where the disk is that the redo log is on as well."""
         self._service = service
         self._options = options
         self._boot = boot()
@@ -152,7 +183,11 @@ class Database:
         if not self.may_be_primary and not service.hosts:
             raise ConfigError("a standby has a host: [[hosts]] must name it")
         blocks = conf.load(service.state_dir / (options.db_conf or conf.NAME), service.state_dir)
-        self.log = open_log(service, options, self._boot, disk or Disk(), lambda: self.kept.kept.role == "primary")
+        host = service.hosts[0].uuid if service.hosts else ""
+        news: News = News()
+        self.log = open_log(service, options, self._boot, disk or Disk(), self.kept, host, news)
+        if redo_disk is not None and isinstance(self.log, MirroredRedoLog):
+            self.log.use(redo_disk)
         began = time.monotonic()
         found = self.log.recover()
         self.history = History(
@@ -199,7 +234,6 @@ class Database:
         recent = RecentDeltas()
         if found.records and begun.source is None and not rebooted:
             recent.refill(found.records, found.records[0].generation - 1)
-        host = service.hosts[0].uuid if service.hosts else ""
         self.rows = Rows(host, self.committer, self._checkpoints, self.kept, recent, self.writing)
         left = rebooted and not self.may_be_primary
         self.rows.settle(found, rebooted, left, service.config.pool, from_file=begun.source is not None)
@@ -219,6 +253,13 @@ class Database:
             disk,
             behind=begun.behind,
         )
+        self.redo_disk: RedoDisk | None = None
+        if isinstance(self.log, MirroredRedoLog):
+            using = self.kept.kept.redo_log if redo_disk is not None else None
+            disks = RedoDisk(service.bus, host, self.log, self.rows, self.writing, self._boot, news, using)
+            self.redo_disk = disks
+            self.committer.make_room = self._make_room
+            self.log.arm()
         self.restores = Restores(self.committer, self._checkpoints, self.writing, self.rows.restored)
         self.flusher = Flusher(self.committer, blocks, self.writing, disk, service.config.pool)
         log.info(
@@ -267,7 +308,16 @@ class Database:
                 self._conflicts.inc()
             raise
 
+    async def use_redo_log(self, request: contract.UseRedoLog) -> Empty:
+        """Raises CANNOT_ENABLE_REDO_LOG."""
+        disks = self.redo_disk
+        if disks is None:
+            why = f"the redo log of this pool is chosen by its configuration: {self.log.kind}"
+            raise ApiError("CANNOT_ENABLE_REDO_LOG", why)
+        return await self.stand.perform(lambda: disks.use(request))
+
     async def status(self, _: msgspec.Struct) -> contract.DbStatus:
+        mirror = self.log if isinstance(self.log, MirroredRedoLog) else None
         return contract.DbStatus(
             term=self.store.term,
             generation=self.store.generation,
@@ -282,6 +332,9 @@ class Database:
             standbys=self.stand.standbys(),
             degraded=self.stand.degraded,
             unmerged=self.stand.unmerged(),
+            redo_log_disk="" if mirror is None or mirror.path is None else str(mirror.path),
+            redo_log_disk_state="" if mirror is None or mirror.path is None else mirror.state,
+            read_from="" if mirror is None else mirror.read_from,
         )
 
     async def restore_part(self, request: contract.RestorePart) -> Empty:
@@ -304,6 +357,11 @@ class Database:
             await asyncio.sleep(1.0)
             if not self.log.roomy and self.committer.healthy:
                 await self.checkpoint()
+
+    async def _make_room(self) -> bool:
+        if self.redo_disk is not None and self.redo_disk.is_full:
+            return await self.redo_disk.make_room()
+        return await self._checkpoints.write_between()
 
     async def checkpoint(self) -> bool:
         async with self.writing:
@@ -343,7 +401,8 @@ async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], s
     """`disk`, `boot`: of the machine; tests put others in their place."""
     lock = StateLock(service.state_dir)
     lock.take()
-    database = Database(service, service.options(Options), disk, boot)
+    options = service.options(Options)
+    database = Database(service, options, disk, boot, await _redo_disk(service, options, disk))
 
     async def unlock() -> None:
         lock.release()
@@ -354,12 +413,15 @@ async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], s
     service.spawn(database.checkpoints(), "checkpoints")
     service.spawn(database.health(), "health")
     service.spawn(database.flusher.run(), "flush")
+    if database.redo_disk is not None:
+        service.spawn(database.redo_disk.run(), "redo log on a disk")
     await database.stand.serve()
     await service.serve(contract.TRANSACT, database.transact)
     await service.serve(contract.SNAPSHOT, database.snapshots.page)
     await service.serve(contract.RESTORE_PART, database.restore_part)
     await service.serve(contract.RESTORE, database.restore)
     await service.serve(contract.DB_STATUS, database.status)
+    await service.serve(contract.USE_REDO_LOG, database.use_redo_log)
     await service.serve(HISTORY, database.history.page)
     service.spawn(database.stand.run(), "standing")
     await database.stand.settled.wait()
@@ -368,6 +430,15 @@ async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], s
     service.on_stop(database.flush)
     service.on_stop(database.close)
     service.on_stop(database.stand.close)
+
+
+async def _redo_disk(service: Service, options: Options, disk: Disk | None) -> Path | None:
+    """Where the disk is that the redo log is on as well, once the storage service of this host has it attached."""
+    kept = KeptFile(service.state_dir, disk)
+    if options.redo_log != "file" or not service.hosts or not kept.is_of(service.config.pool):
+        return None
+    has_rows = next((service.state_dir / "redo").glob("redo-*.log"), None) is not None
+    return await at_start(service.bus, service.hosts[0].uuid, kept.kept.redo_log, has_rows)
 
 
 def may_be_primary(kept: Kept, role: str, role_file: str) -> bool:
@@ -384,7 +455,7 @@ def put_aside(folder: Path, kept: KeptFile) -> None:
     redo = folder / "redo"
     if redo.exists():
         redo.rename(folder / f"redo-of-{kept.kept.pool}-{int(time.time())}")
-    kept.save(role="", promised=0, lineage=[], hosts=[], pool="")
+    kept.save(role="", promised=0, lineage=[], hosts=[], pool="", redo_log=None)
 
 
 def _pool_name(store: Store) -> str:

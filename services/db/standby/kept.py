@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from services.db.disk import Disk
-from shared.contracts.db import TermStart
+from shared.contracts.db import RedoLogDisk, TermStart
 from shared.lineage import Lineage
 
 log = logging.getLogger("db.standby")
@@ -19,6 +19,7 @@ log = logging.getLogger("db.standby")
 class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`role`: what it was told to be by a promotion or a hand-over; "" before any. `promised`: the term that it tries
     to begin, 0 for none. `lineage`: of its rows. `hosts`: that have such a process as well. `pool`: whose they all are.
+    `redo_log`: the disk that its redo log is on as well, so that a start can read it before there are rows.
     """
 
     role: Literal["", "primary", "standby"] = ""
@@ -26,6 +27,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lineage: list[TermStart] = []
     hosts: list[str] = []
     pool: str = ""
+    redo_log: RedoLogDisk | None = None
 
 
 class KeptFile:

@@ -18,7 +18,7 @@ from services.db.redo.interface import Recovered, RedoLogError
 from services.db.standby.kept import KeptFile
 from services.db.standby.peers import Snapshot
 from services.db.standby.recent import RecentDeltas
-from shared.contracts.db import Changes, Delta, Position, TermStart
+from shared.contracts.db import Changes, Delta, Position, RedoLogDisk, TermStart
 from shared.errors import ApiError, internal_error
 from shared.lineage import Lineage
 from shared.store import Store
@@ -175,6 +175,10 @@ class Rows:
                 await self.committer.enter_term(term, 0)
             except RedoLogError as error:
                 raise internal_error(f"term {term} cannot be kept: {error}") from error
+
+    async def note_redo_log(self, disk: RedoLogDisk | None) -> None:
+        """On which disk the redo log is as well, for the next start. Raises `OSError`."""
+        await self._keep(redo_log=disk)
 
     async def note_hosts(self, hosts: list[str]) -> None:
         """That have a process of the database."""

@@ -95,6 +95,11 @@ class BlockRedoLog:
         return self._end - self._base
 
     @property
+    def follows(self) -> bool:
+        """Whether there is a database that commits can follow; all rows have to be written to it first, if not."""
+        return self._follows
+
+    @property
     def idle(self) -> bool:
         return not self._writes
 
