@@ -240,6 +240,7 @@ async def _coordinate(service: Service, api: Api) -> None:
     service.spawn(DatabaseReplication(api).run(), "copies of the database")
     if api.options.rate_limit:
         service.spawn(api.limits.run(), "callers")
+    service.spawn(UnfinishedMoves(api).run(), "unfinished moves of disks")
     service.spawn(blobs.run(), "blob files")
     service.on_stop(hosts.close)
     await api.succession.announce()

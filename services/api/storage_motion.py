@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from services.api.call import Call
-from services.api.decisions.rows import existing
+from services.api.decisions import unfinished_moves
+from services.api.decisions.rows import Rows, existing
 from services.api.forwarding import vbd_spec
 from services.api.new_disk import remove_disk
 from services.api.operations.vdi import users_forgotten
@@ -92,7 +94,7 @@ class Motion:
         changes: list[Change] = []
         for former, new in self.moved.items():
             row = existing(store, "VDI", former)
-            changes += [Update(cls="VBD", ref=vbd, fields={"VDI": new}) for vbd in row["VBDs"]]
+            changes += landed(store, former, new)
             if row["is_a_snapshot"]:
                 fields = {"is_a_snapshot": True, "snapshot_time": row["snapshot_time"]}
                 of = self.moved.get(row["snapshot_of"], NULL)
@@ -112,6 +114,15 @@ class Motion:
             log.warning("disk %s has moved, but cannot be removed: %s", row["uuid"], error)
             return []
         return [*users_forgotten(call.store, former), Delete(cls="VDI", ref=former)]
+
+
+def landed(rows: Rows, former: str, new: str) -> list[Change]:
+    """The disk that counts is the new one from now on."""
+    changes: list[Change] = [
+        Update(cls="VBD", ref=vbd, fields={"VDI": new}) for vbd in existing(rows, "VDI", former)["VBDs"]
+    ]
+    move = unfinished_moves.of(rows, former)
+    return changes if move is None else [*changes, unfinished_moves.noted(replace(move, stage="landed"))]
 
 
 async def _for_nobody(work: Coroutine[Any, Any, list[Change]]) -> list[Change]:

@@ -483,7 +483,8 @@ class FakeHost:
 
     async def _vdi_create(self, request: storage.VdiCreate) -> storage.VdiInfo:
         self._sr(request.sr)
-        return self._made(request.sr, request, request.virtual_size)
+        made = self._made(request.sr, request, request.virtual_size)
+        return self._put(request.sr, made, sm_config=request.sm_config)
 
     async def _vdi_clone(self, request: storage.VdiClone) -> storage.VdiInfo:
         return self._made(request.sr, request, self._disk(request.sr, request.location).virtual_size)
@@ -531,7 +532,8 @@ class FakeHost:
 
     async def _copy(self, request: transfer.Copy) -> transfer.Moved:
         self._disk(request.sr, request.location)
-        self._disk(request.to_sr, request.to_location)
+        if not request.to_host:
+            self._disk(request.to_sr, request.to_location)
         self.disks.asked.append(request)
         self.disks.content[request.to_location] = self.disks.content.get(request.location, "")
         return transfer.Moved(stream=0, data=0)

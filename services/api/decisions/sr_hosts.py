@@ -56,10 +56,11 @@ def open_on(rows: Rows, vdi: str) -> list[str]:
     return [vm["resident_on"] for vm in vms if vm is not None and vm["resident_on"] != NULL]
 
 
-def host_for_both(rows: Rows, source: str, target: str) -> str:
-    """A live host with two SRs attached, for what takes long: rather not the coordinator.
+def hosts_for_copy(rows: Rows, source: str, target: str) -> tuple[str, str]:
+    """Live hosts that have the SR of what is read, and of what is written: one for both if there is any. Rather not the
+    coordinator: it takes long.
 
-    Raises HANDLE_INVALID; SR_HAS_NO_PBDS for the one that is attached nowhere, or not where the other is.
+    Raises HANDLE_INVALID; SR_HAS_NO_PBDS for the one that is attached nowhere; HOST_OFFLINE.
     """
     first = host_for(rows, source)
     host_for(rows, target)
@@ -67,10 +68,12 @@ def host_for_both(rows: Rows, source: str, target: str) -> str:
         {pbd["host"] for pbd in plugged_pbds(rows, existing(rows, "SR", sr)) if is_live(rows, pbd["host"])}
         for sr in (source, target)
     )
-    both = sorted(here & there, key=lambda host: (host == _coordinator(rows), host != first, host))
-    if not both:
-        raise ApiError("SR_HAS_NO_PBDS", target)
-    return str(both[0])
+
+    def best(hosts: set[str]) -> str:
+        return min(hosts, key=lambda host: (host == _coordinator(rows), host != first, host))
+
+    both = here & there
+    return (best(both), best(both)) if both else (best(here), best(there))
 
 
 def check_disks_reachable(rows: Rows, vm: str) -> ApiError | None:

@@ -47,8 +47,11 @@ def snapshots(rows: Rows, vm: str, vdi: str) -> list[str]:
     return sorted(mine, key=lambda ref: (disks[ref]["snapshot_time"], ref))
 
 
-def check_disk(rows: Rows, vdi: str, sr: str) -> ApiError | None:
-    """Why the move may not begin, apart from what its VM says. Raises HANDLE_INVALID, VDI_NEEDS_VM_FOR_MIGRATE."""
+def check_disk(rows: Rows, vdi: str, sr: str, image_format: str = "") -> ApiError | None:
+    """Why the move may not begin, apart from what its VM says. `image_format`: of the new disk, "" for any.
+
+    Raises HANDLE_INVALID, VDI_NEEDS_VM_FOR_MIGRATE.
+    """
     vm = vm_of(rows, vdi)
     refusal = vdi_operations.check(rows, vdi, "mirror")
     if refusal is not None:
@@ -63,7 +66,19 @@ def check_disk(rows: Rows, vdi: str, sr: str) -> ApiError | None:
     refusal = _lacks(rows, source, SOURCE) or _lacks(rows, sr, TARGET) or _others(rows, vm, vdi)
     if refusal is None and is_live(rows, vm) and existing(rows, "VM", vm)["resident_on"] not in seeing:
         return ApiError("VM_REQUIRES_SR", vm, sr)  # it would have to move with its disk
-    return refusal
+    return refusal or check_format(rows, sr, image_format)
+
+
+def check_format(rows: Rows, sr: str, image_format: str) -> ApiError | None:
+    """VDI_INCOMPATIBLE_TYPE [why] for a format that is none of those that the SR's driver names. If it names none, the
+    SR decides when the disk is made.
+    """
+    row = existing(rows, "SR", sr)
+    drivers = [driver for driver in rows.rows("SM").values() if driver["type"] == row["type"]]
+    known = {name for driver in drivers for name in driver["supported_image_formats"]}
+    if not image_format or not known or image_format in known:
+        return None
+    return ApiError("VDI_INCOMPATIBLE_TYPE", f"SR {row['uuid']} has no disks of format {image_format}")
 
 
 def _others(rows: Rows, vm: str, vdi: str) -> ApiError | None:

@@ -42,8 +42,11 @@ async def create(call: Call, args: Mapping[str, Any]) -> str:
     return await make_disk(call, args)
 
 
-async def make_disk(call: Call, record: Mapping[str, Any]) -> str:
-    """A new disk on the record's SR and its row. Raises what the SR's plug-in says (SR_FULL, SR_BACKEND_FAILURE_*)."""
+async def make_disk(call: Call, record: Mapping[str, Any], uuid: str = "") -> str:
+    """A new disk on the record's SR and its row. `uuid`: what it is to be called, if that matters.
+
+    Raises what the SR's plug-in says (SR_FULL, SR_BACKEND_FAILURE_*).
+    """
     fields = constructor_fields("VDI", record)
     sr = fields["SR"]
     await locking.mark(call, ("SR", sr, "vdi_create"))
@@ -52,7 +55,7 @@ async def make_disk(call: Call, record: Mapping[str, Any]) -> str:
         raise incompatible("", fields["type"])
     if fields["virtual_size"] < 0 and not is_v1(call.store, existing(call.store, "SR", sr)):
         raise ApiError("INVALID_VALUE", "virtual_size", fields["virtual_size"])
-    new = NewDisk(call, sr, _uuid(call, sr, fields))
+    new = NewDisk(call, sr, uuid or _uuid(call, sr, fields))
     request = contract.VdiCreate(
         sr=new.sr_uuid,
         uuid=new.uuid,

@@ -13,7 +13,7 @@ from typing import Final
 from services.api import clock, locking
 from services.api.call import Call
 from services.api.decisions.rows import NULL, Record, Rows, existing, is_null
-from services.api.decisions.sr_hosts import host_for, host_for_both, host_for_disk
+from services.api.decisions.sr_hosts import host_for, host_for_disk, hosts_for_copy
 from services.api.new_disk import NewDisk
 from services.api.operation import Lock, operation
 from services.api.operations.vdi import make_disk
@@ -144,12 +144,18 @@ async def _copied_by_plugin(call: Call, row: Record) -> str:
     return await new.keep({field: row[field] for field in KEPT})
 
 
-async def blank_disk(call: Call, row: Record, sr: str, *, read_only: bool) -> str:
-    """A disk like it, without content."""
+async def blank_disk(
+    call: Call, row: Record, sr: str, *, read_only: bool, sm_config: Mapping[str, str] | None = None, uuid: str = ""
+) -> str:
+    """A disk like it, without content. `uuid`: as in `make_disk`."""
     record = {field: row[field] for field in KEPT if field not in ("on_boot", "allow_caching")}
-    made = await make_disk(
-        call, {**record, "SR": sr, "virtual_size": row["virtual_size"], "read_only": read_only, "sm_config": {}}
-    )
+    record |= {
+        "SR": sr,
+        "virtual_size": row["virtual_size"],
+        "read_only": read_only,
+        "sm_config": dict(sm_config or {}),
+    }
+    made = await make_disk(call, record, uuid)
     caching = {"allow_caching": row["allow_caching"], "on_boot": row["on_boot"]}
     await call.transact([Update(cls="VDI", ref=made, fields=caching)])
     await locking.unmark(call, ("SR", sr))
@@ -171,17 +177,23 @@ async def write_content(call: Call, vdi: str, made: str, base: str = NULL, *, ze
     if base != NULL and not blank:
         raise ApiError("VDI_NOT_SPARSE", made)
     request = Copy(
-        dp=f"copy/{target['uuid']}",
+        dp=copy_datapath(target["uuid"]),
         sr=call.api.uuid_of("SR", source["SR"]),
         location=source["location"],
+    same = source["SR"] == target["SR"]
+    here, there = (host_for(rows, source["SR"]),) * 2 if same else hosts_for_copy(rows, source["SR"], target["SR"])
         to_sr=call.api.uuid_of("SR", target["SR"]),
         to_location=target["location"],
         base=existing(rows, "VDI", base)["location"] if base != NULL else "",
         zeroed=zeroed and blank,
     )
-    same = source["SR"] == target["SR"]
-    host = host_for(rows, source["SR"]) if same else host_for_both(rows, source["SR"], target["SR"])
-    await ask(call.api, host, COPY, request)
+    await ask(call.api, here, COPY, request)
+
+
+def copy_datapath(uuid: str) -> str:
+    """Of a copy into the disk with that uuid, which is open as `<datapath>/target`."""
+    return f"copy/{uuid}"
+        to_host="" if here == there else call.api.uuid_of("host", there),
 
 
 THICK: Final = frozenset({"lvm", "lvmoiscsi", "lvmohba"})

@@ -84,16 +84,22 @@ async def test_a_copy_into_a_disk_may_be_of_what_differs_from_another(pool: Pool
     assert await client.refusal("VDI.copy", disk, NULL, base, target) == ["VDI_NOT_SPARSE", target]
 
 
-async def test_an_sr_that_no_host_sees_together_with_the_disk_gets_no_copy(
-    pool: Pool, client: Client, disk: str
-) -> None:
+async def test_a_disk_is_copied_to_a_host_that_does_not_see_it(pool: Pool, client: Client, disk: str) -> None:
+    """But not to an SR that no host sees."""
     sr = await another_sr(pool, client)
     for number, one in ((0, sr), (1, sr_of(pool))):
         for pbd in pool.row("SR", one)["PBDs"]:
             if pool.row("PBD", pbd)["host"] == pool.host_ref(number):
                 await client.call("PBD.unplug", pbd)
+    copy = await client.call("VDI.copy", disk, sr)
+    assert content(pool, copy) == "precious"
+    assert copies(pool)[0].to_host == pool.hosts[1].uuid
+    assert "storage.copy" in pool.hosts[0].served
+    assert leftovers(pool) == {}
+    for pbd in pool.row("SR", sr)["PBDs"]:
+        await client.call("PBD.unplug", pbd)
     assert await client.refusal("VDI.copy", disk, sr) == ["SR_HAS_NO_PBDS", sr]
-    assert set(pool.store.rows("VDI")) == {disk}
+    assert set(pool.store.rows("VDI")) == {disk, copy}
 
 
 async def test_what_an_sr_cannot_clone_is_copied(pool: Pool, client: Client, disk: str) -> None:

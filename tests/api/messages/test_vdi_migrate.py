@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 
 import pytest
 
+from services.api import unfinished_moves
+from services.api.decisions.unfinished_moves import KEY
 from shared.contracts import transfer, vm_disks
 from shared.contracts.db import MapPut, Update
 from shared.errors import ApiError
@@ -193,6 +196,78 @@ async def test_a_vm_whose_host_does_not_see_the_target_stays_with_its_disk(
         if pool.row("PBD", pbd)["host"] == home:
             await client.call("PBD.unplug", pbd)
     assert await client.refusal("VDI.pool_migrate", disk, other, {}) == ["VM_REQUIRES_SR", running, other]
+
+
+@pytest.mark.parametrize("method", ["storage.vdi_create", "storage.copy"])
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_move_whose_api_is_killed_leaves_no_disk(
+    pool: Pool, client: Client, other: str, disk: str, vm: str, method: str, after: bool
+) -> None:
+    """Whether the SR had made it, and whether there was a row, or not."""
+    gates = [host.after(method) if after else host.hold(method) for host in pool.hosts]
+    client.begin("VDI.pool_migrate", disk, other, {})
+    async with asyncio.timeout(10):
+        await asyncio.wait({asyncio.create_task(gate.reached.wait()) for gate in gates}, return_when="FIRST_COMPLETED")
+    await pool.kill_api()
+    for gate in gates:
+        gate.open()
+    await pool.start_api()
+    await pool.until(lambda: KEY not in pool.row("VDI", disk)["sm_config"])
+    assert held(pool, other) == pool.row("SR", other)["VDIs"] == []
+    assert of_vm(pool, vm, disk)
+    assert leftovers(pool) == {}
+
+
+@pytest.mark.parametrize("after", [False, True])
+async def test_a_mirror_whose_api_is_killed_is_ended_as_the_host_says(
+    pool: Pool, client: Client, other: str, disk: str, running: str, after: bool
+) -> None:
+    host = pool.host_of(running)
+    gate = host.after(MOVE) if after else host.hold(MOVE)
+    client.begin("VDI.pool_migrate", disk, other, {})
+    await gate.reached.wait()
+    await pool.kill_api()
+    if after:
+        gate.open()
+    await pool.start_api()
+    await host.heartbeat()
+    if after:
+        await pool.until(lambda: pool.row("VDI", disk) is None)
+        await pool.idle()
+        [new] = pool.row("SR", other)["VDIs"]
+        assert (of_vm(pool, running, new), held(pool, pool.ref("SR", "storage"))) == (True, [])
+    else:
+        await pool.until(lambda: KEY not in pool.row("VDI", disk)["sm_config"])
+        assert held(pool, other) == pool.row("SR", other)["VDIs"] == []
+        assert of_vm(pool, running, disk)
+    assert leftovers(pool) == {}
+
+
+async def test_a_former_disk_that_could_not_be_removed_goes_when_it_can(
+    pool: Pool, client: Client, other: str, disk: str, vm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished_moves, "EVERY", 0.05)
+    for host in pool.hosts:
+        host.fail("storage.vdi_destroy", ApiError("VDI_IN_USE", location(pool, disk), "destroy"))
+    new = await client.call("VDI.pool_migrate", disk, other, {})
+    assert pool.row("VDI", disk) is not None
+    assert of_vm(pool, vm, new)
+    await pool.kill_api()
+    await pool.start_api()
+    await pool.until(lambda: pool.row("VDI", disk) is None)
+    assert held(pool, pool.ref("SR", "storage")) == []
+
+
+async def test_a_disk_goes_to_another_image_format_if_the_sr_has_it(
+    pool: Pool, client: Client, other: str, disk: str, vm: str
+) -> None:
+    [driver] = pool.store.rows("SM")
+    await pool.write(Update(cls="SM", ref=driver, fields={"supported_image_formats": ["vhd", "qcow2"]}))
+    refusal = await client.refusal("VDI.pool_migrate", disk, other, {"dest-img-format": "raw"})
+    assert (refusal[0], "raw" in refusal[1]) == ("VDI_INCOMPATIBLE_TYPE", True)
+    assert leftovers(pool) == {}
+    new = await client.call("VDI.pool_migrate", disk, other, {"dest-img-format": "qcow2"})
+    assert pool.row("VDI", new)["sm_config"] == {"image-format": "qcow2"}
 
 
 async def test_a_move_that_nobody_could_write_down_shows_when_its_host_speaks_again(

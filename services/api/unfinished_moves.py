@@ -1,0 +1,130 @@
+"""Ends what is left of disks that changed their SR when the API process was killed: forward if rows or the VM's host
+say that the new disk counts, back otherwise. The coordinator does it, as often as it takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+from typing import Final
+
+import msgspec
+
+from services.api.api import Api
+from services.api.decisions import unfinished_moves as decisions
+from services.api.decisions import vdi_migration
+from services.api.decisions.rows import existing
+from services.api.decisions.sm_features import plugged_pbds
+from services.api.decisions.sr_hosts import host_for
+from services.api.decisions.unfinished_moves import Move
+from services.api.decisions.vbd_operations import is_attached
+from services.api.forwarding import vbd_spec
+from services.api.operations.vdi_copies import copy_datapath
+from services.api.storage_hosts import ask, disk, is_live, rescan
+from services.api.storage_motion import landed
+from services.api.subcalls import perform_alone
+from shared.bus.interface import BusError
+from shared.contracts import motion, vm_disks
+from shared.contracts.db import Change, RowPresent
+from shared.errors import ApiError
+
+log = logging.getLogger("api.motion")
+
+EVERY: Final = 5.0
+"""Seconds between two looks."""
+_PASSING: Final = frozenset(
+    {"VDI_IN_USE", "HOST_OFFLINE", "SR_NOT_ATTACHED", "SR_HAS_NO_PBDS", "OTHER_OPERATION_IN_PROGRESS", "DB_CONFLICT"}
+)
+"""What may be otherwise at the next look."""
+
+
+class UnfinishedMoves:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._told: set[str] = set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            for move in decisions.left(self._api.store, self._api.running):
+                await self._try(move)
+            await asyncio.sleep(EVERY)
+
+    async def _try(self, move: Move) -> None:
+        try:
+            await self._settle(move)
+        except ApiError as error:
+            passing = isinstance(error, BusError) or error.code in _PASSING
+            if move.former not in self._told or not passing:
+                log.warning("the move of disk %s is not ended%s: %s", move.former, " yet" * passing, error)
+            self._told.add(move.former)
+            if not passing:
+                await self._write([decisions.forgotten(move.former)])
+        else:
+            self._told.discard(move.former)
+
+    async def _settle(self, move: Move) -> None:
+        """One step leads to the next, each of which is there to be found."""
+        api = self._api
+        if move.stage == "landed":
+            if existing(api.store, "VDI", move.former)["VBDs"]:  # somebody uses it for something else by now
+                await self._write([decisions.forgotten(move.former)])
+            else:
+                log.info("disk %s has moved, and is removed", move.former)
+                await perform_alone(api, "VDI.destroy", move.former)
+            return
+        new = await self._new(move)
+        if new is None:
+            await self._write([decisions.forgotten(move.former)])
+        elif existing(api.store, "VDI", new)["VBDs"] or (move.stage == "mirror" and await self._has_moved(move, new)):
+            await self._write(landed(api.store, move.former, new))
+            await self._settle(replace(move, stage="landed"))
+        else:
+            await self._remove(move, new)
+
+    async def _new(self, move: Move) -> str | None:
+        """Its reference. The process may have been killed before there was a row, or a disk."""
+        api = self._api
+        known = api.store.ref_of_uuid("VDI", move.uuid)
+        sr = api.store.ref_of_uuid("SR", move.sr)
+        if known is None and sr is not None:
+            await rescan(api, sr, api.uuid_of("host", host_for(api.store, sr)))
+            known = api.store.ref_of_uuid("VDI", move.uuid)
+        return known
+
+    async def _has_moved(self, move: Move, new: str) -> bool:
+        """Asks the VM's host, which ends the move. Raises when nobody can tell: then both disks are kept."""
+        api = self._api
+        vm = vdi_migration.vm_of(api.store, move.former)
+        vbd = vdi_migration.vbd_of(api.store, vm, move.former)
+        host = existing(api.store, "VM", vm)["resident_on"]
+        if not (vdi_migration.is_live(api.store, vm) and is_attached(existing(api.store, "VBD", vbd))):
+            raise ApiError("VM_BAD_POWER_STATE", vm, "running", existing(api.store, "VM", vm)["power_state"].lower())
+        place = disk(api, new)
+        spec = msgspec.structs.replace(vbd_spec(api.store, vbd), sr=place.sr, location=place.location, vdi=new)
+        found = await ask(api, host, vm_disks.VBD_MOVE_END, vm_disks.VbdMove(vm=api.uuid_of("VM", vm), vbd=spec))
+        if not found.moved and not found.living:
+            raise ApiError("VM_BAD_POWER_STATE", vm, "running", "halted")
+        return found.moved
+
+    async def _remove(self, move: Move, new: str) -> None:
+        log.info("disk %s has not moved: its new one, %s, is removed", move.former, move.uuid)
+        try:
+            await perform_alone(self._api, "VDI.destroy", new)
+        except ApiError as error:
+            if error.code == "VDI_IN_USE":
+                await self._release(move, new)
+            raise
+        await self._write([decisions.forgotten(move.former)])
+
+    async def _release(self, move: Move, new: str) -> None:
+        """A host that is silent cannot say that it copies no more to the one that has the disk open for it."""
+        api = self._api
+        end = motion.ReceiveEnd(dp=f"{copy_datapath(move.uuid)}/target")
+        for pbd in plugged_pbds(api.store, existing(api.store, "SR", existing(api.store, "VDI", new)["SR"])):
+            if is_live(api.store, pbd["host"]):
+                await ask(api, pbd["host"], motion.RECEIVE_END, end)
+
+    async def _write(self, changes: list[Change]) -> None:
+        await self._api.database.transact(changes, [RowPresent(cls=change.cls, ref=change.ref) for change in changes])
