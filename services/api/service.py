@@ -41,6 +41,7 @@ from services.api.row_waiters import RowWaiters
 from services.api.sr_upkeep import SrUpkeep
 from services.api.storage_drivers import StorageDrivers
 from services.api.succession import Succession
+from services.api.unfinished_moves import UnfinishedMoves
 from services.api.vm_events import VmEvents
 from services.api.wire.jsonrpc import JSON
 from services.api.wire.raw import RawParams
@@ -237,10 +238,10 @@ async def _coordinate(service: Service, api: Api) -> None:
     service.spawn(drivers.run(), "SR types")
     service.spawn(merges.run(), "merges of images")
     service.spawn(SrUpkeep(api).run(), "scans of SRs")
+    service.spawn(UnfinishedMoves(api).run(), "unfinished moves of disks")
     service.spawn(DatabaseReplication(api).run(), "copies of the database")
     if api.options.rate_limit:
         service.spawn(api.limits.run(), "callers")
-    service.spawn(UnfinishedMoves(api).run(), "unfinished moves of disks")
     service.spawn(blobs.run(), "blob files")
     service.on_stop(hosts.close)
     await api.succession.announce()
