@@ -11,6 +11,7 @@ import pytest
 from services.storage.datapaths import Datapaths
 from services.storage.nbd.client import NbdClient
 from services.storage.nbd.server import NbdServer
+from services.storage.vhost.server import DiskServer
 from services.vm.qemu.disks import nodes
 from shared.contracts.storage import Backend, DiskOpen, VdiCreate, VdiRef
 from shared.errors import ApiError
@@ -81,7 +82,10 @@ async def test_what_one_writes_the_other_reads(tmp_path: Path) -> None:
         file.truncate(MIB)
     shared = Backend(dp=DPS[0], kind="file", path=str(image), format="raw", writable=True, shared=True)
     async with AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(await NbdServer.start(shared, tmp_path)) for _ in DPS]
+        servers = [
+            await stack.enter_async_context(await start(shared, tmp_path))
+            for start in (NbdServer.start, DiskServer.serve)
+        ]
         one, other = [await stack.enter_async_context(await NbdClient.connect(each.address)) for each in servers]
         await one.write(0, b"1" * 512)
         await other.write(512, b"2" * 512)

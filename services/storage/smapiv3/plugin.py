@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from services.storage.smapiv3 import interface_v5 as v5
 from services.storage.smapiv3.attached import AttachedSrs
-from services.storage.smapiv3.data import DataMethods
 from services.storage.smapiv3.datapaths import READONLY, DatapathMethods, Schemes
 from services.storage.smapiv3.query import driver_info, features_by_scripts, query
 from services.storage.smapiv3.repositories import SrMethods
@@ -22,7 +21,6 @@ class ScriptPlugin:
         self._kind, self._scripts = kind, scripts
         self._info: DriverInfo | None = None
         self.datapath = DatapathMethods(schemes, state)
-        self.data = DataMethods(schemes, state)
         self.volume = VolumeMethods(srs, self.datapath)
         self.sr = SrMethods(srs, self.volume)
 

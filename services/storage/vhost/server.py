@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from services.storage.nbd.address import Address
+from services.storage.nbd.credentials import escaped
 from services.storage.nbd.server import PROGRAMS, NbdServer, Programs, named
 from shared.contracts.storage import Backend
 
@@ -62,14 +63,16 @@ def daemon_arguments(backend: Backend, nbd: Path, vhost: Path, clients: int) -> 
         "read-only": not backend.writable,
         "file": {"driver": "host_device" if _is_device(image) else "file", "filename": image},
     }
+    if backend.shared:
+        node["file"]["locking"] = "off"
     if backend.writable:
         node |= {"discard": "unmap", "detect-zeroes": "unmap"}
     return [
         *("--blockdev", json.dumps(node)),
-        *("--nbd-server", f"addr.type=unix,addr.path={nbd},max-connections={clients}"),
+        *("--nbd-server", f"addr.type=unix,addr.path={escaped(nbd)},max-connections={clients}"),
         *("--export", f"type=nbd,id=nbd,node-name={_NODE},writable={writable}"),
         "--export",
-        f"type=vhost-user-blk,id=vhost,node-name={_NODE},writable={writable},addr.type=unix,addr.path={vhost}",
+        f"type=vhost-user-blk,id=vhost,node-name={_NODE},writable={writable},addr.type=unix,addr.path={escaped(vhost)}",
     ]
 
 

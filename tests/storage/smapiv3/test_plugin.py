@@ -302,16 +302,6 @@ async def test_a_loop_device_is_there_from_attach_to_detach(scripted: Scripted) 
     assert not await asyncio.to_thread((sizes.parent / "loop").exists)
 
 
-async def test_what_a_datapath_can_do_itself_can_be_asked_for(scripted: Scripted) -> None:
-    handle = await scripted.sr()
-    made = await scripted.plugin.volume.create(handle, new(), MIB)
-    data = scripted.plugin.data
-    operation = await data.mirror(made.uri[0], VM, "nbd://host/disk")
-    assert (await data.stat(made.uri[0], VM, operation)).complete
-    with pytest.raises(Unimplemented):
-        await data.copy(made.uri[0], VM, "nbd://host/disk", 4096, [Range(4096, 4096)])
-
-
 # -- disks that forget -----------------------------------------------------------------------------------------------
 
 
