@@ -20,7 +20,7 @@ from services.api.decisions.sr_hosts import host_for
 from services.api.decisions.unfinished_moves import Move
 from services.api.decisions.vbd_operations import is_attached
 from services.api.forwarding import vbd_spec
-from services.api.operations.vdi_copies import copy_datapath
+from services.api.operations.vdi_copies import target_datapath
 from services.api.storage_hosts import ask, disk, is_live, rescan
 from services.api.storage_motion import landed
 from services.api.subcalls import perform_alone
@@ -121,7 +121,7 @@ class UnfinishedMoves:
     async def _release(self, move: Move, new: str) -> None:
         """A host that is silent cannot say that it copies no more to the one that has the disk open for it."""
         api = self._api
-        end = motion.ReceiveEnd(dp=f"{copy_datapath(move.uuid)}/target")
+        end = motion.ReceiveEnd(dp=target_datapath(move.uuid))
         for pbd in plugged_pbds(api.store, existing(api.store, "SR", existing(api.store, "VDI", new)["SR"])):
             if is_live(api.store, pbd["host"]):
                 await ask(api, pbd["host"], motion.RECEIVE_END, end)

@@ -20,7 +20,7 @@ from shared.bus.contract import Empty, Method
 from shared.bus.endpoint import Endpoint
 from shared.bus.memory import MemoryBroker
 from shared.bus.timing import Timing
-from shared.contracts import network, storage, transfer, vm, vm_disks
+from shared.contracts import motion, network, storage, transfer, vm, vm_disks
 from shared.contracts.ha import HEARTBEAT, Heartbeat
 from shared.contracts.vm import Cause, PowerState
 from shared.errors import ApiError
@@ -160,6 +160,7 @@ class FakeHost:
             (storage.VDI_SET_PERSISTENT, self._nothing),
             (storage.VDI_EPOCH, self._epoch),
             (transfer.COPY, self._copy),
+            (motion.RECEIVE_END, self._nothing),
             (transfer.CHECKSUM, self._checksum),
             (network.SCAN, self._scan_interfaces),
             (network.BRIDGE_UP, self._nothing),

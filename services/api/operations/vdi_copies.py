@@ -176,24 +176,38 @@ async def write_content(call: Call, vdi: str, made: str, base: str = NULL, *, ze
     blank = starts_blank(existing(rows, "SR", target["SR"]), target)
     if base != NULL and not blank:
         raise ApiError("VDI_NOT_SPARSE", made)
+    same = source["SR"] == target["SR"]
+    here, there = (host_for(rows, source["SR"]),) * 2 if same else hosts_for_copy(rows, source["SR"], target["SR"])
     request = Copy(
         dp=copy_datapath(target["uuid"]),
         sr=call.api.uuid_of("SR", source["SR"]),
         location=source["location"],
-    same = source["SR"] == target["SR"]
-    here, there = (host_for(rows, source["SR"]),) * 2 if same else hosts_for_copy(rows, source["SR"], target["SR"])
         to_sr=call.api.uuid_of("SR", target["SR"]),
         to_location=target["location"],
         base=existing(rows, "VDI", base)["location"] if base != NULL else "",
         zeroed=zeroed and blank,
+        to_host="" if here == there else call.api.uuid_of("host", there),
     )
+
+    async def release() -> None:
+        """The host that read may be silent, and the other one waits for it."""
+        await ask(call.api, there, RECEIVE_END, ReceiveEnd(dp=target_datapath(target["uuid"])))
+
+    steps = [release] if here != there else []
+    call.undo += steps
     await ask(call.api, here, COPY, request)
+    for step in steps:
+        call.undo.remove(step)
+
+
+def target_datapath(uuid: str) -> str:
+    """By which a copy has the disk with that uuid open."""
+    return f"{copy_datapath(uuid)}/target"
 
 
 def copy_datapath(uuid: str) -> str:
-    """Of a copy into the disk with that uuid, which is open as `<datapath>/target`."""
+    """Of a copy into the disk with that uuid."""
     return f"copy/{uuid}"
-        to_host="" if here == there else call.api.uuid_of("host", there),
 
 
 THICK: Final = frozenset({"lvm", "lvmoiscsi", "lvmohba"})

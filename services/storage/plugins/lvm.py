@@ -96,6 +96,7 @@ class LvmPlugin:
             copyright="LGPL-2.1-only",
             version="1.0",
             required_api_version="5.0",
+            supported_image_formats=["raw"],
             features=dict.fromkeys(
                 [
                     *("SR_CREATE", "SR_DELETE", "SR_ATTACH", "SR_DETACH", "SR_SCAN", "SR_UPDATE", "SR_PROBE"),

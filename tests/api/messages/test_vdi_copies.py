@@ -96,6 +96,9 @@ async def test_a_disk_is_copied_to_a_host_that_does_not_see_it(pool: Pool, clien
     assert copies(pool)[0].to_host == pool.hosts[1].uuid
     assert "storage.copy" in pool.hosts[0].served
     assert leftovers(pool) == {}
+    fail_everywhere(pool, "storage.copy", ApiError("HOST_OFFLINE", pool.hosts[0].uuid))
+    assert (await client.refusal("VDI.copy", disk, sr))[0] == "HOST_OFFLINE"
+    assert pool.hosts[1].served[-2:] == ["storage.receive_end", "storage.vdi_destroy"]
     for pbd in pool.row("SR", sr)["PBDs"]:
         await client.call("PBD.unplug", pbd)
     assert await client.refusal("VDI.copy", disk, sr) == ["SR_HAS_NO_PBDS", sr]

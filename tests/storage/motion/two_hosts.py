@@ -166,7 +166,7 @@ class TwoHosts:
             made(host, *arguments, **named)
             self._vms.append(host)
 
-        VmHost.__init__ = kept  # type: ignore[method-assign]
+        VmHost.__init__ = kept  # type: ignore[assignment,method-assign]
         try:
             await self.start("vm", HOST_A, backend="qemu", accel="tcg", guest_dir=str(guest_dir))
         finally:

@@ -97,6 +97,7 @@ class FilePlugin:
             copyright="LGPL-2.1-only",
             version="1.0",
             required_api_version="5.0",
+            supported_image_formats=["qcow2"],
             features=dict.fromkeys(
                 [
                     *("VDI_RESIZE_ONLINE", "VDI_CONFIG_CBT", "VDI_REVERT", "VDI_COMPOSE", "VDI_MIRROR"),
