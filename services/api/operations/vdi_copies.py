@@ -20,6 +20,7 @@ from services.api.operations.vdi import make_disk
 from services.api.storage_hosts import ask
 from shared.contracts import storage as contract
 from shared.contracts.db import Update
+from shared.contracts.motion import RECEIVE_END, ReceiveEnd
 from shared.contracts.transfer import COPY, Copy
 from shared.errors import ApiError
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ async def far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         await pool.until(lambda: "file" in {row["type"] for row in pool.store.rows("SM").values()})
         for number, fake in enumerate(pool.hosts):
             config = {"location": str(tmp_path / fake.uuid[:4] / "sr")}
-            arguments = (config, 0, f"sr{number}", "", "file", "", False, {})
+            arguments: tuple[Any, ...] = (config, 0, f"sr{number}", "", "file", "", False, {})
             srs.append(str(await client.call("SR.create", pool.host_ref(number), *arguments)))
         yield Far(pool, client, benches, srs)
         await pool.idle()
