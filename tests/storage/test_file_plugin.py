@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from services.storage.plugins.file import lease, qcow2
@@ -295,6 +296,10 @@ async def test_an_empty_mount_point_is_not_taken_for_an_empty_sr(plugin: FilePlu
     for attempt in (plugin.sr.ls(sr), plugin.volume.stat(sr, volume.key), plugin.sr.stat(sr)):
         with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_47"):
             await attempt
+    for sharable in (False, True):
+        with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_47"):
+            await plugin.volume.create(sr, msgspec.structs.replace(new(), sharable=sharable), MIB)
+    assert os.listdir(folder) == []
     with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_47"):
         await plugin.sr.attach(SR, {"location": str(folder)}, HOST_A)
 

@@ -357,7 +357,10 @@ def _derived(source: Volume, new: NewVolume, origin: str, snapshot: bool = False
 
 
 def _existing(folder: Folder, key: str, origin: str) -> Volume | None:
-    """The disk that an earlier run of the same request made. Raises SR_BACKEND_FAILURE_43 if it is another one."""
+    """The disk that an earlier run of the same request made. Raises SR_BACKEND_FAILURE_43 if it is another one, and
+    _47 when the folder is not this SR any more: nothing is made below a medium's empty mount point.
+    """
+    folder.check()
     side = folder.read_sidecar(key)
     data = folder.raw(key) if side.raw else folder.image(side.image or key)
     if side.hidden or not data.exists():
