@@ -57,7 +57,7 @@ def _end_servers(folder: Path) -> None:
     mine = (
         os.fsencode(f"--socket={folder}/"),
         os.fsencode(f"{ARGUMENT}{escaped(folder)}/"),
-        os.fsencode(f"addr.path={folder}/"),
+        os.fsencode(f"addr.path={escaped(folder)}/"),
     )
     for process in Path("/proc").glob("[0-9]*"):
         try:

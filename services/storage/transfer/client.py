@@ -18,8 +18,9 @@ from shared.contracts.loan import LENT_SIZE, Lent, Returned
 
 _BEHIND: Final = 2 << 20
 """Bytes that may wait for the client."""
-_TOGETHER: Final = 1 << 18
+_TOGETHER: Final = 1 << 19
 """Bytes that have to have come before it is worth waking up for them, if so many are wanted."""
+_LENDER_GONE: Final = "who lent the client's connection has broken off"
 
 
 class NoClient(Exception):
@@ -40,7 +41,9 @@ class Client:
         self._ended = False
         self._memory = memory
         self._loop = asyncio.get_running_loop()
-        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self._waiting: asyncio.Future[None] | None = None
+        self._gone = False
+        """Whether who lent the connection has ended."""
         self._together = 1
 
     @classmethod
@@ -83,12 +86,6 @@ class Client:
         self.received = 0
         self._loop.add_reader(self._lender, self._lender_ended)
 
-    def _lender_ended(self) -> None:
-        """It says nothing any more, but that it ends."""
-        self._loop.remove_reader(self._lender)
-        if not self._gone.done():
-            self._gone.set_result(None)
-
     # ---- Output
 
     async def write(self, data: Data) -> None:
@@ -109,7 +106,7 @@ class Client:
 
     def close(self) -> None:
         if self._lent is not None:
-            if not self._gone.done():
+            if not self._gone:
                 self._loop.remove_reader(self._lender)
             self._lender.close()
         self._connection.close()
@@ -202,19 +199,32 @@ class Client:
         remove: Callable[[socket.socket], object],
     ) -> None:
         """Raises `NoClient` when the client is silent for too long, or who lent the connection is gone."""
-        ready: asyncio.Future[None] = self._loop.create_future()
-
-        def go() -> None:
-            if not ready.done():
-                ready.set_result(None)
-
-        add(connection, go)
+        if self._gone:
+            raise NoClient(_LENDER_GONE)
+        self._waiting = waiting = self._loop.create_future()
+        stall = self._loop.call_later(self._lent.stall, self._stalled) if self._lent is not None else None
+        add(connection, self._go)
         try:
-            stall = self._lent.stall if self._lent is not None else None
-            done, _ = await asyncio.wait({ready, self._gone}, timeout=stall, return_when=asyncio.FIRST_COMPLETED)
+            await waiting
         finally:
+            self._waiting = None
             remove(connection)
-        if self._gone.done():
-            raise NoClient("who lent the client's connection has broken off")
-        if not done:
-            raise NoClient("the client neither sends nor takes anything any more")
+            if stall is not None:
+                stall.cancel()
+
+    def _go(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def _fail(self, why: str) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(NoClient(why))
+
+    def _stalled(self) -> None:
+        self._fail("the client neither sends nor takes anything any more")
+
+    def _lender_ended(self) -> None:
+        """It says nothing any more, but that it ends."""
+        self._loop.remove_reader(self._lender)
+        self._gone = True
+        self._fail(_LENDER_GONE)
