@@ -19,10 +19,9 @@ from services.db.health import HealthAlerts
 from services.db.redo.interface import Checkpoint, RedoLogError
 from services.db.redo.mirrored import MirroredRedoLog
 from services.db.standby.rows import Rows
-from shared.bus.contract import Empty
 from shared.bus.interface import Bus
 from shared.contracts import storage
-from shared.contracts.db import Change, RedoLogDisk, Transact, Update, UseRedoLog
+from shared.contracts.db import Change, Committed, RedoLogDisk, Transact, Update, UseRedoLog
 from shared.errors import ApiError, internal_error
 from shared.store import NULL, Store
 
@@ -125,17 +124,16 @@ class RedoDisk:
 
     # ---- what is asked for
 
-    async def use(self, request: UseRedoLog) -> Empty:
-        """Only of a primary. Raises CANNOT_ENABLE_REDO_LOG: nothing has changed; INTERNAL_ERROR."""
+    async def use(self, request: UseRedoLog) -> Committed:
+        """Only of a primary; the commit of the pool's row. Raises CANNOT_ENABLE_REDO_LOG: the row is as before."""
         async with self._deciding:
             if request.vdi:
-                await self._enable(request.vdi)
-            else:
-                await self._say({"redo_log_enabled": False})
-                await self._follow()
-        return Empty()
+                return await self._enable(request.vdi)
+            committed = await self._say({"redo_log_enabled": False})
+            await self._follow()
+            return committed
 
-    async def _enable(self, vdi: str) -> None:
+    async def _enable(self, vdi: str) -> Committed:
         disk = _disk(self._store, vdi)
         if disk is None:
             raise ApiError("CANNOT_ENABLE_REDO_LOG", f"there is no disk {vdi}")
@@ -150,13 +148,14 @@ class RedoDisk:
                 await self._change(None, None)
                 why = error.params[0] if error.code == "CANNOT_ENABLE_REDO_LOG" else str(error)
                 raise ApiError("CANNOT_ENABLE_REDO_LOG", why) from error
-        await self._say({"redo_log_enabled": True, "redo_log_vdi": vdi})
+        committed = await self._say({"redo_log_enabled": True, "redo_log_vdi": vdi})
         await self._keep(disk)
+        return committed
 
-    async def _say(self, fields: dict[str, object]) -> None:
+    async def _say(self, fields: dict[str, object]) -> Committed:
         pool = next(iter(self._store.rows("pool")))
         changes: list[Change] = [Update(cls="pool", ref=pool, fields=fields)]
-        await self._committer.transact(Transact(changes=changes))
+        return await self._committer.transact(Transact(changes=changes))
 
     # ---- all the time
 

@@ -308,7 +308,7 @@ class Database:
                 self._conflicts.inc()
             raise
 
-    async def use_redo_log(self, request: contract.UseRedoLog) -> Empty:
+    async def use_redo_log(self, request: contract.UseRedoLog) -> contract.Committed:
         """Raises CANNOT_ENABLE_REDO_LOG."""
         disks = self.redo_disk
         if disks is None:

@@ -506,7 +506,7 @@ USE_REDO_LOG = Method(
     "db",
     "use_redo_log",
     UseRedoLog,
-    Empty,
+    Committed,
     "Keeps the redo log on that disk as well: when it is answered all rows are there, and the pool's row says so.",
     Scope.POOL,
     timeout=90.0,

@@ -46,6 +46,18 @@ def check_statefile(rows: Rows, sr: str) -> ApiError | None:
     return None if kept or free >= ROOM else ApiError("SR_SOURCE_SPACE_INSUFFICIENT", sr)
 
 
+def check_attached_offline(rows: Rows, sr: str) -> ApiError | None:
+    """Why a redo log cannot be there: hosts could not attach it before they have a database. Raises HANDLE_INVALID."""
+    supported = STATEFILE_FEATURES & _driver_features(rows, sr)
+    return None if supported else ApiError("SR_OPERATION_NOT_SUPPORTED", sr)
+
+
+def redo_log_disk(rows: Rows, sr: str) -> str | None:
+    """A disk of the SR that is there for it already. Raises HANDLE_INVALID."""
+    disks = ((ref, existing(rows, "VDI", ref)) for ref in existing(rows, "SR", sr)["VDIs"])
+    return next((ref for ref, row in disks if row["type"] == "redo_log" and row["virtual_size"] >= REDO_LOG_SIZE), None)
+
+
 def _holds(rows: Rows, sr: Record, type_: str, size: int) -> bool:
     disks = (existing(rows, "VDI", ref) for ref in sr["VDIs"])
     return any(disk["type"] == type_ and disk["virtual_size"] >= size for disk in disks)

@@ -73,7 +73,8 @@ class MirroredRedoLog:
         self._news = news
         self._copy: BlockRedoLog | None = None
         """While this process writes to it."""
-        self._armed = False
+        self._armed = self._reigns = False
+        """The start is over; a term was begun since."""
         self._fresh = False
         self._told_broken = False
         self._pauses = Pauses()
@@ -117,7 +118,7 @@ class MirroredRedoLog:
     @property
     def wants_disk(self) -> bool:
         """Whether it should be taken up: by `look`, then `take_up`."""
-        return self.path is not None and self._copy is None and self._writes and self._pauses.over
+        return self.path is not None and self._copy is None and self._reigns and self._writes and self._pauses.over
 
     @property
     def wants_rest(self) -> bool:
@@ -155,9 +156,13 @@ class MirroredRedoLog:
 
     def _let_go(self, state: State) -> None:
         self._filling, self._full, self.state = None, False, state
-        if self._copy is not None:
-            self._copy.close()
-            self._copy = None
+        copy, self._copy = self._copy, None
+        if copy is None:
+            return
+        try:
+            copy.close()
+        except OSError as error:
+            log.error("the redo log %s did not close well: %s", self.path, error.strerror)
 
     # ---- reading
 
@@ -201,6 +206,7 @@ class MirroredRedoLog:
             self._last = self._last_durable = generation
         self._local.begin(generation, term)
         self._term, self._last = term, max(self._last, generation)
+        self._reigns = self._writes
         if self.wants_rest:
             self.rest()
         if self._copy is not None:

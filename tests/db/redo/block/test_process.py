@@ -38,6 +38,10 @@ class ProcessDisk(FaultyDisk):
         self._open.discard(descriptor)
         super().close(descriptor)
 
+    @property
+    def descriptors(self) -> list[int]:
+        return list(self._open)
+
     def release(self) -> None:
         for descriptor in list(self._open):
             self.close(descriptor)
