@@ -31,7 +31,9 @@ log = logging.getLogger("storage.mounted")
 
 
 class Kind(Record, frozen=True):
-    """What an SR type says of itself. `features`: besides those of its disks. `configuration`: device_config keys.
+    """What an SR type says of itself. `features`: besides those of its disks, but for those that it `lacks`.
+
+    `configuration`: device_config keys.
 
     `volatile`: the medium is empty whenever it is mounted, and lasts as long as the mount.
     """
@@ -42,6 +44,7 @@ class Kind(Record, frozen=True):
     configuration: dict[str, str]
     failures: Failures
     features: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
     volatile: bool = False
 
 
@@ -139,7 +142,11 @@ class MountedPlugin:
             type=kind.type,
             name=kind.name,
             description=kind.description,
-            features={**files.features, **dict.fromkeys(kind.features, 1)},
+            features={
+                name: version
+                for name, version in (files.features | dict.fromkeys(kind.features, 1)).items()
+                if name not in kind.lacks
+            },
             configuration=kind.configuration,
         )
 

@@ -23,6 +23,7 @@ KIND = Kind(
     },
     failures=Failures(mount=Failure.SMB_MOUNT, unmount=Failure.SMB_UNMOUNT),
     features=("SR_PROBE",),
+    lacks=("VDI_ATTACH_OFFLINE",),  # the password is in the database
 )
 
 
