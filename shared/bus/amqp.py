@@ -20,6 +20,7 @@ from pika.spec import Basic, BasicProperties
 from shared.bus.amqp_consumers import DEAD, EVENTS, RPC, Consumer, DurableEvents, PassingEvents, RequestQueue
 from shared.bus.endpoint import Endpoint
 from shared.bus.pika_channel import Channel, ChannelClosed, ConnectError, Connection, parameters
+from shared.bus.pika_frames import reply_properties, request_properties
 from shared.bus.timing import DEFAULT, Timing, backoff
 from shared.bus.transport import Delivery, EventDelivery, Owner
 
@@ -93,14 +94,14 @@ class AmqpTransport:
 
     def request(self, queue: str, id: str, kind: str, body: bytes, expires: float) -> None:
         if self._session is not None:
-            properties = BasicProperties(
-                reply_to=REPLY_TO, correlation_id=id, type=kind, expiration=str(max(1, int(expires * 1000)))
-            )
-            self._publish(self._session.requests, RPC, queue, body, properties, mandatory=True)
+            with contextlib.suppress(pika.exceptions.AMQPError):  # the channel is closing: `lost` follows
+                properties = request_properties(id, REPLY_TO, str(max(1, int(expires * 1000))), kind)
+                self._session.requests.publish(RPC, queue, body, properties, mandatory=True)
 
     def reply(self, to: str, id: str, body: bytes) -> None:
         if self._session is not None:
-            self._publish(self._session.publisher, "", to, body, BasicProperties(correlation_id=id))
+            with contextlib.suppress(pika.exceptions.AMQPError):
+                self._session.publisher.publish("", to, body, reply_properties(id))
 
     def event(self, key: str, also: tuple[str, ...], body: bytes) -> None:
         if self._session is not None:
@@ -123,10 +124,9 @@ class AmqpTransport:
         key: str,
         body: bytes,
         properties: BasicProperties,
-        mandatory: bool = False,
     ) -> None:
-        with contextlib.suppress(pika.exceptions.AMQPError):  # the channel is closing: `lost` follows
-            channel.pika.basic_publish(exchange, key, body, properties, mandatory)
+        with contextlib.suppress(pika.exceptions.AMQPError):
+            channel.pika.basic_publish(exchange, key, body, properties)
 
     # ---- queues and subscriptions
 

@@ -14,7 +14,9 @@ import pika
 import pika.exceptions
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel as PikaChannel
+from pika.spec import BasicProperties
 
+from shared.bus import pika_frames
 from shared.bus.pika_io import LoopServices
 
 
@@ -68,6 +70,18 @@ class Channel:
         if not answered.done():
             raise self.closed.result()
         return answered.result()
+
+    def publish(self, exchange: str, key: str, body: bytes, properties: bytes, mandatory: bool = False) -> None:
+        """`properties`: as `pika_frames` makes them. Raises `AMQPError`, as pika does."""
+        connection = self.pika.connection
+        if not self.pika.is_open:
+            raise pika.exceptions.ChannelWrongStateError("the channel is not open")
+        if len(body) > connection._body_max_length:
+            known = BasicProperties().decode(properties)
+            self.pika.basic_publish(exchange, key, body, known, mandatory)
+            return
+        frames = pika_frames.published(self.pika.channel_number, exchange, key, properties, body, mandatory)
+        connection._output_marshaled_frames((frames,))
 
     def close(self) -> None:
         if self.pika.is_open:

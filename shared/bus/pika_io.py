@@ -1,7 +1,8 @@
 """pika's I/O on the event loop's own transports, instead of its file descriptor callbacks.
 
 pika writes each frame of a message by a `send` of its own, after a turn of the loop to learn that the socket is
-writable. Here everything that is written in one turn of the loop leaves in one piece. Works with uvloop.
+writable. Here everything that is written in one turn of the loop leaves in one piece, and what has come is looked
+through before pika sees it (`pika_frames.py`). Works with uvloop.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pika.adapters.utils.nbio_interface import (
     AbstractTimerReference,
 )
 
-READ_CHUNK = 16 * 1024
-"""pika copies what is left of its buffer after each frame it takes, so it gets its input in small pieces."""
+from shared.bus.pika_frames import Incoming
+
 HIGH_WATER = 4 * 1024 * 1024
 """Bytes not yet taken by the socket above which publishers pause."""
 
@@ -60,6 +61,7 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):  # type: ignore[misc]
         self._protocol = protocol
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
+        self._in = Incoming()
         self.heard = loop.time()
         """When something was last received, by the loop's clock."""
         self._writable = asyncio.Event()
@@ -74,20 +76,19 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):  # type: ignore[misc]
 
     def data_received(self, data: bytes) -> None:
         self.heard = self._loop.time()
-        for start in range(0, len(data), READ_CHUNK):
-            if self._transport is None:
-                return
-            try:
-                self._protocol.data_received(data[start : start + READ_CHUNK])
-            except Exception as error:
-                self.fail(error)
-                return
+        if self._transport is None:
+            return
+        try:
+            self._in.take(data, self._protocol.conn)
+        except Exception as error:
+            self.fail(error)
 
     def eof_received(self) -> bool:
         return bool(self._protocol.eof_received())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._in.over = True
         self._out.clear()
         self._writable.set()
         self._protocol.connection_lost(exc)
@@ -133,6 +134,7 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):  # type: ignore[misc]
     def fail(self, error: Exception) -> None:
         """The connection ends here and now, with that error, without a word to the other side."""
         transport, self._transport = self._transport, None
+        self._in.over = True
         if transport is not None:
             self._loop.call_soon(self._protocol.connection_lost, error)
             self._protocol = _Gone()
