@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import stat
 import struct
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -71,6 +72,14 @@ async def test_a_device_with_partitions_is_refused(plugin: Plugin, loop: Loop) -
     with pytest.raises(ApiError, match="SR_DEVICE_IN_USE"):
         await plugin.sr.create(SR, {"device": loop.path}, "", "")
     assert await plugin.sr.probe({"device": loop.path}) == []
+
+
+async def test_a_device_that_cannot_be_opened_is_refused_in_words(plugin: Plugin, tmp_path: Path) -> None:
+    node = tmp_path / "node"
+    os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(240, 9))  # a number of nobody's
+    for attempt in (plugin.sr.probe({"device": str(node)}), plugin.sr.create(SR, {"device": str(node)}, "", "")):
+        with pytest.raises(ApiError, match=f"SR_BACKEND_FAILURE_91.*cannot open {node}"):
+            await attempt
 
 
 async def test_a_device_that_somebody_has_for_himself_is_refused_and_the_log_says_who(

@@ -198,8 +198,11 @@ def _is_block_device(device: str) -> bool:
 
 
 def _size(device: str) -> int:
-    """Bytes."""
-    file = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    """Bytes. Raises SR_BACKEND_FAILURE_91."""
+    try:
+        file = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise backend_failure(Failure.DEVICE_INVALID, f"cannot open {device}", error.strerror) from error
     try:
         return os.lseek(file, 0, os.SEEK_END)
     finally:
