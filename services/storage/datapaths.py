@@ -85,6 +85,8 @@ class Datapaths:
         self.checkpoint = checkpoint
         self._prefix = f"dp/{repositories.host}/"
         self._entries: dict[str, Entry] = {}
+        self._leaks: dict[str, str] = {}
+        """Why what is leaked cannot be closed, as the log says already."""
         self._on: dict[tuple[str, str], dict[str, None]] = {}
         for key, value in journal.data.items():
             if key.startswith(self._prefix):
@@ -101,6 +103,7 @@ class Datapaths:
                 location=entry.location,
                 state="activated" if entry.state.activated else "attached",
                 writable=entry.writable,
+                leaked=entry.leaked,
             )
             for dp, entry in self._entries.items()
             if entry.state.attached
@@ -113,6 +116,10 @@ class Datapaths:
             for dp, entry in self._entries.items()
             if entry.sr == sr and (location is None or entry.location == location)
         ]
+
+    def working(self, sr: str) -> list[str]:
+        """Those of `users` that are not being closed, nor leaked."""
+        return [dp for dp in self.users(sr) if not self._entries[dp].leaked]
 
     def writers(self, sr: str, location: str) -> list[str]:
         return [dp for dp in self.users(sr, location) if self._entries[dp].writable]
@@ -141,6 +148,20 @@ class Datapaths:
     async def close(self, dps: Iterable[str]) -> None:
         """Closes all that can be closed, then raises the first failure, if any."""
         await settle(self._close(list(dps)))
+
+    async def close_leaked(self) -> None:
+        """Tries again whatever nobody is working on."""
+        for disk in sorted({entry.disk for entry in self._entries.values() if entry.leaked}):
+            if disk[0] in self._repositories.attached() and self._locks.free(*disk):
+                async with self._locks.disks({disk}):
+                    await self._retry_leaked(disk)
+
+    async def let_go(self, sr: str) -> list[Exception]:
+        """Tries again all that is leaked in an SR, and says why not; what is left of it waits for the SR to come back.
+        The caller holds the SR exclusively.
+        """
+        disks = {entry.disk for entry in self._entries.values() if entry.leaked and entry.sr == sr}
+        return [failure for disk in sorted(disks) for failure in await self._retry_leaked(disk)]
 
     # -- after a restart ---------------------------------------------------------------------------------------------
 
@@ -199,7 +220,8 @@ class Datapaths:
         for held in await plugin.datapath.held(handle):
             if any(self._entries[dp].state.activated for dp in self._on.get((sr, held.key), {})):
                 continue
-            if held.dp in self._entries:  # it serves another disk, so it cannot be using this one
+            own = held.dp.startswith(OWN)
+            if own or held.dp in self._entries:  # its user is gone, or uses another disk and so not this one
                 await plugin.datapath.deactivate(held.uri, Domain(host=self._repositories.host, dp=held.dp))
                 continue
             log.warning("SR %s: disk %s is held for %s, which nobody here remembers", sr, held.key, held.dp)
@@ -413,18 +435,23 @@ class Datapaths:
             await self._try_close(dp)
         await self._record(undone)
 
-    async def _retry_leaked(self, disk: tuple[str, str]) -> None:
+    async def _retry_leaked(self, disk: tuple[str, str]) -> list[Exception]:
+        """What it failed with."""
         leaked = [dp for dp in self._on.get(disk, {}) if self._entries[dp].leaked]
-        for dp in leaked:
-            await self._try_close(dp)
+        failures = [failure for dp in leaked if (failure := await self._try_close(dp))]
         if leaked:
             await self._record(leaked)
+        return failures
 
-    async def _try_close(self, dp: str) -> None:
+    async def _try_close(self, dp: str) -> Exception | None:
         try:
             await self._advance(dp)
         except _Failures as error:
-            log.error("%s stays leaked: %s", dp, error)
+            if self._leaks.get(dp) != str(error):
+                log.error("%s stays leaked: %s", dp, error)
+            self._leaks[dp] = str(error)
+            return error
+        return None
 
     def _aim_away(self, dps: Iterable[str]) -> None:
         for dp in dps:
@@ -456,6 +483,7 @@ class Datapaths:
 
     def _drop(self, dp: str) -> None:
         entry = self._entries.pop(dp)
+        self._leaks.pop(dp, None)
         others = self._on[entry.disk]
         del others[dp]
         if not others:

@@ -10,7 +10,7 @@ from services.storage.datapaths import Checkpoint, Datapaths
 from services.storage.disks import Disks
 from services.storage.journal import Journal
 from services.storage.locks import Locks
-from services.storage.plugins.errors import implemented
+from services.storage.plugins.errors import implemented, is_of_medium
 from services.storage.plugins.interface import Plugin, Probed, Unimplemented
 from services.storage.repositories import Repositories
 from shared.contracts.storage import (
@@ -53,7 +53,21 @@ class HostStorage:
 
     async def retry(self) -> None:
         """Attaches again what should be attached and is not, and repairs what was interrupted there."""
+        await self._notice_lost()
         await asyncio.gather(*(self._attach_again(sr) for sr in self.repositories.missing()))
+        await self.datapaths.close_leaked()
+
+    async def _notice_lost(self) -> None:
+        """An SR whose medium went away under it is to be attached again. While somebody works in it that has to wait:
+        what works there may hang with the medium.
+        """
+        for sr in self.repositories.attached():
+            plugin, handle = self.repositories.find(sr)
+            why = await plugin.sr.lost(handle)
+            if why is not None and self.locks.idle(sr):
+                async with self.locks.sr(sr):
+                    log.error("SR %s has lost its medium and is attached again: %s", sr, why)
+                    self.repositories.suspend(sr, why)
 
     async def _attach_again(self, sr: str) -> None:
         async with self.locks.sr(sr):
@@ -110,15 +124,24 @@ class HostStorage:
             return await self.repositories.last_stat(request.sr)
 
     async def detach_sr(self, sr: str) -> None:
+        """What is leaked only because the medium cannot be written to hinders nobody: it is let go of when the SR is
+        attached again.
+        """
         self._refuse_used(sr)  # before waiting for those who work on its disks
         async with self.locks.sr(sr):
             self._refuse_used(sr)
+            for failure in await self.datapaths.let_go(sr):
+                if not is_of_medium(failure):
+                    log.error("SR %s cannot be detached: %s", sr, failure)
+                    raise ApiError("SR_DEVICE_IN_USE") from failure
             await self.repositories.detach(sr)
 
     async def destroy_sr(self, sr: str) -> None:
         self._refuse_used(sr)
         async with self.locks.sr(sr):
             self._refuse_used(sr)
+            if await self.datapaths.let_go(sr):
+                raise ApiError("SR_DEVICE_IN_USE")
             plugin, handle = self.repositories.find(sr)
             await plugin.sr.destroy(handle)
             await self.repositories.forget(sr)
@@ -135,7 +158,7 @@ class HostStorage:
         return count
 
     def _refuse_used(self, sr: str) -> None:
-        users = self.datapaths.users(sr)
+        users = self.datapaths.working(sr)
         if users:
             log.info("SR %s is in use by %s", sr, ", ".join(users))
             raise ApiError("SR_DEVICE_IN_USE")

@@ -24,6 +24,10 @@ class SharedLock:
     def idle(self) -> bool:
         return not self._readers and not self._writer and not self._queue
 
+    @property
+    def open_to_readers(self) -> bool:
+        return not self._writer and not self._queue
+
     @asynccontextmanager
     async def hold(self, exclusive: bool) -> AsyncIterator[None]:
         await self._acquire(exclusive)
@@ -79,6 +83,15 @@ class Locks:
 
     def __init__(self) -> None:
         self._locks: dict[str, SharedLock] = {}
+
+    def idle(self, sr: str) -> bool:
+        """Whether nobody has, or waits for, the SR or anything in it."""
+        return sr not in self._locks
+
+    def free(self, sr: str, location: str) -> bool:
+        """Whether the disk can be had without waiting."""
+        lock = self._locks.get(sr)
+        return (lock is None or lock.open_to_readers) and f"{sr}/{location}" not in self._locks
 
     @asynccontextmanager
     async def sr(self, sr: str) -> AsyncIterator[None]:

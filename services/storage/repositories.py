@@ -41,6 +41,7 @@ class Repositories:
             if key.startswith(self._prefix)
         }
         self._attached: dict[str, tuple[Plugin, Handle]] = {}
+        self._suspended: dict[str, tuple[Plugin, Handle]] = {}
         self._failures: dict[str, ApiError] = {}
 
     def plugin(self, kind: str) -> Plugin:
@@ -104,6 +105,7 @@ class Repositories:
             else:
                 self._failures[sr] = error
             return False
+        self._suspended.pop(sr, None)
         self._failures.pop(sr, None)
         if wanted.attaching:
             self._wanted[sr] = msgspec.structs.replace(wanted, attaching=False)
@@ -112,14 +114,15 @@ class Repositories:
 
     def suspend(self, sr: str, why: ApiError) -> None:
         """It stays wanted, and is to be attached again."""
-        self._attached.pop(sr, None)
+        if sr in self._attached:
+            self._suspended[sr] = self._attached.pop(sr)
         self._failures[sr] = why
 
     async def detach(self, sr: str) -> None:
         """Detaching one that is not attached changes nothing."""
         if sr not in self._wanted:
             return
-        attached = self._attached.get(sr)
+        attached = self._attached.get(sr) or self._suspended.get(sr)
         if attached is not None:
             plugin, handle = attached
             await plugin.sr.detach(handle)
@@ -129,6 +132,7 @@ class Repositories:
         await self._write(sr, None)
         self._wanted.pop(sr, None)
         self._attached.pop(sr, None)
+        self._suspended.pop(sr, None)
         self._failures.pop(sr, None)
 
     async def stat(self, sr: str) -> SrStat:

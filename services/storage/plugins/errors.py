@@ -72,6 +72,16 @@ def backend_failure(number: Failure, text: object, detail: object = "") -> ApiEr
     return ApiError(f"SR_BACKEND_FAILURE_{int(number)}", "", text, detail)
 
 
+def is_of_medium(error: BaseException) -> bool:
+    """Whether an SR's medium is gone, broken or takes no writes, so that no plug-in can do better."""
+    return isinstance(error, ApiError) and error.code in _OF_MEDIUM
+
+
+_OF_MEDIUM = frozenset(
+    f"SR_BACKEND_FAILURE_{number:d}" for number in (Failure.SR_UNAVAILABLE, Failure.IO, Failure.NO_WRITE)
+)
+
+
 def plugin_failed(reason: object, output: object = "") -> ApiError:
     """SR_BACKEND_FAILURE [reason, "", output]: a program did not run, or not to its end."""
     return ApiError("SR_BACKEND_FAILURE", reason, "", output)

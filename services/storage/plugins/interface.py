@@ -15,6 +15,7 @@ from typing import NamedTuple, NewType, Protocol
 
 from shared.bus.contract import Record
 from shared.contracts.storage import DriverInfo, Health
+from shared.errors import ApiError
 
 Handle = NewType("Handle", str)
 """An attached SR on one host, as the plug-in named it: opaque to everybody else."""
@@ -175,6 +176,12 @@ class SR(Protocol):
 
     async def last_stat(self, sr: Handle) -> SrStat:
         """What is known already, where looking costs more than that."""
+        ...
+
+    async def lost(self, sr: Handle) -> ApiError | None:
+        """Why the SR's medium is not there any more under it and can be had again by attaching it once more; None while
+        nothing is known to be wrong. Asked every few seconds: it looks at what the host knows, never at the medium.
+        """
         ...
 
     async def ls(self, sr: Handle) -> list[Volume]:

@@ -99,10 +99,14 @@ class MediumSkeleton:
 
 
 class _Attached(Record, frozen=True):
+    """`mounted`: what the kernel said of the mount, None if it was gone at once. `recognised`: as the medium."""
+
     uuid: str
     host: str
     place: Path
     configuration: dict[str, str]
+    mounted: Mounted | None
+    recognised: bool
 
 
 class MountedPlugin:
@@ -188,7 +192,15 @@ class _Sr(SrSkeleton):
     async def attach(self, uuid: str, configuration: dict[str, str], host: str) -> Handle:
         mount, place = self._medium.mount(configuration, uuid), self._plugin.place(host, uuid)
         handle = await settle(self._attach(uuid, configuration, host, mount, place))
-        self._plugin.attached[handle] = _Attached(uuid=uuid, host=host, place=place, configuration=configuration)
+        found = mounted_at(place)
+        self._plugin.attached[handle] = _Attached(
+            uuid=uuid,
+            host=host,
+            place=place,
+            configuration=configuration,
+            mounted=found,
+            recognised=found is not None and self._medium.same(mount, found),
+        )
         return handle
 
     async def detach(self, sr: Handle) -> None:
@@ -211,6 +223,22 @@ class _Sr(SrSkeleton):
         await settle(release(attached.place, self._failures))
         await self._medium.erase(attached.configuration, attached.uuid)
         self._plugin.attached.pop(sr, None)
+
+    async def lost(self, sr: Handle) -> ApiError | None:
+        """SR_BACKEND_FAILURE_47. A volatile medium is none that could be had again: its disks are gone."""
+        attached = self._plugin.attached.get(sr)
+        if attached is None or self._medium.kind.volatile:
+            return None
+        found = mounted_at(attached.place)
+        if found is None:
+            return _unmounted(attached.place)
+        mount = self._medium.mount(attached.configuration, attached.uuid)
+        if found == attached.mounted and (not attached.recognised or self._medium.same(mount, found)):
+            return None
+        return backend_failure(
+            Failure.SR_UNAVAILABLE,
+            f"what is mounted on {attached.place}, {found.source}, is not {mount.source} any more",
+        )
 
     async def stat(self, sr: Handle) -> SrStat:
         self._still_mounted(sr)
@@ -242,7 +270,8 @@ class _Sr(SrSkeleton):
         try:
             await release(attached.place, self._failures)
         except ApiError:
-            await files.attach(attached.uuid, {"location": str(attached.place / attached.uuid)}, attached.host)
+            with contextlib.suppress(ApiError):  # a medium that is gone too; the first failure says more
+                await files.attach(attached.uuid, {"location": str(attached.place / attached.uuid)}, attached.host)
             raise
 
     async def _attach(self, uuid: str, configuration: dict[str, str], host: str, mount: Mount, place: Path) -> Handle:
@@ -295,7 +324,11 @@ class _Sr(SrSkeleton):
     def _still_mounted(self, sr: Handle) -> None:
         attached = self._plugin.attached.get(sr)
         if attached is not None and mounted_at(attached.place) is None:
-            raise backend_failure(Failure.SR_UNAVAILABLE, f"nothing is mounted on {attached.place} any more")
+            raise _unmounted(attached.place)
+
+
+def _unmounted(place: Path) -> ApiError:
+    return backend_failure(Failure.SR_UNAVAILABLE, f"nothing is mounted on {place} any more")
 
 
 def _srs(root: Path) -> list[str]:

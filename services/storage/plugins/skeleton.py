@@ -13,6 +13,7 @@ from services.storage.plugins.interface import (
     Unimplemented,
     Volume,
 )
+from shared.errors import ApiError
 
 
 class SrSkeleton:
@@ -35,6 +36,9 @@ class SrSkeleton:
 
     async def last_stat(self, sr: Handle) -> SrStat:
         return await self.stat(sr)
+
+    async def lost(self, sr: Handle) -> ApiError | None:
+        return None
 
     async def set_name(self, sr: Handle, name: str, description: str) -> None:
         raise Unimplemented("SR.set_name")

@@ -89,7 +89,7 @@ class Races:
         ]
         [(name, _, work)] = self._random.choices(works, [weight for _, weight, _ in works])
         try:
-            await work(host, self._random.choice(self._disks))
+            await work(host, self._random.choice(self._disks or ["nothing"]))
             self.done[name] += 1
         except BusError as error:
             (self.refused if error.code in REFUSALS else self.lost)[f"{name} {error.code}"] += 1
@@ -165,10 +165,15 @@ class Races:
                 raise
 
     async def _destroy(self, host: int, disk: str) -> None:
-        await self._hosts.ask(host, contract.VDI_DESTROY, contract.VdiRef(sr=SR, location=disk))
+        try:
+            await self._hosts.ask(host, contract.VDI_DESTROY, contract.VdiRef(sr=SR, location=disk))
+        except ApiError as error:
+            if error.code != "VDI_MISSING":  # else whoever has deleted it may have been killed before he could say so
+                raise
         with self._witness.using(disk, f"who deleted it on host {host}", writable=True):
-            await self._make()
-        self._disks.remove(disk)
+            if disk in self._disks:
+                self._disks.remove(disk)
+                await self._make()
 
 
 async def _program(*arguments: str) -> None:

@@ -46,6 +46,9 @@ class Attached:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise sr_full(0, 0) from error
             await settle(self._in_thread(self.folder.check))
+            if error.errno == errno.EROFS:
+                text = f"cannot write to {self.folder.path}: {error.strerror}"
+                raise backend_failure(Failure.NO_WRITE, text, error.strerror) from error
             raise backend_failure(Failure.IO, f"SR {self.folder.uuid}: {error}", error.strerror) from error
 
     async def _in_thread(self, work: Callable[[], _R]) -> _R:

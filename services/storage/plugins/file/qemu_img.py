@@ -15,6 +15,7 @@ from services.storage.plugins.lifetime import inherited
 from shared.errors import ApiError
 
 _PROGRESS = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
+_READ_ONLY = "Read-only file system"
 _NO_SPACE = "No space left on device"
 
 
@@ -80,6 +81,8 @@ class QemuImg:
             text = stderr.decode(errors="replace").strip()
             if _NO_SPACE in text:
                 raise NoSpace
+            if _READ_ONLY in text:
+                raise backend_failure(Failure.NO_WRITE, f"qemu-img {arguments[0]} cannot write", text)
             if status == 127 and _tied():
                 raise _missing(self._program, text)
             raise backend_failure(failure, f"qemu-img {arguments[0]} failed", text or f"status {status}")
