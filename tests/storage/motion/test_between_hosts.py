@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -199,6 +200,25 @@ async def test_a_disk_is_served_to_nobody_else(hosts: TwoHosts, tmp_path: Path) 
         assert (client.size, client.writable) == (SIZE, True)
     await hosts.call(HOST_B, motion.RECEIVE_END, motion.ReceiveEnd(dp=wanted.dp))
     await hosts.nothing_is_left()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+async def test_an_sr_that_is_full_on_another_host_says_so(hosts: TwoHosts) -> None:
+    source, size = await hosts.disk(HOST_A), 4 * MIB
+    async with hosts.opened(HOST_A, source) as client:
+        await client.write(0, os.urandom(size + MIB))
+    sr = new_uuid()
+    config = {"size": "4MiB"}
+    await hosts.call(HOST_B, storage.SR_CREATE, storage.SrCreate(sr=sr, type="memory", device_config=config))
+    await hosts.call(HOST_B, storage.SR_ATTACH, storage.SrAttach(sr=sr, type="memory", device_config=config))
+    made = await hosts.call(HOST_B, storage.VDI_CREATE, storage.VdiCreate(sr=sr, uuid=new_uuid(), virtual_size=SIZE))
+    wanted = msgspec.structs.replace(hosts.copy(source, made.location), to_sr=sr)
+    with pytest.raises(ApiError) as failure:
+        await hosts.call(HOST_A, transfer.COPY, wanted)
+    assert (failure.value.code, int(failure.value.params[1]) < size) == ("SR_FULL", True)
+    await hosts.nothing_is_left()
+    await hosts.call(HOST_B, storage.VDI_DESTROY, storage.VdiRef(sr=sr, location=made.location))
+    await hosts.call(HOST_B, storage.SR_DESTROY, storage.SrRef(sr=sr))
 
 
 async def test_a_simulated_disk_takes_anything_from_another_host(hosts: TwoHosts) -> None:
