@@ -62,7 +62,7 @@ async def _disk(call: Call, sr: str) -> str:
         "name_label": "Metadata redo-log",
         "name_description": "Every change of the database, for when its host is lost",
         "SR": sr,
-        "virtual_size": str(sr_everywhere.REDO_LOG_SIZE),
+        "virtual_size": sr_everywhere.REDO_LOG_SIZE,
         "type": "redo_log",
         "sharable": True,
         "read_only": False,
