@@ -1,6 +1,8 @@
 """LVM as far as the plug-in uses it: the same arguments, the same reports, files for devices.
 
-It keeps its state in a file, as LVM does on its devices, and complains in LVM's words.
+It keeps its state in a file, as LVM does on its devices, and complains in LVM's words. What LVM 2.03.16 was seen to
+refuse or to leave out, it does too: options that do not go together, tags that are too long, how full a pool is that is
+not active. `test_lvm_itself` runs the same commands on LVM where it is installed.
 """
 
 from __future__ import annotations
@@ -31,10 +33,13 @@ class FakeLvm:
         self._file = folder / "lvm.json"
         self.nodes = folder / "dev"
         self.commands: list[list[str]] = []
+        self.cleared: list[list[str]] = []
+        self.metadata_percent = "1.00"
         self._lock = threading.Lock()
 
     async def __call__(self, arguments: list[str]) -> Output:
         if arguments[0] == "blkdiscard":
+            self.cleared.append(arguments[1:])
             return Output(0, "", "")
         if arguments[0] != "lvm":
             return await run(arguments)
@@ -64,6 +69,7 @@ class FakeLvm:
                     "vg_size": str(size),
                     "vg_free": str(size - used),
                     "vg_extent_size": str(self._extent),
+                    "vg_tags": ",".join(group["tags"]),
                 }
             )
         return json.dumps({"report": [{"vg": rows}]})
@@ -72,7 +78,8 @@ class FakeLvm:
         owners = {device: name for name, group in state.items() for device in group["devices"]}
         for name in names:
             if name not in owners:
-                raise _Refused(f'Failed to find physical volume "{name}".')
+                there = "Failed to find physical volume" if name != "/dev/nowhere" else "Cannot use"
+                raise _Refused(f'{there} "{name}".' if there[0] == "F" else f"Cannot use {name}: device not found")
         rows = [{"pv_name": device, "vg_name": owners[device]} for device in names or owners]
         return json.dumps({"report": [{"pv": rows}]})
 
@@ -81,17 +88,21 @@ class FakeLvm:
             {
                 "lv_name": name,
                 "lv_size": str(volume["size"]),
-                "lv_attr": f"{volume['kind']}{volume['permission']}i-a-----",
+                "lv_attr": f"{volume['kind']}{volume['permission']}i-{'a' if volume.get('active') else '-'}-----",
                 "lv_tags": ",".join(volume["tags"]),
-                "data_percent": "0.00" if volume["kind"] in "Vt" else "",
+                "data_percent": "0.00" if volume["kind"] in "Vt" and volume.get("active") else "",
+                "metadata_percent": self.metadata_percent if volume["kind"] == "t" and volume.get("active") else "",
                 "pool_lv": "thin-pool" if volume["kind"] == "V" else "",
             }
             for name, volume in _group(state, names[0])["volumes"].items()
         ]
         return json.dumps({"report": [{"lv": rows}]})
 
-    def _vgcreate(self, state: dict[str, Any], _: dict[str, list[str]], names: list[str]) -> None:
-        state[names[0]] = {"devices": names[1:], "volumes": {}}
+    def _vgcreate(self, state: dict[str, Any], options: dict[str, list[str]], names: list[str]) -> None:
+        state[names[0]] = {"devices": names[1:], "volumes": {}, "tags": options.get("--addtag", [])}
+
+    def _vgchange(self, state: dict[str, Any], options: dict[str, list[str]], names: list[str]) -> None:
+        _group(state, names[0])["tags"] += options.get("--addtag", [])
 
     def _vgremove(self, state: dict[str, Any], _: dict[str, list[str]], names: list[str]) -> None:
         _group(state, names[0])
@@ -106,14 +117,16 @@ class FakeLvm:
         (name,) = options["--name"]
         if name in volumes:
             raise _Refused(f'Logical Volume "{name}" already exists in volume group "{group}"')
+        if "--zero" in options and options.get("--type") == ["thin"]:
+            raise _Refused("--zero is supported only with thin pool creation.")
         made = {"tags": options.get("--addtag", []), "permission": options.get("--permission", ["rw"])[0][-1]}
         if source:
-            volumes[name] = {**volumes[source], **made}
+            volumes[name] = {**volumes[source], **made, "active": False}
             shutil.copyfile(self._data(group, source), self._data(group, name))
             return
         size = int(float(DEVICE * 0.9)) if options["--type"] == ["thin-pool"] else self._size(options)
         kind = {"thin-pool": "t", "thin": "V", "linear": "-"}[options["--type"][0]]
-        volumes[name] = {"size": size, "kind": kind, **made}
+        volumes[name] = {"size": size, "kind": kind, "active": kind == "t", **made}
         self._data(group, name).parent.mkdir(parents=True, exist_ok=True)
         with self._data(group, name).open("wb") as data:
             data.truncate(0 if kind == "t" else size)
@@ -126,6 +139,10 @@ class FakeLvm:
             raise _Refused("Tag too long.")
         name = names[0].partition("/")[2]
         node = self.nodes / group / name
+        if "--activate" in options:
+            volume["active"] = options["--activate"] == ["y"]
+        if volume["kind"] == "t":
+            return
         match options.get("--activate"):
             case ["y"] if not node.exists():
                 node.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from services.storage.plugins.lvm_commands import Holder, Label
 from services.storage.plugins.program import Output
 from shared.errors import ApiError
 from tests.storage.fake_lvm import EXTENT, FakeLvm
-from tests.storage.support import HOST_A, MIB, SR, new, new_uuid
+from tests.storage.support import HOST_A, HOST_B, MIB, SR, new, new_uuid
 
 VM = Domain(host=HOST_A, dp="vbd/vm/0")
 LVS = """  {
@@ -37,9 +37,9 @@ async def unasked(_: str) -> None:
     """Devices of the fake hold nothing."""
 
 
-def plugin_in(folder: Path) -> tuple[LvmPlugin, FakeLvm]:
+def plugin_in(folder: Path, machine: str = "this") -> tuple[LvmPlugin, FakeLvm]:
     fake = FakeLvm(folder)
-    return LvmPlugin(fake, unasked, fake.nodes), fake
+    return LvmPlugin(fake, unasked, fake.nodes, machine), fake
 
 
 @pytest.fixture
@@ -145,8 +145,7 @@ async def test_names_and_keys_are_kept_in_tags(plugin: LvmPlugin, sr: Handle) ->
 
 async def test_thick_volumes_are_cleared_and_have_no_branches(both: tuple[LvmPlugin, FakeLvm]) -> None:
     plugin, _ = both
-    configuration = await plugin.sr.create(SR, {"device": "/dev/sdx", "allocation": "thick"}, "", "")
-    sr = await plugin.sr.attach(SR, configuration, HOST_A)
+    sr = await thick(plugin)
     volume = await plugin.volume.create(sr, new("disk"), 8 * MIB)
     assert [found.key for found in await plugin.sr.ls(sr)] == [volume.key]
     assert volume.physical_utilisation == 8 * MIB
@@ -155,6 +154,101 @@ async def test_thick_volumes_are_cleared_and_have_no_branches(both: tuple[LvmPlu
             await work
     with pytest.raises(ApiError, match="SR_FULL"):
         await plugin.volume.create(sr, new(), 1 << 40)
+
+
+async def thick(plugin: LvmPlugin) -> Handle:
+    configuration = await plugin.sr.create(SR, {"device": "/dev/sdx", "allocation": "thick"}, "", "")
+    return await plugin.sr.attach(SR, configuration, HOST_A)
+
+
+async def test_what_a_thick_volume_grows_by_is_cleared_also_after_a_crash(
+    both: tuple[LvmPlugin, FakeLvm], tmp_path: Path
+) -> None:
+    """It was another disk's."""
+    plugin, fake = both
+    sr = await thick(plugin)
+    volume = await plugin.volume.create(sr, new(), EXTENT)
+    fake.cleared.clear()
+    await plugin.volume.resize(sr, volume.key, 2 * EXTENT)
+    [cleared] = fake.cleared
+    assert cleared[:3] == ["--zeroout", "--offset", str(EXTENT)]
+
+    async def dies(arguments: list[str]) -> Output:
+        if arguments[0] == "blkdiscard":
+            raise InterruptedError
+        return await fake(arguments)
+
+    plugin.group(SR)._run = dies
+    with pytest.raises(InterruptedError):
+        await plugin.volume.resize(sr, volume.key, 4 * EXTENT)
+    again, other = plugin_in(tmp_path)
+    handle = await again.sr.attach(SR, {"device": "/dev/sdx"}, HOST_A)
+    assert [words[2] for words in other.cleared] == [str(2 * EXTENT)]
+    assert (await again.volume.stat(handle, volume.key)).virtual_size == 4 * EXTENT
+    await again.datapath.activate(volume.uri[0], VM)
+    assert len(other.cleared) == 1
+
+
+async def test_a_pool_is_active_while_the_sr_is_attached_to_any_host(
+    plugin: LvmPlugin, both: tuple[LvmPlugin, FakeLvm], sr: Handle
+) -> None:
+    """Else LVM does not say how full it is."""
+
+    async def pool() -> commands.LogicalVolume:
+        return (await plugin.group(SR).volumes())[commands.POOL]
+
+    other = await plugin.sr.attach(SR, {"device": "/dev/sdx"}, HOST_B)
+    await plugin.sr.detach(sr)
+    assert (await pool()).used == 0.0
+    await plugin.sr.detach(other)
+    assert (await pool()).used is None
+    sr = await plugin.sr.attach(SR, {"device": "/dev/sdx"}, HOST_A)
+    await plugin.volume.create(sr, new(), EXTENT)
+    assert (await plugin.sr.stat(sr)).free_space == (await plugin.sr.stat(sr)).total_space
+    (await both[1](commands.deactivate_volume(f"VG_XenStorage-{SR}", commands.POOL)))
+    stat = await plugin.sr.stat(sr)
+    assert stat.total_space - stat.free_space == pytest.approx(EXTENT, abs=2), "what is promised, at most"
+
+
+async def test_nothing_is_made_in_a_pool_whose_metadata_are_full(
+    plugin: LvmPlugin, both: tuple[LvmPlugin, FakeLvm], sr: Handle
+) -> None:
+    volume = await plugin.volume.create(sr, new(), MIB)
+    both[1].metadata_percent = "96.10"
+    for work in (plugin.volume.create(sr, new(), MIB), plugin.volume.clone(sr, volume.key, new())):
+        with pytest.raises(ApiError, match="SR_FULL"):
+            await work
+
+
+async def test_a_group_belongs_to_one_machine(plugin: LvmPlugin, sr: Handle, tmp_path: Path) -> None:
+    """Several hosts may run there; LVM of two machines would destroy each other's changes."""
+    await plugin.sr.attach(SR, {"device": "/dev/sdx"}, HOST_B)
+    stranger, _ = plugin_in(tmp_path, "another")
+    with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_47") as refused:
+        await stranger.sr.attach(SR, {"device": "/dev/sdx"}, HOST_B)
+    assert refused.value.params[2] == (
+        f"if that one is gone for good: vgchange --deltag xapi.machine.this VG_XenStorage-{SR}"
+    )
+
+
+async def test_the_system_activates_nothing_by_itself(both: tuple[LvmPlugin, FakeLvm], sr: Handle) -> None:
+    [made] = [words for words in both[1].commands if words[1] == "vgcreate"]
+    assert made[made.index("--setautoactivation") + 1] == "n"
+
+
+async def test_a_sharable_volume_is_activated_by_several_hosts(plugin: LvmPlugin, sr: Handle) -> None:
+    await plugin.sr.attach(SR, {"device": "/dev/sdx"}, HOST_B)
+    volume = await plugin.volume.create(sr, NewVolume(uuid=new_uuid(), sharable=True), MIB)
+    assert volume.sharable
+    assert (await plugin.volume.stat(sr, volume.key)).sharable
+    for host in (HOST_A, HOST_B):
+        await plugin.datapath.activate(volume.uri[0], Domain(host=host, dp="vbd/vm/0"))
+
+
+async def test_a_device_that_is_not_there_is_no_room_for_an_sr(plugin: LvmPlugin) -> None:
+    assert [found.uuid for found in await plugin.sr.probe({"device": "/dev/blank"})] == [""]
+    with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_19"):
+        await plugin.sr.probe({"device": "/dev/nowhere"})
 
 
 @pytest.mark.parametrize("command", ["lvremove", "lvrename", "lvchange"])

@@ -1,4 +1,4 @@
-"""The SR type `lvm`: disks as logical volumes of a volume group of this host, read and written as they are.
+"""The SR type `lvm`: disks as logical volumes of a volume group of this machine, read and written as they are.
 
 Volumes are thin, in one pool, unless `allocation` says thick; only thin ones can be cloned and snapshotted. Branches
 share blocks in the pool and depend on nobody, so there are no chains and nothing to coalesce.
@@ -40,6 +40,7 @@ log = logging.getLogger("storage.lvm")
 
 THIN, THICK = "thin", "thick"
 _DRAFT = "draft-"
+_MACHINE_ID = Path("/etc/machine-id")
 
 
 def devices_of(configuration: dict[str, str]) -> list[str]:
@@ -63,12 +64,20 @@ def thin_of(configuration: dict[str, str]) -> bool:
 
 
 class LvmPlugin:
-    """`lvm`: runs LVM's programs. `check`: refuses devices that hold something. `nodes`: where volumes appear."""
+    """`lvm`: runs LVM's programs. `check`: refuses devices that hold something. `nodes`: where volumes appear.
+
+    `machine`: what this one is called among all, "" if nobody knows.
+    """
 
     def __init__(
-        self, lvm: Run = run, check: Callable[[str], Awaitable[None]] = ext.need_free, nodes: Path = Path("/dev")
+        self,
+        lvm: Run = run,
+        check: Callable[[str], Awaitable[None]] = ext.need_free,
+        nodes: Path = Path("/dev"),
+        machine: str | None = None,
     ) -> None:
         self.run = lvm
+        self.machine = _this_machine() if machine is None else machine
         self.check = check
         self.nodes = nodes
         self.groups: dict[str, Group] = {}
@@ -144,7 +153,9 @@ class _Sr(SrSkeleton):
         found: dict[str, str] = {}
         if not output.status:
             found = parsed(commands.parse_devices, output.stdout)
-        elif "Failed to find" not in output.stderr:
+        elif "device not found" in output.stderr:
+            raise backend_failure(Failure.NO_SUCH_DEVICE, f"there is no device {', '.join(devices)}", output.words)
+        elif "Failed to find physical volume" not in output.stderr:
             raise plugin_failed("LVM cannot look at its devices", output.words)
         srs = {commands.sr_of(group) for group in found.values()} - {""}
         there = [Probed(configuration=configuration, uuid=sr) for sr in sorted(srs)]
@@ -158,24 +169,38 @@ class _Sr(SrSkeleton):
                 for device in devices:
                     await self._plugin.check(device)
                 what = f"cannot create the volume group {group.name}"
-                await group.do(commands.create_group(group.name, devices), Failure.LVM_GROUP_CREATE, what)
+                tags = [commands.machine_tag(self._plugin.machine)] if self._plugin.machine else []
+                await group.do(commands.create_group(group.name, devices, tags), Failure.LVM_GROUP_CREATE, what)
             if thin and not await group.thin():
                 what = f"cannot create a thin pool; with allocation={THICK} there is none"
                 await group.do(commands.create_pool(group.name), Failure.LVM_CREATE, what)
+                try:
+                    await group.do(commands.fail_when_full(group.name), Failure.LVM_CREATE, "the pool stays as it is")
+                except ApiError as error:  # an old kernel: writes that find no room hang for a minute first
+                    log.warning("SR %s: its pool cannot be told to fail at once when it is full: %s", uuid, error)
         return configuration
 
     async def attach(self, uuid: str, configuration: dict[str, str], host: str) -> Handle:
         devices_of(configuration)
         group = self._plugin.group(uuid)
         async with group.lock:
-            await group.need()
+            await group.claim(self._plugin.machine)
+            await group.begin()
             await group.sweep()
         handle = handle_of(host, uuid)
         self._plugin.handles[handle] = (host, uuid)
         return handle
 
     async def detach(self, sr: Handle) -> None:
-        self._plugin.handles.pop(sr, None)
+        """The last host of this process deactivates the pool; where that is gone, there is nothing to do."""
+        _, uuid = self._plugin.handles.pop(sr, ("", ""))
+        if uuid and all(other != uuid for _, other in self._plugin.handles.values()):
+            group = self._plugin.group(uuid)
+            async with group.lock:
+                try:
+                    await group.end()
+                except ApiError as error:
+                    log.warning("SR %s: its pool is left as it is: %s", uuid, error)
 
     async def destroy(self, sr: Handle) -> None:
         group = self._plugin.attached(sr)
@@ -217,7 +242,9 @@ class _Volume(VolumeSkeleton):
                 if found.virtual_size != -(-size // extent) * extent:
                     raise backend_failure(Failure.VDI_EXISTS, f"there is a disk {new.uuid} of another size")
                 return found
-            label = Label(uuid=new.uuid, name=new.name, description=new.description, keys=new.keys)
+            label = Label(
+                uuid=new.uuid, name=new.name, description=new.description, keys=new.keys, sharable=new.sharable
+            )
             return await settle(self._complete(group, label, size))
 
     async def clone(self, sr: Handle, key: str, new: NewVolume) -> Volume:
@@ -269,8 +296,7 @@ class _Volume(VolumeSkeleton):
                 raise backend_failure(Failure.VDI_SIZE, f"a disk cannot shrink: it has {volume.size} bytes")
             self._refuse_holders(sr, volume, writers_only=False)
             if size > volume.size:
-                what = f"cannot resize the volume {volume.name}"
-                await group.do(commands.resize_volume(group.name, volume.name, size), Failure.VDI_RESIZE, what)
+                await settle(group.grow(volume, size))
         return await self.stat(sr, key)
 
     async def stat(self, sr: Handle, key: str) -> Volume:
@@ -438,13 +464,24 @@ class _Datapath(DatapathSkeleton):
             volume = await group.disk(key)
             if writable and not volume.writable:
                 raise ApiError("VDI_READONLY", key)
+            if _label(volume).unclear and not volume.holders:
+                await group.clear(volume)
+                volume = await group.disk(key)
             other = commands.foreign(volume.holders, domain, writable)
-            if other is not None:
+            if other is not None and not _label(volume).sharable:
                 raise ActivatedOnAnotherHost(other.host, other.dp)
             mine = Holder(host=domain.host, dp=domain.dp, writable=writable)
             others = [holder for holder in volume.holders if holder.host != domain.host]
             await group.hold(volume, [*others, mine])
             await group.activate(volume)
+
+
+def _this_machine() -> str:
+    """Containers of one machine may have names of their own; they do not share its devices."""
+    try:
+        return _MACHINE_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _label(volume: LogicalVolume) -> Label:
@@ -466,4 +503,5 @@ def _derived(source: LogicalVolume, new: NewVolume, origin: str) -> Label:
         description=new.description or label.description,
         keys=new.keys or label.keys,
         origin=origin,
+        sharable=label.sharable,
     )

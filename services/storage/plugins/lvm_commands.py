@@ -26,9 +26,12 @@ POOL_SHARE = "95%FREE"
 _RECORD = "xapi.record"
 _HOLDER = "xapi.holder"
 _PIECE = 900
+_MACHINE = "xapi.machine"
+_METADATA = "16m"
+"""Room for the text of a group on each device: with tags it is up to 2 KiB a disk, and the usual 1 MiB is soon full."""
 _FLAGS = {True: "rw", False: "ro"}
-_VOLUME_FIELDS = "lv_name,lv_size,lv_attr,lv_tags,data_percent,pool_lv"
-_GROUP_FIELDS = "vg_name,vg_size,vg_free,vg_extent_size"
+_VOLUME_FIELDS = "lv_name,lv_size,lv_attr,lv_tags,data_percent,metadata_percent,pool_lv"
+_GROUP_FIELDS = "vg_name,vg_size,vg_free,vg_extent_size,vg_tags"
 _REPORT = ("--reportformat", "json", "--units", "b", "--nosuffix")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -36,7 +39,8 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 class Label(Record, frozen=True):
     """What is kept with a disk. `origin`: what it was made from. `draft`: it is in the making, and nobody's disk.
 
-    `replaces`: a draft that is complete, and becomes the volume of that name.
+    `replaces`: a draft that is complete, and becomes the volume of that name. `unclear`: bytes from which on it holds
+    what was there before, while it is being made larger; 0: nowhere.
     """
 
     uuid: str
@@ -46,6 +50,8 @@ class Label(Record, frozen=True):
     origin: str = ""
     draft: bool = False
     replaces: str = ""
+    unclear: int = 0
+    sharable: bool = False
 
 
 class Holder(Record, frozen=True):
@@ -57,7 +63,9 @@ class Holder(Record, frozen=True):
 
 
 class LogicalVolume(Record, frozen=True):
-    """`size`: bytes. `used`: of a thin one, as a share of its size; None if LVM does not say."""
+    """`size`: bytes. `used`: of a thin one or a pool, as a share of its size; None if LVM does not say, as of one that
+    is not active. `used_metadata`: of a pool, likewise.
+    """
 
     name: str
     size: int
@@ -66,6 +74,7 @@ class LogicalVolume(Record, frozen=True):
     thin: bool
     pool: bool
     used: float | None
+    used_metadata: float | None = None
 
     @property
     def label(self) -> Label | None:
@@ -79,12 +88,13 @@ class LogicalVolume(Record, frozen=True):
 
 
 class VolumeGroup(Record, frozen=True):
-    """Bytes."""
+    """Bytes. `machines`: those that it belongs to; none for one of an earlier version."""
 
     name: str
     size: int
     free: int
     extent: int
+    machines: frozenset[str] = frozenset()
 
 
 def group_name(sr: str) -> str:
@@ -148,6 +158,11 @@ def parse_holder(tag: str) -> Holder | None:
         return Holder(host="", dp=f"an unreadable tag, {tag}", writable=True)
 
 
+def machine_tag(machine: str) -> str:
+    """`machine`: as /etc/machine-id has it."""
+    return f"{_MACHINE}.{machine}"
+
+
 def foreign(holders: Sequence[Holder], domain: Domain, writable: bool) -> Holder | None:
     """Who of another host keeps this one from activating the disk."""
     return next((each for each in holders if each.host != domain.host and (each.writable or writable)), None)
@@ -168,8 +183,14 @@ def list_devices(devices: Sequence[str]) -> list[str]:
     return ["lvm", "pvs", *_REPORT, "--options", "pv_name,vg_name", *devices]
 
 
-def create_group(group: str, devices: Sequence[str]) -> list[str]:
-    return ["lvm", "vgcreate", "--yes", group, *devices]
+def create_group(group: str, devices: Sequence[str], tags: Iterable[str]) -> list[str]:
+    """Nothing in it is activated by the system, which would at each boot: who needs a volume activates it."""
+    kept = ["--metadatasize", _METADATA, "--setautoactivation", "n"]
+    return ["lvm", "vgcreate", "--yes", *kept, *_added(tags), group, *devices]
+
+
+def tag_group(group: str, tag: str) -> list[str]:
+    return ["lvm", "vgchange", "--yes", "--addtag", tag, group]
 
 
 def remove_group(group: str) -> list[str]:
@@ -184,10 +205,16 @@ def create_pool(group: str) -> list[str]:
     return ["lvm", "lvcreate", "--yes", "--type", "thin-pool", "--extents", POOL_SHARE, "--name", POOL, group]
 
 
+def fail_when_full(group: str) -> list[str]:
+    """A write that finds no room fails at once, and its VM is paused; otherwise it hangs for a minute first."""
+    return ["lvm", "lvchange", "--yes", "--errorwhenfull", "y", f"{group}/{POOL}"]
+
+
 def create_volume(group: str, name: str, size: int, tags: Iterable[str], thin: bool) -> list[str]:
     """It is not active afterwards. A thin one is empty; the other has whatever was there."""
-    kind = ["--type", "thin", "--thinpool", POOL, "--virtualsize"] if thin else ["--type", "linear", "--size"]
-    quiet = ["--wipesignatures", "n", "--zero", "n", "--activate", "n"]
+    quiet = ["--wipesignatures", "n", "--activate", "n"]
+    thick = ["--zero", "n", "--type", "linear", "--size"]
+    kind = ["--type", "thin", "--thinpool", POOL, "--virtualsize"] if thin else thick
     return ["lvm", "lvcreate", "--yes", *quiet, *kind, f"{size}b", "--name", name, *_added(tags), group]
 
 
@@ -244,6 +271,11 @@ def parse_groups(text: str) -> list[VolumeGroup]:
             size=int(row["vg_size"]),
             free=int(row["vg_free"]),
             extent=int(row["vg_extent_size"]),
+            machines=frozenset(
+                tag.removeprefix(f"{_MACHINE}.")
+                for tag in row.get("vg_tags", "").split(",")
+                if tag.startswith(f"{_MACHINE}.")
+            ),
         )
         for row in _rows(text, "vg")
     ]
@@ -257,7 +289,7 @@ def parse_devices(text: str) -> dict[str, str]:
 def _volume(row: dict[str, str]) -> LogicalVolume:
     """lvs(8): the first character of lv_attr is the type, the second the permission."""
     kind, permission = row["lv_attr"][0], row["lv_attr"][1]
-    used = row.get("data_percent", "")
+    used, metadata = row.get("data_percent", ""), row.get("metadata_percent", "")
     return LogicalVolume(
         name=row["lv_name"],
         size=int(row["lv_size"]),
@@ -266,6 +298,7 @@ def _volume(row: dict[str, str]) -> LogicalVolume:
         thin=kind == "V",
         pool=kind == "t",
         used=float(used) / 100 if used else None,
+        used_metadata=float(metadata) / 100 if metadata else None,
     )
 
 

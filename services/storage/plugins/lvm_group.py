@@ -21,6 +21,9 @@ log = logging.getLogger("storage.lvm")
 
 Parsed = TypeVar("Parsed")
 
+METADATA_FULL = 0.95
+"""Share of a pool's metadata beyond which nothing is made in it: a pool whose metadata is full has to be repaired."""
+
 
 class Group:
     """`lock`: held while something is decided by the tags and then changed. `devices`: folder of the volumes' nodes."""
@@ -79,18 +82,57 @@ class Group:
     async def thin(self) -> bool:
         return any(volume.pool and volume.name == commands.POOL for volume in (await self.volumes()).values())
 
+    async def claim(self, machine: str) -> None:
+        """LVM keeps those apart who share a kernel, and nobody else: without a lock manager two machines would destroy
+        each other's changes. Raises SR_BACKEND_FAILURE_47.
+        """
+        found = await self.need()
+        if machine and not found.machines:
+            what = f"cannot tag the volume group {self.name}"
+            await self.do(commands.tag_group(self.name, commands.machine_tag(machine)), Failure.IO, what)
+        elif machine and machine not in found.machines:
+            tag = commands.machine_tag(next(iter(sorted(found.machines))))
+            raise backend_failure(
+                Failure.SR_UNAVAILABLE,
+                f"the volume group {self.name} belongs to another machine, and LVM cannot share it",
+                f"if that one is gone for good: vgchange --deltag {tag} {self.name}",
+            )
+
+    async def begin(self) -> None:
+        """The pool is active as long as the SR is attached: otherwise LVM does not say how full it is."""
+        if await self.thin():
+            command = commands.activate_volume(self.name, commands.POOL)
+            await self.do(command, Failure.MOUNT, f"cannot activate the pool of {self.name}")
+
+    async def end(self) -> None:
+        if await self.thin():
+            command = commands.deactivate_volume(self.name, commands.POOL)
+            await self.do(command, Failure.UNMOUNT, f"cannot deactivate the pool of {self.name}")
+
     async def stat(self) -> SrStat:
         """Of a thin group, its pool: what else is free is not for disks."""
         group, volumes = await self.need(), await self.volumes()
         pool = volumes.get(commands.POOL)
         if pool is None or not pool.pool:
             return SrStat(uuid=self.sr, free_space=group.free, total_space=group.size)
-        free = int(pool.size * (1 - (pool.used or 0.0)))
-        return SrStat(uuid=self.sr, free_space=free, total_space=pool.size)
+        used = pool.used
+        if used is None:
+            promised = sum(volume.size for volume in volumes.values() if volume.thin)
+            used = min(1.0, promised / pool.size)
+            log.warning("SR %s: LVM does not say how full its pool is; all of each disk is counted", self.sr)
+        return SrStat(uuid=self.sr, free_space=int(pool.size * (1 - used)), total_space=pool.size)
+
+    async def need_metadata(self, size: int) -> None:
+        """Raises SR_FULL."""
+        pool = (await self.volumes()).get(commands.POOL)
+        if pool is not None and (pool.used_metadata or 0.0) >= METADATA_FULL:
+            log.error("SR %s: the metadata of its pool are full: lvextend --poolmetadatasize", self.sr)
+            raise sr_full(size, 0)
 
     async def add(self, name: str, label: Label, size: int) -> LogicalVolume:
         """A new volume that reads as zeros. Raises SR_FULL."""
         thin, group = await self.thin(), await self.need()
+        await self.need_metadata(size)
         size = -(-size // group.extent) * group.extent
         space = await self.stat()
         if space.free_space <= 0 or (not thin and size > space.free_space):
@@ -102,16 +144,35 @@ class Group:
             await self.zero(made)
         return made
 
-    async def zero(self, volume: LogicalVolume) -> None:
-        """What another disk had there is nobody's to read."""
+    async def grow(self, volume: LogicalVolume, size: int) -> None:
+        """What a thick volume gets is cleared, as in a new one; a crash in between is made up for by `sweep`."""
+        command = commands.resize_volume(self.name, volume.name, size)
+        label = volume.label
+        if not volume.thin and label is not None:
+            await self.relabel(volume, msgspec.structs.replace(label, unclear=label.unclear or volume.size))
+        await self.do(command, Failure.VDI_RESIZE, f"cannot resize the volume {volume.name}")
+        await self.clear((await self.volumes())[volume.name])
+
+    async def clear(self, volume: LogicalVolume) -> None:
+        """What a growing volume has got, if that is still to be done."""
+        label = volume.label
+        if label is None or not label.unclear:
+            return
+        if volume.size > label.unclear:
+            await self.zero(volume, label.unclear)
+        await self.relabel(volume, msgspec.structs.replace(label, unclear=0))
+
+    async def zero(self, volume: LogicalVolume, begin: int = 0) -> None:
+        """What another disk had there is nobody's to read. `begin`: bytes."""
         await self.activate(volume)
         try:
-            command = ["blkdiscard", "--zeroout", str(self.path(volume))]
+            command = ["blkdiscard", "--zeroout", "--offset", str(begin), str(self.path(volume))]
             await self.do(command, Failure.VDI_CREATE, f"cannot clear the volume {volume.name}")
         finally:
             await self.deactivate(volume)
 
     async def branch(self, source: LogicalVolume, name: str, label: Label, writable: bool, failure: Failure) -> None:
+        await self.need_metadata(source.size)
         command = commands.branch_volume(self.name, source.name, name, commands.label_tags(label), writable)
         await self.do(command, failure, f"cannot branch the volume {source.name}")
 
@@ -160,6 +221,8 @@ class Group:
                 await self.relabel(volume, msgspec.structs.replace(label, draft=False, replaces=""))
             elif label is not None and label.draft:
                 await self.remove(volume.name)
+            elif label is not None and label.unclear and not volume.holders:
+                await self.clear(volume)
 
 
 def described(sr: str, volume: LogicalVolume, label: Label) -> Volume:
@@ -174,6 +237,7 @@ def described(sr: str, volume: LogicalVolume, label: Label) -> Volume:
         physical_utilisation=int(volume.size * (volume.used or 0.0)) if volume.thin else volume.size,
         uri=[f"lvm://{sr}/{key}"],
         keys=label.keys,
+        sharable=label.sharable,
     )
 
 
