@@ -170,10 +170,11 @@ class Races:
         except ApiError as error:
             if error.code != "VDI_MISSING":  # else whoever has deleted it may have been killed before he could say so
                 raise
+        if disk not in self._disks:
+            return
+        self._disks.remove(disk)
         with self._witness.using(disk, f"who deleted it on host {host}", writable=True):
-            if disk in self._disks:
-                self._disks.remove(disk)
-                await self._make()
+            await self._make()
 
 
 async def _program(*arguments: str) -> None:
