@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,8 @@ class Api:
     vm_states: SeenStates = field(default_factory=SeenStates)
     disks: DisksInMotion = field(default_factory=DisksInMotion)
     timings: Timings = field(default_factory=Timings)
+    process: str = field(default_factory=lambda: str(uuid.uuid4()))
+    """Another with each start, for what rows say of work that ends with the process."""
 
     @property
     def store(self) -> Store:

@@ -56,6 +56,7 @@ class Call:
     go out. `locks`: the object (class, reference) of its operation's lock; `locked`: it
     holds it.
     `in_doubt`: it has failed, and something it wrote may be there although it got no answer.
+    `disks_made`: how many disks it has begun to make.
     `turn`: what it waits for before it begins (an asynchronous call that is delayed).
     """
 
@@ -73,6 +74,7 @@ class Call:
     locked: bool = False
     in_doubt: bool = False
     turn: Awaitable[None] | None = None
+    disks_made: int = 0
     ending: list[Change] = field(default_factory=list)
     on_success: list[Change] = field(default_factory=list)
     on_failure: list[Change] = field(default_factory=list)

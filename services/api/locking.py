@@ -16,6 +16,7 @@ from typing import Any, Final
 from services.api.allowed import CHECKS, published
 from services.api.api import Api
 from services.api.call import Call
+from services.api.decisions import unfinished_disks
 from services.api.operation import Lock, Policy
 from services.api.row_waiters import wait
 from shared.contracts.db import Change, Delete, MapDrop, MapPut, Precondition, Unchanged, Update
@@ -124,10 +125,12 @@ async def mark(call: Call, *marks: tuple[str, str, str]) -> None:
     call.task_exists = call.task_exists or call.has_task
 
 
-async def unmark(call: Call, *objects: tuple[str, str]) -> None:
-    """They are free again before the call ends: what it does from here on may be done beside others."""
+async def unmark(call: Call, *objects: tuple[str, str], more: Sequence[Change] = ()) -> None:
+    """They are free again before the call ends: what it does from here on may be done beside others. `more`: written
+    with it.
+    """
     changes = [_given_back(call, cls, ref) for cls, ref in objects if call.store.row(cls, ref) is not None]
-    await call.api.database.transact(allowing(call, changes))
+    await call.api.database.transact([*allowing(call, changes), *more])
 
 
 async def decide(call: Call, cls: str, ref: str, decision: Decision, policy: Policy = Policy.FAIL_IMMEDIATELY) -> None:
@@ -262,15 +265,22 @@ _DEVICES: Final = frozenset({"VBD", "VIF"})
 
 
 def orphans(store: Store, running: Container[str]) -> list[Change]:
-    """What gives back the locks of tasks that nobody carries out any more, and what went with them."""
+    """What gives back the locks of tasks that nobody carries out any more, and what went with them; and what is to be
+    known of disks that they have left.
+    """
     changes: list[Change] = []
+    calls: dict[str, None] = {}
+    making: list[tuple[str, str]] = []
     for cls, table in store.tables.items():
         if "current_operations" not in table.cls.fields or cls == "task":
             continue
         for ref, row in table.rows.items():
             operations = row.fields["current_operations"]
             lost = [task for task in operations if task not in running]
+            calls |= dict.fromkeys(lost)
+            if cls == "SR":
+                making += [(ref, task) for task in lost if operations[task] in unfinished_disks.MAKING]
             changes += [MapDrop(cls=cls, ref=ref, field="current_operations", key=task) for task in lost]
             if len(lost) == len(operations) and row.fields.get("scheduled_to_be_resident_on", NULL) not in (NULL, ""):
                 changes.append(Update(cls=cls, ref=ref, fields={"scheduled_to_be_resident_on": NULL}))
-    return changes
+    return [*changes, *unfinished_disks.lost(store, calls, making)]

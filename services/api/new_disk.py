@@ -8,14 +8,14 @@ from typing import Any
 
 from services.api.allowed import published
 from services.api.call import Call, new_ref
-from services.api.decisions import vdi_rows
+from services.api.decisions import unfinished_disks, vdi_rows
 from services.api.decisions.rows import existing
 from services.api.decisions.sr_hosts import host_for
 from services.api.storage_hosts import ask
 from shared.bus.contract import Method
 from shared.bus.interface import BusError
 from shared.contracts import storage as contract
-from shared.contracts.db import Change, Create, Delete, Update
+from shared.contracts.db import Change, Create, Delete, MapDrop, Update
 from shared.errors import ApiError
 
 
@@ -23,7 +23,8 @@ class NewDisk:
     """`uuid`: what it is to be called; a SMAPIv1 driver chooses another, and writes the row before it answers."""
 
     def __init__(self, call: Call, sr: str, uuid: str = "") -> None:
-        self.uuid = uuid or str(uuids.uuid4())
+        self._derived = "" if uuid else _derived(call)
+        self.uuid = uuid or self._derived or str(uuids.uuid4())
         self.sr_uuid = call.api.uuid_of("SR", sr)
         self._call = call
         self._sr = sr
@@ -53,12 +54,29 @@ class NewDisk:
         change: Change
         if known is not None:
             self._ref = known
+        given = self._marked(given, info.uuid, {} if known is None else existing(store, "VDI", known)["other_config"])
+        if known is not None:
             said = vdi_rows.said(info, places, existing(store, "VDI", known))
             change = Update(cls="VDI", ref=known, fields={**said, **given})
         else:
             change = Create(cls="VDI", ref=self._ref, fields={**vdi_rows.found(self._sr, info, places), **given})
         await self._call.transact([change, *published(store, "VDI", self._ref, [change])])
         return self._ref
+
+    def _marked(self, given: Mapping[str, Any], uuid: str, before: Mapping[str, str]) -> Mapping[str, Any]:
+        """With a mark, until the call has succeeded, for a disk that could not be found by the call's task; until what
+        it is made for has, when the caller gives an owner. A mark that was copied from another disk is none. `before`:
+        the map that a driver has written.
+        """
+        call, key = self._call, unfinished_disks.MARK
+        config = dict(given.get("other_config", before))
+        owner = config.pop(key, "")
+        if owner.startswith(unfinished_disks.UPLOAD) and " " not in owner:
+            config[key] = unfinished_disks.mark(owner, uuid)
+        elif uuid != self._derived and call.message.wire_name not in unfinished_disks.USED_UNSEEN:
+            config[key] = unfinished_disks.mark(call.task, uuid)
+            call.on_success.append(MapDrop(cls="VDI", ref=self._ref, field="other_config", key=key))
+        return {**given, "other_config": config} if key in config or "other_config" in given else given
 
     async def _undo(self) -> None:
         """First the disk: a driver looks at its row, and may remove it."""
@@ -73,6 +91,15 @@ class NewDisk:
         row = store.row("VDI", self._ref)
         vbds: list[Change] = [Delete(cls="VBD", ref=ref) for ref in (row["VBDs"] if row is not None else ())]
         await self._call.api.database.transact([*vbds, Delete(cls="VDI", ref=self._ref)])
+
+
+def _derived(call: Call) -> str:
+    """A uuid that follows from the call's task; "" if that is the task of other calls, too."""
+    if call.inside or call.message.wire_name in unfinished_disks.USED_UNSEEN:
+        return ""
+    uuid = unfinished_disks.disk_of(call.task, call.disks_made)
+    call.disks_made += 1
+    return uuid
 
 
 async def remove_disk(call: Call, sr: str, place: contract.VdiRef) -> None:

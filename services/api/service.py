@@ -41,6 +41,7 @@ from services.api.row_waiters import RowWaiters
 from services.api.sr_upkeep import SrUpkeep
 from services.api.storage_drivers import StorageDrivers
 from services.api.succession import Succession
+from services.api.unfinished_disks import UnfinishedDisks
 from services.api.unfinished_moves import UnfinishedMoves
 from services.api.vm_events import VmEvents
 from services.api.wire.jsonrpc import JSON
@@ -173,6 +174,7 @@ async def start(service: Service) -> Core:
     else:
         await _wait_awhile(replica)
     service.spawn(succession.follow(), "the pool's coordinator")
+    service.spawn(UnfinishedDisks(api).run(), "unfinished disks")
     service.on_stop(executor.close)
     return Core(api, dispatcher, host_side)
 

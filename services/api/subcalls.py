@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -24,6 +25,9 @@ async def perform(call: Call, message: str, *arguments: Any) -> Any:
 async def perform_alone(api: Api, message: str, *arguments: Any) -> Any:
     """Carries out a message that the coordinator itself wants: with locks and a task, but without a session."""
     caller = Caller(host=api.host_uuid, trusted=True, originator=OWN)
-    return await api.executor.run(
-        Call(api, caller, model.messages[message], message, ""), OPERATIONS[message], arguments
-    )
+    call = Call(api, caller, model.messages[message], message, "")
+    value = await api.executor.run(call, OPERATIONS[message], arguments)
+    this = asyncio.current_task()
+    if this is not None and this.cancelling():  # while the outcome was being written, which is not interrupted
+        raise asyncio.CancelledError
+    return value

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from services.api import member
+from services.api.decisions import unfinished_disks
 from services.api.decisions.rows import existing
 from services.api.edge.dispatcher import HttpRefusal
 from services.api.handlers.disk_arguments import (
@@ -21,7 +22,7 @@ from services.api.handlers.disk_arguments import (
 from services.api.handlers.disk_streams import receive, settled
 from services.api.handlers.handler import Request, handler
 from services.api.wire import result
-from shared.contracts.db import Update
+from shared.contracts.db import MapDrop, Update
 from shared.contracts.transfer import Import, Prepared
 from shared.datamodel.types import RefType
 from shared.errors import ApiError, internal_error
@@ -113,6 +114,8 @@ async def _target(request: Request, vdi: str) -> AsyncIterator[str]:
     try:
         await member.arrival(request.api, "VDI", made)
         yield made
+        finished = MapDrop(cls="VDI", ref=made, field="other_config", key=unfinished_disks.MARK)
+        request.ending.append(finished)
     except BaseException:
         await _destroy(request, made)
         raise
@@ -127,7 +130,7 @@ def _record(request: Request) -> dict[str, Any]:
         "type": "user",
         "sharable": False,
         "read_only": False,
-        "other_config": {},
+        "other_config": {unfinished_disks.MARK: unfinished_disks.upload(request.api.host_uuid, request.api.process)},
         "xenstore_data": {},
         "sm_config": {},
         "tags": [],

@@ -12,6 +12,7 @@ from typing import Final
 
 from services.api import clock, locking
 from services.api.call import Call
+from services.api.decisions import unfinished_disks
 from services.api.decisions.rows import NULL, Record, Rows, existing, is_null
 from services.api.decisions.sr_hosts import host_for, host_for_disk, hosts_for_copy
 from services.api.new_disk import NewDisk
@@ -19,7 +20,7 @@ from services.api.operation import Lock, operation
 from services.api.operations.vdi import make_disk
 from services.api.storage_hosts import ask
 from shared.contracts import storage as contract
-from shared.contracts.db import Update
+from shared.contracts.db import MapDrop, MapPut, Update
 from shared.contracts.motion import RECEIVE_END, ReceiveEnd
 from shared.contracts.transfer import COPY, Copy
 from shared.errors import ApiError
@@ -138,7 +139,10 @@ async def _copied(call: Call, vdi: str, sr: str, base: str = NULL) -> str:
 async def _copied_by_plugin(call: Call, row: Record) -> str:
     """An SR may know its own disks better than who reads them all. It is free for others while this lasts."""
     await locking.mark(call, ("SR", row["SR"], "vdi_create"))
-    await locking.unmark(call, ("SR", row["SR"]))
+    # not visibly at work in it, but if this process is killed meanwhile, the disk is looked for
+    journal = {"cls": "SR", "ref": row["SR"], "field": "other_config", "key": f"{unfinished_disks.LOST}{call.task}"}
+    call.ending.append(MapDrop(**journal))
+    await locking.unmark(call, ("SR", row["SR"]), more=[MapPut(**journal, value="")])
     new = NewDisk(call, row["SR"])
     request = contract.VdiClone(sr=new.sr_uuid, location=row["location"], uuid=new.uuid, name_label=row["name_label"])
     await new.make(contract.VDI_COPY, request)

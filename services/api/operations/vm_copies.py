@@ -127,7 +127,7 @@ async def _provision_disk(call: Call, vm: str, disk: provisioning.Disk) -> None:
         "qos_algorithm_type": "",
         "qos_algorithm_params": {},
     }
-    await call.transact([Create(cls="VBD", ref=new_ref(), fields=fields)])
+    call.on_success.append(Create(cls="VBD", ref=new_ref(), fields=fields))
 
 
 @operation("VM.destroy", Lock("VM", "destroy", policy=Policy.STANDARD))

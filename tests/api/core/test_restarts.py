@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 
+from services.api import unfinished_disks as removing
+from services.api.decisions import unfinished_disks
 from shared import replica
 from shared.bus.memory import MemoryTransport
 from shared.contracts.db import Create, MapPut, Update
 from shared.contracts.vm import Cause
 from shared.database import Database
 from shared.errors import ApiError
+from shared.store import NULL
 from tests.api.core import records
 from tests.api.core.leftovers import leftovers
 from tests.api.harness import Client, Pool
@@ -22,6 +25,11 @@ def again(pool: Pool, session: str) -> Client:
     client = pool.client()
     client.session = session
     return client
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removing, "EVERY", 0.05)
 
 
 # ---- the API process
@@ -57,7 +65,7 @@ async def test_an_api_process_that_was_killed_leaves_tasks_that_fail_and_no_lock
 
 
 async def test_an_api_process_that_was_killed_at_work_on_disks_leaves_srs_free(pool: Pool, client: Client) -> None:
-    """A disk that came about without a row is found by the next scan; a type that was set for a while is put right."""
+    """A disk that came about without a row is found, and goes; a type that was set for a while is put right."""
     sr = pool.ref("SR", "storage")
     [driver] = pool.store.rows("SM")
     await pool.write(MapPut(cls="SM", ref=driver, field="features", key="VDI_CONFIG_CBT", value=1, new=True))
@@ -75,9 +83,95 @@ async def test_an_api_process_that_was_killed_at_work_on_disks_leaves_srs_free(p
     await pool.until(lambda: not pool.row("SR", sr)["current_operations"])
     client = again(pool, client.session)
     await client.call("SR.scan", sr)
-    assert leftovers(pool) == {}
+    await pool.until(lambda: not pool.row("SR", sr)["other_config"])
+    await pool.until(lambda: set(pool.store.rows("VDI")) == {vdi, snapshot})
+    assert len(pool.disks.srs[pool.row("SR", sr)["uuid"]]) == 2
+    await nothing_left(pool)
     assert pool.row("VDI", snapshot)["type"] == "user"
+
+
+async def nothing_left(pool: Pool) -> None:
+    async with asyncio.timeout(10):
+        while leftovers(pool):  # noqa: ASYNC110 (there is no event)
+            await asyncio.sleep(0.01)
+
+
+async def vm_with_disks(pool: Pool, client: Client, number: int) -> tuple[str, set[str]]:
+    vm, sr = await pool.vm(client), pool.ref("SR", "storage")
+    disks = [await client.call("VDI.create", records.vdi(sr)) for _ in range(number)]
+    for disk in disks:
+        await client.call("VBD.create", records.vbd(vm, disk))
+    return vm, set(disks)
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments", "method", "copies"),
+    [
+        ("VM.clone", ["copy"], "storage.vdi_clone", False),
+        ("VM.snapshot", ["copy", []], "storage.vdi_clone", False),
+        ("VM.copy", ["copy", NULL], "storage.vdi_copy", True),
+    ],
+)
+async def test_the_disks_of_a_vm_that_was_being_copied_when_the_api_was_killed_are_removed(
+    pool: Pool, client: Client, message: str, arguments: list[Any], method: str, copies: bool
+) -> None:
+    """The first one is whole and has a row; the second is there without one."""
+    vm, disks = await vm_with_disks(pool, client, 2)
+    first = pool.hosts[0].after(method)
+    copying = client.begin(message, vm, *arguments)
+    await first.reached.wait()
+    second = pool.hosts[0].after(method)
+    first.open()
+    await second.reached.wait()
     assert len(pool.store.rows("VDI")) == 3
+    await pool.kill_api()
+    copying.cancel()
+    await pool.start_api()
+    await pool.hosts[0].heartbeat()
+    sr = pool.row("SR", pool.ref("SR", "storage"))["uuid"]
+    await pool.until(lambda: set(pool.store.rows("VDI")) == disks and len(pool.disks.srs[sr]) == 2)
+    assert pool.row("SR", pool.ref("SR", "storage"))["other_config"] == {}
+    await again(pool, client.session).call(message, vm, *arguments)
+    assert len(pool.store.rows("VDI")) == 4
+    assert all(row["other_config"] == {} for row in pool.store.rows("VDI").values())
+
+
+async def test_a_copy_that_is_a_vms_disk_when_the_api_is_killed_is_kept(pool: Pool, client: Client) -> None:
+    vm, _ = await vm_with_disks(pool, client, 1)
+    snapshot = await client.call("VM.snapshot", vm, "before")
+    held = pool.hosts[0].hold("storage.vdi_destroy")  # of the disk that the VM had before
+    reverting = client.begin("VM.revert", snapshot)
+    await held.reached.wait()
+    [vbd] = pool.row("VM", vm)["VBDs"]
+    disk = pool.row("VBD", vbd)["VDI"]
+    await pool.kill_api()
+    reverting.cancel()
+    await pool.start_api()
+    await pool.hosts[0].heartbeat()
+    await pool.until(lambda: not pool.row("VDI", disk)["other_config"])
+    await nothing_left(pool)
+    assert pool.row("VBD", vbd)["VDI"] == disk
+
+
+async def test_an_upload_goes_with_the_process_that_had_it_and_with_no_other(pool: Pool, client: Client) -> None:
+    sr, own = pool.ref("SR", "storage"), pool.hosts[0].uuid
+
+    async def uploaded(host: str, process: str) -> str:
+        mark = {unfinished_disks.MARK: unfinished_disks.upload(host, process)}
+        return str(await client.call("VDI.create", records.vdi(sr, other_config=mark)))
+
+    elsewhere = await uploaded(pool.hosts[1].uuid, "1")
+    nowhere = await uploaded("11111111-2222-4333-8444-555555555555", "1")
+    mine = await uploaded(own, pool.api.process)
+    copied = await client.call(
+        "VDI.create", records.vdi(sr, other_config=dict(pool.row("VDI", elsewhere)["other_config"]))
+    )
+    assert pool.row("VDI", copied)["other_config"] == {}
+    await pool.kill_api()
+    await pool.start_api()
+    await pool.hosts[0].heartbeat()
+    await pool.until(lambda: set(pool.store.rows("VDI")) == {elsewhere, copied})
+    assert {nowhere, mine}.isdisjoint(pool.store.rows("VDI"))
 
 
 async def test_an_api_process_finds_what_happened_while_it_was_away(pool: Pool, client: Client) -> None:

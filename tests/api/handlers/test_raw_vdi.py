@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from services.api.decisions import unfinished_disks
 from services.api.edge.endpoint import Kind
 from tests.api.handlers.conftest import Site
 from tests.api.handlers.real_disks import RealDisks, real_disks
@@ -96,7 +97,7 @@ async def test_a_raw_image_becomes_a_new_disk_of_an_sr(site: Site, disks: RealDi
     (ref,) = site.pool.store.rows("VDI")
     row = site.pool.row("VDI", ref)
     assert task["result"] == f"<value>{ref}</value>"
-    assert (row["name_label"], row["virtual_size"]) == ("Imported VDI", SIZE)
+    assert (row["name_label"], row["virtual_size"], row["other_config"]) == ("Imported VDI", SIZE, {})
     assert (await site.ask("GET", f"/export_raw_vdi?vdi={ref}")).body == content()
 
 
@@ -121,6 +122,21 @@ async def test_an_upload_that_is_cut_leaves_a_failed_task_and_no_new_disk(site: 
     assert "End_of_file" in ended["error_info"][1]
     assert not site.pool.store.rows("VDI")
     await site.pool.until(disks.storage.nothing_is_open)
+
+
+async def test_a_new_disk_says_that_it_is_not_finished_until_its_upload_is(site: Site, disks: RealDisks) -> None:
+    sr = next(iter(site.pool.store.rows("SR")))
+    task = await site.task()
+    client = await site.connect()
+    head = site.request("PUT", f"/import_raw_vdi?sr_id={sr}&task_id={task}", None, f"Content-Length: {SIZE}\r\n")
+    await client.send(head + content()[: SIZE // 2])
+    await client.reader.readuntil(b"\r\n\r\n")
+    ((ref, row),) = site.pool.store.rows("VDI").items()
+    api = site.pool.api
+    assert unfinished_disks.owner(row) == unfinished_disks.upload(api.host_uuid, api.process)
+    await client.send(content()[SIZE // 2 :])
+    assert (await site.ended(task))["status"] == "success"
+    assert site.pool.row("VDI", ref)["other_config"] == {}
 
 
 async def test_a_client_that_resets_its_upload_leaves_a_failed_task(site: Site, disks: RealDisks) -> None:
