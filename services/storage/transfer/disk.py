@@ -10,6 +10,7 @@ from services.storage.formats.interface import Data, Extent, Sink, Source
 from services.storage.nbd.address import parse
 from services.storage.nbd.client import NbdClient, NbdError
 from services.storage.transfer import job
+from services.storage.transfer.image import Image
 from services.storage.vhost.client import VhostDisk, VhostFailed
 from services.storage.vhost.memory import Memory
 from services.storage.vhost.ring import SECTOR
@@ -45,11 +46,19 @@ class Simulated:
 class Disk(Source, Sink):
     """`data`: bytes that were read or written as data. `reached`: the furthest byte that was looked at or written.
 
-    Its data takes the fast way where the server has one, and there is memory for it; all else takes NBD.
+    Data is read from the image's file where it is there in one piece. Else it takes the fast way where the server has
+    one, and there is memory for it; all else takes NBD.
     """
 
-    def __init__(self, size: int, medium: NbdClient | Simulated, fast: VhostDisk | None, memory: Memory) -> None:
-        self._size, self._medium, self._fast, self._memory = size, medium, fast, memory
+    def __init__(
+        self,
+        size: int,
+        medium: NbdClient | Simulated,
+        fast: VhostDisk | None,
+        memory: Memory,
+        image: Image | None = None,
+    ) -> None:
+        self._size, self._medium, self._fast, self._memory, self._image = size, medium, fast, memory, image
         self.data = self.reached = 0
 
     @classmethod
@@ -65,9 +74,12 @@ class Disk(Source, Sink):
         except BaseException:
             await medium.close()
             raise
-        return cls(disk.size, medium, fast, memory)
+        image = Image.open(disk.image, disk.format) if disk.image else None
+        return cls(disk.size, medium, fast, memory, image)
 
     async def close(self) -> None:
+        if self._image is not None:
+            self._image.close()
         if self._fast is not None:
             await self._fast.close()
         await self._medium.close()
@@ -83,6 +95,9 @@ class Disk(Source, Sink):
         return data
 
     async def _read(self, offset: int, length: int) -> Data:
+        mapped = self._image.data(offset, length) if self._image is not None else None
+        if mapped is not None:
+            return mapped
         if self._fast is not None and not offset % SECTOR and not length % SECTOR:
             buffer = self._memory.take(length)
             if buffer is not None:

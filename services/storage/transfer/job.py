@@ -19,11 +19,14 @@ class Disk:
     """`nbd`: address of its export; "" for a disk without content, which reads as zeros and takes anything.
 
     `size`: bytes. `vhost`: socket on which its server has the data by vhost-user, "" if there is NBD alone.
+    `image`, `format`: file of the image, "" for a disk that may be written, or has none.
     """
 
     nbd: str
     size: int
     vhost: str = ""
+    image: str = ""
+    format: str = ""
 
 
 @dataclass(frozen=True, slots=True)

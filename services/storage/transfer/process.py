@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -80,6 +81,8 @@ class Worker:
             said.cancel()
         if words:
             log.error("a transfer's worker complains: %s", words)
+        if result is None and status == -signal.SIGBUS:
+            result = Failed("disk", "the image's file cannot be read, or has shrunk")
         if result is None:
             result = Failed("internal", f"the worker has ended early with status {status}: {words}")
         if not self.ready.done():

@@ -237,7 +237,8 @@ class Transfers:
             return Disk("", size)
         server = await DiskServer.serve(backend, self._folder, programs=self._programs)
         transfer.holds.push_async_callback(server.close)
-        return Disk(str(server.address), size, server.vhost)
+        image = backend.path if server.vhost and _stays(backend) else ""
+        return Disk(str(server.address), size, server.vhost, image, backend.format)
 
     async def _changed(self, sr: str, location: str, base: str) -> list[Range] | None:
         """Where the disk may differ from its base, if the plug-in knows that without reading them."""
@@ -309,6 +310,11 @@ async def _dismiss(worker: Worker, path: str) -> None:
     if path:
         with suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def _stays(backend: Backend) -> bool:
+    """Whether the file is what the disk holds, as long as it is open: nobody writes, and all share the page cache."""
+    return backend.kind == "file" and not (backend.writable or backend.shared or backend.direct)
 
 
 def _reading(dp: str, sr: str, location: str) -> DiskOpen:
