@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from services.storage.plugins.lifetime import inherited
 from services.storage.transfer.job import Ended, Failed, Job, Progress, Ready, pack_job, unpack
 
 log = logging.getLogger("storage.transfer")
@@ -45,7 +46,7 @@ class Worker:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=_LONGEST_LINE,
-            pass_fds=[listener] if listener >= 0 else [],
+            pass_fds=[*inherited(), *([listener] if listener >= 0 else [])],
             cwd=_ROOT,
             env={**os.environ, **_MEMORY},
         )
