@@ -22,6 +22,8 @@ PARALLEL = 4
 """Drivers that are asked at a time what they are."""
 START_WITHIN = 10.0
 """Seconds after which the service starts, with drivers that have not answered yet."""
+SESSIONS_RETRY = 10.0
+"""Seconds."""
 Version = tuple[int, int, int]
 """Tells a file from what was there before: its inode, time of change and mode."""
 
@@ -140,11 +142,23 @@ class Drivers:
         """Returns when all drivers are known, or enough time has gone by."""
         looked = asyncio.Event()
         spawn(self._discovery.watch(self._interval, looked), "look for drivers of SMAPIv1")
+        spawn(self._end_former_sessions(), "end sessions of a former process")
         try:
             async with asyncio.timeout(START_WITHIN):
                 await looked.wait()
         except TimeoutError:
             log.warning("drivers of SMAPIv1 take long to say what they are: some come later")
+
+    async def _end_former_sessions(self) -> None:
+        """As often as it takes: the API may start later."""
+        for host in self._hosts.values():
+            while True:
+                try:
+                    await host.xapi.end_former()
+                    break
+                except ApiError as error:
+                    log.info("sessions of a former process are not ended yet: %s", error)
+                await asyncio.sleep(SESSIONS_RETRY)
 
     async def close(self) -> None:
         for host in self._hosts.values():

@@ -11,9 +11,11 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from services.storage.plugins.errors import plugin_failed
+from services.storage.smapiv1.kept_sessions import KeptSessions
 from shared.errors import ApiError
 
 log = logging.getLogger("storage.smapiv1")
@@ -31,11 +33,13 @@ _AGAIN: Final = 0.1
 class Xapi:
     """One host's socket. Sessions are made when needed, one for each SR, and made again when they have ended.
 
-    `patience`: seconds that the API may be away, since services start in any order and are restarted.
+    `patience`: seconds that the API may be away, since services start in any order and are restarted. `kept`: file
+    that names the sessions, for the next process.
     """
 
-    def __init__(self, socket: str, patience: float = 5.0) -> None:
+    def __init__(self, socket: str, patience: float = 5.0, kept: Path | None = None) -> None:
         self.socket = socket
+        self._kept = KeptSessions(kept)
         self.patience = patience
         self._sessions: dict[str, str] = {}
         self._making: dict[str, asyncio.Lock] = {}
@@ -56,6 +60,7 @@ class Xapi:
         async with self._making.setdefault(sr, asyncio.Lock()):
             if sr not in self._sessions:
                 session: str = await self._request("session.login_with_password", "root", "", "", ORIGINATOR)
+                self._kept.add(session)
                 if sr:
                     await self._request("session.add_to_other_config", session, session, MARK, sr)
                 self._sessions[sr] = session
@@ -66,8 +71,21 @@ class Xapi:
         for sr in list(self._sessions) if srs is None else list(srs):
             session = self._sessions.pop(sr, None)
             if session is not None:
-                with suppress(ApiError):  # it ends by itself some day
-                    await self._request("session.logout", session)
+                with suppress(ApiError):  # the next process tries again
+                    await self._end(session)
+
+    async def end_former(self) -> None:
+        """Ends the sessions of an earlier process. Raises what keeps the API from answering."""
+        for session in list(self._kept.former):
+            await self._end(session)
+
+    async def _end(self, session: str) -> None:
+        try:
+            await self._request("session.logout", session)
+        except ApiError as error:
+            if error.code != _INVALID:
+                raise
+        self._kept.drop(session)
 
     async def _request(self, method: str, *params: Any) -> Any:
         body = json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": 1}).encode()

@@ -56,8 +56,11 @@ class Bench:
         if private:
             view = PrivateView(place, str(self.site.socket), str(DRIVERS), SystemView(place / "state"))
         self.views.append(view)
-        self.host = DriverHost(self.pool.hosts[0].uuid, Xapi(str(self.site.socket)), view)
+        self.host = DriverHost(self.pool.hosts[0].uuid, self._xapi(), view)
         self.registry = Registry({})
+
+    def _xapi(self) -> Xapi:
+        return Xapi(str(self.site.socket), kept=self.folder / "kept" / "sessions")
 
     async def plugin(self, kind: str) -> DriverPlugin:
         """The driver of that SR type, found as the service does."""
