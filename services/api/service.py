@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 from prometheus_client import Gauge, generate_latest
 
-from services.api import exposition, failed_logins, role, sweep, tasks
+from services.api import exposition, failed_logins, role, secret_values, sweep, tasks
 from services.api.access import Access, ConsoleAccess
 from services.api.allowed import Publisher
 from services.api.api import Api, Options
@@ -161,6 +161,7 @@ async def start(service: Service) -> Core:
     for host in service.hosts:
         await service.serve(XENAPI, _bus_calls(dispatcher, host), host=host.uuid)
     await NbdService(api).serve(service)
+    await secret_values.serve(service, api)
     succession = api.succession = Succession(service, api)
     await succession.serve()
     service.spawn(succession.follow_file(), "role of the host")

@@ -13,6 +13,7 @@ from services.storage.locks import Locks
 from services.storage.plugins.errors import implemented, is_of_medium
 from services.storage.plugins.interface import Plugin, Probed, Unimplemented
 from services.storage.repositories import Repositories
+from services.storage.secret_settings import SecretOf
 from shared.contracts.storage import (
     ProbedSr,
     ProbeResult,
@@ -35,11 +36,16 @@ def _nowhere(_: str) -> None:
 
 class HostStorage:
     def __init__(
-        self, host: str, plugins: Mapping[str, Plugin], journal: Journal, checkpoint: Checkpoint = _nowhere
+        self,
+        host: str,
+        plugins: Mapping[str, Plugin],
+        journal: Journal,
+        checkpoint: Checkpoint = _nowhere,
+        secret_of: SecretOf | None = None,
     ) -> None:
         self.host = host
         self.locks = Locks()
-        self.repositories = Repositories(host, plugins, journal)
+        self.repositories = Repositories(host, plugins, journal, secret_of)
         self.datapaths = Datapaths(self.repositories, self.locks, journal, checkpoint)
         self.disks = Disks(self.repositories, self.datapaths, self.locks)
         self._journal = journal

@@ -11,8 +11,10 @@ import msgspec
 from services.storage.journal import Journal
 from services.storage.plugins.interface import Handle, Plugin, Volume
 from services.storage.plugins.interface import SrStat as Space
+from services.storage.secret_settings import SecretOf, with_passwords, without_passwords
 from services.storage.settle import settle
 from shared.bus.contract import Record
+from shared.bus.interface import BusError
 from shared.contracts.storage import SrAttach, SrStat
 from shared.errors import ApiError
 
@@ -20,7 +22,9 @@ log = logging.getLogger("storage.sr")
 
 
 class Wanted(Record, frozen=True):
-    """What an SR was attached with; kept until it is detached. `attaching`: a crash may have come between."""
+    """What an SR was attached with; kept until it is detached, without passwords that are secrets of the pool.
+    `attaching`: a crash may have come between.
+    """
 
     type: str
     device_config: dict[str, str]
@@ -30,8 +34,11 @@ class Wanted(Record, frozen=True):
 class Repositories:
     """An SR that was attached stays wanted over restarts; while it cannot be attached, callers get the reason."""
 
-    def __init__(self, host: str, plugins: Mapping[str, Plugin], journal: Journal) -> None:
+    def __init__(
+        self, host: str, plugins: Mapping[str, Plugin], journal: Journal, secret_of: SecretOf | None = None
+    ) -> None:
         self.host = host
+        self._secret_of = secret_of
         self._plugins = plugins
         self._journal = journal
         self._prefix = f"sr/{host}/"
@@ -95,8 +102,14 @@ class Repositories:
         """After a restart. False: it failed, and why is kept for callers."""
         wanted = self._wanted[sr]
         try:
+            settings = await self._settings(wanted.device_config)
+        except BusError as error:
+            log.info("SR %s is attached again once its password is known: %s", sr, error)
+            self._failures[sr] = error
+            return False
+        try:
             plugin = self.plugin(wanted.type)
-            self._attached[sr] = (plugin, await plugin.sr.attach(sr, wanted.device_config, self.host))
+            self._attached[sr] = (plugin, await plugin.sr.attach(sr, settings, self.host))
         except ApiError as error:
             if str(error) != str(self._failures.get(sr)):
                 log.error("SR %s cannot be attached again: %s", sr, error)
@@ -111,6 +124,15 @@ class Repositories:
             self._wanted[sr] = msgspec.structs.replace(wanted, attaching=False)
             await self._write(sr, self._wanted[sr])
         return True
+
+    async def _settings(self, kept: Mapping[str, str]) -> dict[str, str]:
+        """With passwords. The plug-in says so of a secret that is gone, if it needs it."""
+        try:
+            return dict(kept) if self._secret_of is None else await with_passwords(kept, self._secret_of)
+        except ApiError as error:
+            if error.code != "UUID_INVALID":
+                raise
+            return dict(kept)
 
     def suspend(self, sr: str, why: ApiError) -> None:
         """It stays wanted, and is to be attached again."""
@@ -160,5 +182,8 @@ class Repositories:
         )
 
     async def _write(self, sr: str, wanted: Wanted | None) -> None:
-        value: Any = None if wanted is None else msgspec.to_builtins(wanted)
+        value: Any = None
+        if wanted is not None:
+            kept = without_passwords(wanted.device_config)
+            value = msgspec.to_builtins(msgspec.structs.replace(wanted, device_config=kept))
         await self._journal.write({self._prefix + sr: value})

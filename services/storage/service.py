@@ -26,6 +26,7 @@ from services.storage.plugins import lifetime
 from services.storage.plugins.bundled import bundled
 from services.storage.plugins.interface import Plugin
 from services.storage.registry import Registry
+from services.storage.secret_settings import on_bus
 from services.storage.smapiv1.setup import drivers
 from services.storage.smapiv3.discovery import discovery
 from services.storage.sockets import socket_folder
@@ -235,7 +236,10 @@ async def setup(service: Service) -> None:
     await smapiv3.start(boot, within=START_WITHIN)
     service.spawn(smapiv3.watch(), "look for SMAPIv3 plug-ins")
     plugins.settled()
-    hosts = [HostStorage(config.uuid, plugins, journal) for config in service.hosts]
+    hosts = [
+        HostStorage(config.uuid, plugins, journal, secret_of=on_bus(service.bus, config.uuid))
+        for config in service.hosts
+    ]
     sockets, programs = socket_folder(service.state_dir, options.run_dir), Programs(options.qemu_nbd)
     attaching, transfers, motions = [], [], []
     addresses = {config.uuid: config.address for config in service.hosts}
