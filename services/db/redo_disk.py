@@ -122,6 +122,21 @@ class RedoDisk:
         """Whether a commit waits for room on it."""
         return self._log.full
 
+    @property
+    def _name(self) -> str:
+        """Of the host, for people."""
+        host = self._store.row("host", self._store.ref_of_uuid("host", self._where) or "")
+        return "" if host is None else str(host["name_label"])
+
+    @property
+    def _where(self) -> str:
+        """The host whose storage service attaches it: the coordinator, for a process without a host of its own."""
+        if self._host:
+            return self._host
+        pool = next(iter(self._store.rows("pool").values()))
+        master = self._store.row("host", pool["master"])
+        return "" if master is None else str(master["uuid"])
+
     # ---- what is asked for
 
     async def use(self, request: UseRedoLog) -> Committed:
@@ -139,7 +154,7 @@ class RedoDisk:
             raise ApiError("CANNOT_ENABLE_REDO_LOG", f"there is no disk {vdi}")
         if disk != self._using or self._log.state != "current":
             try:
-                await self._change(disk, await opened(self._bus, self._host, disk), fresh=True)
+                await self._change(disk, await opened(self._bus, self._where, disk), fresh=True)
                 await self._take_up()
                 await self._fill()
                 if self._log.state != "current":
@@ -192,7 +207,7 @@ class RedoDisk:
             await self._change(None, None)
             return
         try:
-            await self._change(wanted, await opened(self._bus, self._host, wanted))
+            await self._change(wanted, await opened(self._bus, self._where, wanted))
         except ApiError as error:
             if self._told != str(error):
                 self._told = str(error)
@@ -206,7 +221,7 @@ class RedoDisk:
             await self._committer.wait_durable(self._store.generation)
         if before is not None and before != disk:
             try:
-                await self._bus.call(storage.CLOSE, storage.Close(dps=[before.datapath]), host=self._host)
+                await self._bus.call(storage.CLOSE, storage.Close(dps=[before.datapath]), host=self._where)
             except ApiError as error:
                 log.error("the disk %s of the former redo log cannot be closed: %s", before.vdi, error)
 
@@ -214,7 +229,7 @@ class RedoDisk:
         """A disk that failed may be attached somewhere else by now."""
         assert self._using is not None
         try:
-            path = await opened(self._bus, self._host, self._using)
+            path = await opened(self._bus, self._where, self._using)
         except ApiError as error:
             why = str(error)
             await self._in_turn(lambda: self._log.failed(why))
@@ -264,7 +279,7 @@ class RedoDisk:
             except NothingThere:
                 return
             kind = f"on disk {self._using.vdi}" if self._using is not None else "on a disk"
-            await HealthAlerts(self._bus, self._store, kind, self._host).tell(healthy, why)
+            await HealthAlerts(self._bus, self._store, kind, self._name).tell(healthy, why)
 
 
 def _wanted(store: Store) -> RedoLogDisk | None:

@@ -76,11 +76,12 @@ async def _disk(call: Call, sr: str) -> str:
 async def disable_redo_log(call: Call) -> None:
     """The database's own log stays, as does the disk."""
     async with call.api.turns.of(TURN):
-        before = _used(call)
-        if before is None:
+        if not next(iter(call.store.rows("pool").values()))["redo_log_enabled"]:
             return
+        before = _used(call)
         await _use(call, "")
-        await _close(call, before)
+        if before is not None:
+            await _close(call, before)
 
 
 async def _use(call: Call, vdi: str) -> None:
@@ -89,9 +90,10 @@ async def _use(call: Call, vdi: str) -> None:
 
 
 def _used(call: Call) -> RedoLogDisk | None:
-    """The disk that the pool's row says."""
+    """The disk that the pool's row says, if there is one."""
     pool = next(iter(call.store.rows("pool").values()))
-    return _place(call, pool["redo_log_vdi"]) if pool["redo_log_enabled"] else None
+    vdi = pool["redo_log_vdi"] if pool["redo_log_enabled"] else ""
+    return _place(call, vdi) if call.store.row("VDI", vdi) is not None else None
 
 
 def _place(call: Call, vdi: str) -> RedoLogDisk:

@@ -1,0 +1,87 @@
+"""pool.enable_redo_log and disable_redo_log: which disk, where it is open, and every reason why not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shared.contracts.db import Update
+from shared.redo_blocks import layout
+from tests.api.core import records
+from tests.api.messages.test_real_srs import Real, real  # noqa: F401
+from tests.storage.support import MIB
+
+
+async def reason(real: Real, sr: str) -> str:  # noqa: F811
+    code, why = await real.client.refusal("pool.enable_redo_log", sr)
+    assert code == "CANNOT_ENABLE_REDO_LOG"
+    return why
+
+
+def pool_row(real: Real) -> dict[str, object]:  # noqa: F811
+    [row] = real.pool.store.rows("pool").values()
+    return dict(row)
+
+
+def disks(real: Real, sr: str) -> list[str]:  # noqa: F811
+    return list(real.pool.row("SR", sr)["VDIs"])
+
+
+def files(real: Real, name: str) -> list[Path]:  # noqa: F811
+    return list((real.folder / name).glob(".raw-*"))
+
+
+async def test_the_disk_is_made_once_and_has_the_database_when_it_is_answered(real: Real) -> None:  # noqa: F811
+    call, sr = real.client.call, await real.sr("log")
+    await call("pool.enable_redo_log", sr)
+    [vdi] = disks(real, sr)
+    row, pool = real.pool.row("VDI", vdi), pool_row(real)
+    assert (pool["redo_log_enabled"], pool["redo_log_vdi"]) == (True, vdi)
+    assert (row["type"], row["virtual_size"], row["sharable"], row["sm_config"]["type"]) == (
+        *("redo_log", 3804 * MIB, True, "raw"),
+    )
+    [file] = files(real, "log")
+    with file.open("rb") as opened:
+        assert layout.valid_half(opened.read(layout.HALVES))
+    await call("pool.enable_redo_log", sr)
+    assert disks(real, sr) == [vdi]
+    assert (await real.client.refusal("VDI.destroy", vdi))[0] != ""
+    await call("pool.disable_redo_log")
+    await call("pool.disable_redo_log")
+    assert not pool_row(real)["redo_log_enabled"]
+    assert real.bench.nothing_is_open()
+    await call("pool.enable_redo_log", sr)
+    assert disks(real, sr) == [vdi], "one that is there is used"
+    await call("pool.disable_redo_log")
+    await call("VDI.destroy", vdi)
+    assert files(real, "log") == []
+
+
+async def test_another_sr_takes_the_place_of_the_first(real: Real) -> None:  # noqa: F811
+    first, second = await real.sr("first"), await real.sr("second")
+    await real.client.call("pool.enable_redo_log", first)
+    await real.client.call("pool.enable_redo_log", second)
+    [vdi], [old] = disks(real, second), disks(real, first)
+    assert pool_row(real)["redo_log_vdi"] == vdi
+    assert await real.client.refusal("VDI.destroy", old) == ["REDO_LOG_IS_ENABLED"]
+    await real.client.call("pool.disable_redo_log")
+    await real.client.call("VDI.destroy", old)
+    assert real.bench.nothing_is_open()
+
+
+async def test_what_is_in_the_way_is_told(real: Real) -> None:  # noqa: F811
+    assert "HANDLE_INVALID" in await reason(real, "OpaqueRef:x")
+    simulated = real.pool.ref("SR", "storage")
+    assert "SR_OPERATION_NOT_SUPPORTED" in await reason(real, simulated)
+    sr = await real.sr("log")
+    [pbd] = real.pool.row("SR", sr)["PBDs"]
+    await real.client.call("PBD.unplug", pbd)
+    await reason(real, sr)
+    await real.client.call("PBD.plug", pbd)
+    await real.client.call("VDI.create", records.vdi(sr, 3804 * MIB, type="redo_log"))
+    assert "raw" in await reason(real, sr), "somebody has made one of another format"
+    host = next(iter(real.pool.store.rows("host")))
+    metrics = real.pool.row("host", host)["metrics"]
+    await real.pool.write(Update(cls="host_metrics", ref=metrics, fields={"live": False}))
+    assert "HOST_OFFLINE" in await reason(real, sr)
+    assert not pool_row(real)["redo_log_enabled"]
+    assert real.bench.nothing_is_open()
