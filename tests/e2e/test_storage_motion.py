@@ -69,3 +69,27 @@ def test_a_disk_moves_to_another_sr_and_back_under_a_guest_that_writes(
             api.PBD.unplug(pbd)
         api.SR.destroy(sr)
     assert left(qemu_pool) == []
+
+
+def test_a_disk_is_copied_between_hosts_that_do_not_see_each_others_srs(
+    qemu_pool: PoolUnderTest, tmp_path: Path
+) -> None:
+    """By the hosts' own certificates."""
+    qemu_pool.wait_ready()
+    with client.logged_in(qemu_pool) as session:
+        api, srs = session.xenapi, []
+        for host in api.host.get_all()[:2]:
+            config = {"location": str(tmp_path / api.host.get_name_label(host))}
+            srs.append(api.SR.create(host, config, "0", "local", "", "file", "", False, {}))
+        record = {"name_label": "far", "SR": srs[0], "virtual_size": str(16 << 20), "type": "user", "sharable": False}
+        vdi = api.VDI.create({**record, "read_only": False, "other_config": {}})
+        copies = [api.VDI.copy(vdi, srs[1], "OpaqueRef:NULL", "OpaqueRef:NULL")]
+        copies.append(api.VDI.copy(copies[0], srs[0], "OpaqueRef:NULL", "OpaqueRef:NULL"))
+        assert len({api.VDI.checksum(each) for each in (vdi, *copies)}) == 1
+        for each in (vdi, *copies):
+            api.VDI.destroy(each)
+        for sr in srs:
+            for pbd in api.SR.get_PBDs(sr):
+                api.PBD.unplug(pbd)
+            api.SR.destroy(sr)
+    assert left(qemu_pool) == []

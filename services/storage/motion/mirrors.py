@@ -48,7 +48,8 @@ class Mirrors:
         self._prefix = f"mirror/{host}/"
         self._running: dict[str, _Running] = {}
         self._turns = Turns()
-        self._closing = False
+        self._starting: set[str] = set()
+        self._more_left = asyncio.Event()
 
     async def start(self, request: Mirror) -> None:
         """Asked again, it joins the one that there is. Cancelled or failed: there is none."""
@@ -58,9 +59,13 @@ class Mirrors:
                 return
             if there is not None:
                 raise internal_error(f"there is another mirror to {request.dp}")
-            await self._journal.write({self._prefix + request.dp: msgspec.to_builtins(request)})
+            for former in self._left():
+                if former.disk == request.disk:
+                    await self._clear(former)
             holds = AsyncExitStack()
+            self._starting.add(request.dp)
             try:
+                await self._journal.write({self._prefix + request.dp: msgspec.to_builtins(request)})
                 reached = self._sending.reached(Far(request.dp, request.to_host, request.sr, request.location))
                 far = await holds.enter_async_context(reached)
                 wanted = DiskMirror(dp=request.disk, target=far.backend, shallow=request.shallow)
@@ -68,6 +73,8 @@ class Mirrors:
             except BaseException as error:
                 await for_nobody(self._undo(request, holds, error))
                 raise
+            finally:
+                self._starting.discard(request.dp)
             self._running[request.dp] = _Running(request, far, holds)
             log.info("%s is mirrored to %s on host %s", request.disk, request.dp, request.to_host)
 
@@ -129,6 +136,7 @@ class Mirrors:
             log.warning("%s is not let go of: %s", request.dp, problem)
         if cleared:
             await self._journal.note({self._prefix + request.dp: None})
+        self._more_left.set()
 
     async def _let_go(self, disk: str) -> None:
         try:
@@ -137,24 +145,32 @@ class Mirrors:
             if error.code not in _GONE:
                 raise
 
-    # ---- what a former process has left
+    # ---- what is left, mostly by a former process
 
     async def clear(self) -> None:
-        """However often that takes: until the hypervisor has let go of targets that nobody passes on to any more."""
+        """Until cancelled: has the hypervisor let go of targets that nobody passes on to any more, however often that
+        has to be tried.
+        """
         told = ""
-        while left := self._left():
-            for request in left:
+        while True:
+            self._more_left.clear()
+            for request in self._left():
                 async with self._turns.of(request.dp):
                     try:
                         if request.dp not in self._running:
-                            await for_nobody(self._let_go(request.disk))
-                            await self._journal.write({self._prefix + request.dp: None})
+                            await for_nobody(self._clear(request))
                     except (ApiError, OSError) as error:
                         if str(error) != told:
                             told = str(error)
                             log.warning("the mirror of %s is not cleared away yet: %s", request.disk, told)
             if self._left():
                 await asyncio.sleep(AGAIN)
+            else:
+                await self._more_left.wait()
+
+    async def _clear(self, left: Mirror) -> None:
+        await self._let_go(left.disk)
+        await self._journal.write({self._prefix + left.dp: None})
 
     def _left(self) -> list[Mirror]:
         entries: list[tuple[str, Any]] = [
@@ -162,7 +178,11 @@ class Mirrors:
             for key, value in self._journal.data.items()
             if key.startswith(self._prefix)
         ]
-        return [msgspec.convert(value, Mirror) for dp, value in entries if dp not in self._running]
+        return [
+            msgspec.convert(value, Mirror)
+            for dp, value in entries
+            if dp not in self._running and dp not in self._starting
+        ]
 
     async def close(self) -> None:
         """The service stops: mirrors break, and VMs go on without."""

@@ -30,7 +30,7 @@ class Motion:
         self._mirrors = Mirrors(host.host, bus, journal, self.sending)
 
     async def clear(self) -> None:
-        """What a former process has left. To be run when the service answers."""
+        """Until cancelled: what is left of mirrors. To be run when the service answers."""
         await self._mirrors.clear()
 
     async def close(self) -> None:

@@ -29,8 +29,8 @@ from tests.storage.transfer.bench import Model
 
 
 @pytest.fixture
-async def hosts(short_folder: Path) -> AsyncIterator[TwoHosts]:
-    async with two_hosts(short_folder, client_patience=2.0) as made:
+async def hosts(short_folder: Path, certificates: Path) -> AsyncIterator[TwoHosts]:
+    async with two_hosts(short_folder, certificates, client_patience=2.0) as made:
         yield made
 
 
@@ -125,44 +125,44 @@ async def test_a_copy_that_is_cancelled_where_both_ends_are_open_leaves_nothing(
     await hosts.destroy(HOST_B, target)
 
 
-@pytest.mark.parametrize("host", [HOST_A, HOST_B])
-async def test_a_service_that_is_killed_leaves_nothing_on_either_host(hosts: TwoHosts, gate: Gate, host: str) -> None:
+async def begun(hosts: TwoHosts, gate: Gate, source: str, target: str) -> asyncio.Task[transfer.Moved]:
+    """Stands where both ends are open."""
+    gate.reached.clear()
+    gate.go.clear()
+    copying = asyncio.create_task(hosts.call(HOST_A, transfer.COPY, hosts.copy(source, target)))
+    await gate.reached.wait()
+    return copying
+
+
+async def test_a_program_or_service_that_is_killed_leaves_nothing_on_either_host(hosts: TwoHosts, gate: Gate) -> None:
     source, model = await filled(hosts)
     target = await hosts.disk(HOST_B)
-    copying = asyncio.create_task(hosts.call(HOST_A, transfer.COPY, hosts.copy(source, target)))
-    await gate.reached.wait()
-    await hosts.kill("storage", host)
-    gate.go.set()
-    if host == HOST_A:
+    for host in (HOST_A, HOST_B):
+        copying = await begun(hosts, gate, source, target)
+        [program] = hosts.programs(host)
+        program.kill()
+        gate.go.set()
+        with pytest.raises(ApiError):
+            await copying
+        await hosts.nothing_is_left()
+    for host in (HOST_A, HOST_B):
+        copying = await begun(hosts, gate, source, target)
+        await hosts.kill("storage", host)
+        gate.go.set()
         copying.cancel()
-    with pytest.raises((ApiError, asyncio.CancelledError)):
-        await copying
-    await hosts.start("storage", host, client_patience=2.0)
-    await hosts.nothing_is_left()
-    again = await hosts.disk(HOST_B)
-    await hosts.call(HOST_A, transfer.COPY, hosts.copy(source, again))
-    assert await hosts.content(HOST_B, again) == bytes(model.content)
-
-
-@pytest.mark.parametrize("host", [HOST_A, HOST_B])
-async def test_a_program_that_ends_fails_the_copy_and_nothing_else(hosts: TwoHosts, gate: Gate, host: str) -> None:
-    source, _ = await filled(hosts)
-    target = await hosts.disk(HOST_B)
-    copying = asyncio.create_task(hosts.call(HOST_A, transfer.COPY, hosts.copy(source, target)))
-    await gate.reached.wait()
-    [program] = hosts.programs(host)
-    program.kill()
+        with pytest.raises((ApiError, asyncio.CancelledError)):
+            await copying
+        await hosts.start("storage", host, client_patience=2.0)
+        await hosts.nothing_is_left()
     gate.go.set()
-    with pytest.raises(ApiError):
-        await copying
-    await hosts.nothing_is_left()
-    await hosts.destroy(HOST_B, target)
+    await hosts.call(HOST_A, transfer.COPY, hosts.copy(source, target, zeroed=False))
+    assert await hosts.content(HOST_B, target) == bytes(model.content)
 
 
 async def received(hosts: TwoHosts) -> tuple[motion.Receive, motion.Receiving]:
     """A disk that the first host is to write to."""
     target = await hosts.disk(HOST_B)
-    shown = Identity(hosts.folder / "a" / "certificates", HOST_A).shown()
+    shown = Identity(hosts.certificates, HOST_A).shown()
     wanted = motion.Receive(
         dp=f"copy/{target}/target", sr=SRS[HOST_B], location=target, source=HOST_A, certificate=shown.certificate
     )
@@ -184,7 +184,7 @@ async def test_a_disk_is_served_to_nobody_else(hosts: TwoHosts, tmp_path: Path) 
         await NbdClient.connect(Address(host=there.address, port=there.port, export=there.export))
     other = HostConfig(uuid=new_uuid(), name="c", address="127.0.0.13")
     Certificates(tmp_path).pem(other, Shown.HOSTS)
-    mine = Identity(hosts.folder / "a" / "certificates", HOST_A)
+    mine = Identity(hosts.certificates, HOST_A)
     strangers = [
         (Identity(tmp_path, other.uuid), there.export, there.certificate),
         (mine, "disk", there.certificate),

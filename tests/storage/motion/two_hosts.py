@@ -9,13 +9,13 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from services.api.edge.tls import Certificates, Shown
 from services.storage import service as storage_service
 from services.storage.nbd.client import NbdClient
 from services.storage.nbd.server import NbdServer
@@ -41,11 +41,15 @@ HOSTS = {
     HOST_B: HostConfig(uuid=HOST_B, name="b", address="127.0.0.12"),
 }
 PATIENCE = 20.0
+TIMING = replace(QUICK, drain=0.1)
+"""Nobody waits for what asks an API that there is not."""
 
 
 class TwoHosts:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    """`certificates`: folder of those that both show."""
+
+    def __init__(self, folder: Path, certificates: Path) -> None:
+        self.folder, self.certificates = folder, certificates
         self.broker = MemoryBroker()
         self.client: Endpoint
         self.model = bytearray(SIZE)
@@ -58,10 +62,9 @@ class TwoHosts:
         """A service of a host, `storage` or `vm`; again after `kill`."""
         place = self.folder / host[0]
         (place / name).mkdir(parents=True, exist_ok=True)
-        Certificates(place / "certificates").pem(HOSTS[host], Shown.HOSTS)  # as its API makes it
         if name == "storage":
             options = {"smapiv1_dir": "", "smapiv3_root": "", "nbd_port": 0, **options}
-            options["nbd_certificates"] = str(place / "certificates")
+            options["nbd_certificates"] = str(self.certificates)
         config = Config(
             service=name,
             state_dir=str(place / name),
@@ -69,7 +72,7 @@ class TwoHosts:
             hosts=[HOSTS[host]],
             options={"run_dir": str(place / "run"), **options},
         )
-        service = Service(config, await self.broker.connect(f"{name}-{host[0]}", QUICK))
+        service = Service(config, await self.broker.connect(f"{name}-{host[0]}", TIMING))
         await (storage_service if name == "storage" else vm_service).setup(service)
         await service.open_queues()
         self._services[f"{name}/{host}"] = service
@@ -79,11 +82,14 @@ class TwoHosts:
         await kill(self._services.pop(f"{name}/{host}"))
         for program in self.programs(host):
             program.kill()
-            await asyncio.to_thread(program.wait)
+
+        async def programs() -> list[psutil.Process]:
+            return self.programs(host)
+
+        await until(programs)
 
     async def stop(self) -> None:
-        for service in reversed(self._services.values()):
-            await service.close()
+        await asyncio.gather(*(service.close() for service in self._services.values()))
         await self.client.close()
 
     async def call(self, host: str, method: Method[Any, Any], request: Any, **named: Any) -> Any:
@@ -233,9 +239,9 @@ def _arguments(process: psutil.Process) -> list[str]:
 
 
 @asynccontextmanager
-async def two_hosts(folder: Path, **options: Any) -> AsyncIterator[TwoHosts]:
+async def two_hosts(folder: Path, certificates: Path, **options: Any) -> AsyncIterator[TwoHosts]:
     """With their storage."""
-    made = TwoHosts(folder)
+    made = TwoHosts(folder, certificates)
     made.client = await made.broker.connect("client", QUICK)
     with pytest.MonkeyPatch.context() as patch:
         # A former service never ends here: its programs are killed, but its files stay open in this process.
