@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services.storage import service as service_module
 from shared.bus.context import CallContext
 from shared.bus.contract import Empty
 from shared.bus.memory import MemoryBroker
@@ -137,6 +138,31 @@ async def test_a_restarted_service_finds_its_srs_and_closes_what_was_open(runnin
     assert [(each.location, each.state) for each in held] == [(made.location, "activated")]
     await running.client.call(contract.CLOSE, contract.Close(dps=["vbd/vm/0"]), host=HOST_A)
     assert [name.name for name in running.folder.glob("*.rw.*")] == []
+
+
+async def test_after_a_reboot_a_disk_is_opened_before_anybody_has_a_database(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the redo log's is (VDI_ATTACH_OFFLINE): the service attaches the SR anew by itself."""
+    simple_file(tmp_path / "root")
+    raw_file(tmp_path / "root")
+    await running.service.close()
+    running.service = await begin(running.broker, tmp_path)
+    await with_sr(running)
+    request = contract.VdiCreate(sr=SR, uuid=new_uuid(), virtual_size=MIB)
+    made = await running.client.call(contract.VDI_CREATE, request, host=HOST_A)
+    wanted = contract.Open(disks=[disk(made.location, "static/redo-log")])
+    before = await running.client.call(contract.OPEN, wanted, host=HOST_A)
+    await running.service.close()
+    attach = tmp_path / "root/volume/org.xen.xapi.storage.simple-file/SR.attach"
+    attach.unlink()
+    heard = tmp_path / "heard"
+    script(attach.parent, attach.name, f"#!/bin/sh\necho attach >>{heard}\necho '\"{running.folder}\"'\n")
+    monkeypatch.setattr(service_module, "boot_identity", lambda: "another boot")
+    running.service = await begin(running.broker, tmp_path)
+    assert (await asyncio.to_thread(heard.read_text)).split() == ["attach", "attach"], "for two hosts"
+    assert (await running.client.call(contract.DATAPATHS, Empty(), host=HOST_A)).datapaths == []
+    assert await running.client.call(contract.OPEN, wanted, host=HOST_A) == before
 
 
 async def test_a_cancelled_call_ends_its_script(running: Running, tmp_path: Path) -> None:
