@@ -11,7 +11,7 @@ import random
 import uuid
 from typing import Final
 
-from services.api import clock
+from services.api import clock, control_domain_disks
 from services.api.allowed import published
 from services.api.api import Api
 from services.api.decisions.sr_hosts import scanner
@@ -107,6 +107,7 @@ class HostConnect:
         await database.transact(host_facts(self._api.store, ref, facts))
         await self._drivers.ask(host, ref)
         problems = await self._plug(host, ref)
+        await control_domain_disks.follow(self._api, host, ref)
         await self._find_vms(host, ref)
         row = self._api.store.row("host", ref)
         if row is not None and row["other_config"].get(DISABLED) != "true" and not row["enabled"]:

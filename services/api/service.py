@@ -174,8 +174,8 @@ async def start(service: Service) -> Core:
         await _coordinate(service, api)
     else:
         await _wait_awhile(replica)
-    service.spawn(succession.follow(), "the pool's coordinator")
     service.spawn(UnfinishedDisks(api).run(), "unfinished disks")
+    service.spawn(succession.follow(), "the pool's coordinator")
     service.on_stop(executor.close)
     return Core(api, dispatcher, host_side)
 

@@ -101,6 +101,7 @@ class FakeHost:
         self._acts: dict[str, deque[Act]] = {}
         self._seq = 0
         self._boot = ""
+        self.datapaths: dict[str, storage.DiskOpen] = {}
         self._media: dict[str, str] = {}
         """Locations by VBD."""
         self._bus: Endpoint | None = None
@@ -140,7 +141,7 @@ class FakeHost:
             (storage.SR_STAT, self._sr_stat),
             (storage.SR_SET_NAME, self._nothing),
             (storage.SR_PROBE, self._sr_probe),
-            (storage.CLOSE, self._nothing),
+            (storage.CLOSE, self._close),
             (storage.DATAPATHS, self._datapaths),
             (storage.FENCE, self._fence),
             (storage.VDI_CREATE, self._vdi_create),
@@ -379,6 +380,7 @@ class FakeHost:
 
     async def _open(self, request: storage.Open) -> storage.Opened:
         self.disks.asked.append(request)
+        self.datapaths |= {disk.dp: disk for disk in request.disks}
         return storage.Opened(
             backends=[
                 storage.Backend(
@@ -387,6 +389,11 @@ class FakeHost:
                 for disk in request.disks
             ]
         )
+
+    async def _close(self, request: storage.Close) -> Empty:
+        for dp in request.dps:
+            self.datapaths.pop(dp, None)
+        return Empty()
 
     def _close_disks(self, name: str) -> None:
         for location in [location for location, user in self.disks.open.items() if user == name]:
@@ -431,7 +438,14 @@ class FakeHost:
         return Empty()
 
     async def _datapaths(self, _: Empty) -> storage.Datapaths:
-        return storage.Datapaths(datapaths=[])
+        return storage.Datapaths(
+            datapaths=[
+                storage.Datapath(
+                    dp=disk.dp, sr=disk.sr, location=disk.location, state="activated", writable=disk.writable
+                )
+                for disk in self.datapaths.values()
+            ]
+        )
 
     async def _fence(self, request: storage.Fence) -> storage.Fenced:
         self.disks.open = {disk: host for disk, host in self.disks.open.items() if host != request.host}

@@ -16,6 +16,8 @@ from shared.contracts.db import Update
 from shared.contracts.storage import Backend
 
 DEV: Final = "/dev/"
+LOOP: Final = "loop/"
+"""Begins the names of datapaths."""
 
 
 async def plug(call: Call, vbd: str) -> None:
@@ -24,7 +26,7 @@ async def plug(call: Call, vbd: str) -> None:
     if not row["empty"]:
         vdi = existing(call.store, "VDI", row["VDI"])
         wanted = storage.DiskOpen(
-            dp=_datapath(row["uuid"]),
+            dp=datapath(row["uuid"]),
             sr=call.api.uuid_of("SR", vdi["SR"]),
             location=vdi["location"],
             writable=row["mode"] == "RW",
@@ -36,7 +38,7 @@ async def plug(call: Call, vbd: str) -> None:
 
 async def unplug(call: Call, vbd: str) -> None:
     row = existing(call.store, "VBD", vbd)
-    request = storage.Close(dps=[_datapath(row["uuid"])])
+    request = storage.Close(dps=[datapath(row["uuid"])])
     await on_host(call, host_of(call, row["VM"]), storage.CLOSE, request)
     call.on_success.append(Update(cls="VBD", ref=vbd, fields={"currently_attached": False}))
 
@@ -46,5 +48,6 @@ def device_of(backend: Backend) -> str:
     return backend.path.removeprefix(DEV)
 
 
-def _datapath(vbd: str) -> str:
-    return f"loop/{vbd}"
+def datapath(vbd: str) -> str:
+    """`vbd`: uuid."""
+    return f"{LOOP}{vbd}"

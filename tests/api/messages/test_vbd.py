@@ -182,6 +182,26 @@ async def test_a_control_domain_opens_disks_on_its_host(pool: Pool, client: Clie
     assert host.served[-1] == "storage.close"
 
 
+async def test_a_host_that_comes_back_says_which_disks_its_control_domain_has(pool: Pool, client: Client) -> None:
+    dom0 = next(ref for ref, row in pool.store.rows("VM").items() if row["is_control_domain"])
+    host = pool.host_of(dom0)
+    vdis = [await a_disk(pool, client) for _ in range(2)]
+    kept, lost = [await client.call("VBD.create", records.vbd(dom0, vdi)) for vdi in vdis]
+    for vbd in (kept, lost):
+        await client.call("VBD.plug", vbd)
+    del host.datapaths[f"loop/{pool.row('VBD', lost)['uuid']}"]  # the machine was restarted
+    stray = storage.DiskOpen(dp="loop/nobodys", sr="", location="", writable=False)
+    mine = storage.DiskOpen(dp="vbd/vm/0", sr="", location="", writable=False)
+    host.datapaths |= {stray.dp: stray, mine.dp: mine}
+    await host.down()
+    await host.up()
+    await pool.until(lambda: not pool.row("VBD", lost)["currently_attached"])
+    assert pool.row("VBD", kept)["currently_attached"]
+    assert set(host.datapaths) == {f"loop/{pool.row('VBD', kept)['uuid']}", mine.dp}
+    await client.call("VBD.plug", lost)
+    assert pool.row("VBD", lost)["currently_attached"]
+
+
 def test_what_is_no_device_is_named_by_its_path() -> None:
     file = storage.Backend(dp="", kind="file", path="/sr/a.qcow2", format="qcow2", writable=True)
     assert device_of(file) == "/sr/a.qcow2"
