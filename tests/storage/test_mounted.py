@@ -197,6 +197,21 @@ async def test_what_a_killed_service_had_mounted_is_attached_or_unmounted_when_i
     await end(second)
 
 
+async def test_mount_points_that_a_killed_service_has_left_go_unless_something_is_there(tmp_path: Path) -> None:
+    left, used = place(tmp_path), place(tmp_path, OTHER)
+    for folder in (left, used):
+        await asyncio.to_thread(folder.mkdir, parents=True)
+    await asyncio.to_thread(subprocess.run, ["mount", "-t", "tmpfs", "tmpfs", str(used)], check=True)
+    try:
+        await end(start(tmp_path))
+        assert not await asyncio.to_thread(left.exists)
+        assert mounted_at(used) is not None
+    finally:
+        await asyncio.to_thread(subprocess.run, ["umount", str(used)], check=True)
+    await end(start(tmp_path))
+    assert not await asyncio.to_thread((tmp_path / "sr-mount").is_dir) or not list((tmp_path / "sr-mount").iterdir())
+
+
 async def test_an_attach_that_a_crash_interrupted_and_that_cannot_be_is_forgotten(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
     journal = Journal(tmp_path / "journal" / "1")

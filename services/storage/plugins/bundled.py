@@ -17,6 +17,7 @@ from services.storage.plugins.iso import IsoPlugin
 from services.storage.plugins.lvm import LvmPlugin
 from services.storage.plugins.memory import MemoryMedium
 from services.storage.plugins.mounted import Medium, MountedPlugin
+from services.storage.plugins.mounted_point import sweep
 from services.storage.plugins.nfs import NfsMedium
 from services.storage.plugins.smb import SmbMedium
 from services.storage.plugins.udev import UdevPlugin
@@ -34,6 +35,7 @@ def bundled(
         rate=options.coalesce_rate,
     )
     mount_points = state_dir / "sr-mount"
+    sweep(mount_points)
 
     def files() -> FilePlugin:
         return FilePlugin(images, options.lock_timeout, live, coalescing, audience)

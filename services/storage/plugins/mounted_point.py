@@ -7,6 +7,7 @@ What is mounted is always asked of the kernel (/proc/self/mountinfo), never reme
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -179,6 +180,25 @@ def _remove_folder(place: Path) -> None:
         return
     except OSError as error:
         log.warning("the mount point %s stays: %s", place, error.strerror)
+
+
+def sweep(root: Path) -> None:
+    """Removes what a killed process has left of mount points, `<root>/<host>/<SR>`: folders that are empty, on which
+    nothing is mounted. The kernel refuses the others, without a look at what is mounted there.
+    """
+    for host in _folders(root):
+        for place in _folders(host):
+            with contextlib.suppress(OSError):
+                place.rmdir()
+        with contextlib.suppress(OSError):
+            host.rmdir()
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        return [Path(entry.path) for entry in os.scandir(path)]
+    except OSError:  # it is not there, or no folder
+        return []
 
 
 def device_number(device: str) -> tuple[int, int] | None:
