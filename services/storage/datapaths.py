@@ -19,7 +19,7 @@ from services.storage import automaton
 from services.storage.automaton import IllegalStep, IllegalTransition, InUse, State, Step
 from services.storage.journal import Journal
 from services.storage.locks import Locks
-from services.storage.plugins.errors import in_use
+from services.storage.plugins.errors import in_use, is_of_medium
 from services.storage.plugins.interface import ActivatedOnAnotherHost, Domain, Implementation
 from services.storage.repositories import Repositories
 from services.storage.settle import settle
@@ -146,7 +146,9 @@ class Datapaths:
         await settle(self._hand_over(request))
 
     async def close(self, dps: Iterable[str]) -> None:
-        """Closes all that can be closed, then raises the first failure, if any."""
+        """Closes all that can be closed, then raises the first failure, if any. That a medium is gone or takes no
+        writes is none: whoever used the disk has ended, and what is leaked is tried again until the medium is back.
+        """
         await settle(self._close(list(dps)))
 
     async def close_leaked(self) -> None:
@@ -239,7 +241,9 @@ class Datapaths:
             for sr, _ in sorted(keys):
                 self._repositories.find(sr)
             for key in sorted(keys):
-                await self._retry_leaked(key)
+                for failure in await self._retry_leaked(key):
+                    if is_of_medium(failure):
+                        raise failure
             opening = self._plan(disks)
             if opening:
                 await self._begin(opening)
@@ -354,7 +358,9 @@ class Datapaths:
                     await self._advance(dp)
                 except _Failures as error:
                     log.error("%s is leaked: %s", dp, error)
-                    failures.append(error)
+                    self._leaks[dp] = str(error)
+                    if not is_of_medium(error):
+                        failures.append(error)
             await self._record(mine)
             self.checkpoint("close: done")
         if failures:

@@ -205,9 +205,10 @@ async def test_what_cannot_be_closed_stays_listed_until_it_can(tmp_path: Path) -
         location = await with_disk(host)
         await host.datapaths.open([disk(location)])
         os.rename(folder, tmp_path / "unplugged")
+        await host.datapaths.close(["vbd/vm/0"])
+        assert [(dp.dp, dp.leaked) for dp in host.datapaths.held()] == [("vbd/vm/0", True)]
         with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_47"):
-            await host.datapaths.close(["vbd/vm/0"])
-        assert [dp.dp for dp in host.datapaths.held()] == ["vbd/vm/0"]
+            await host.datapaths.open([disk(location)])
         os.rename(tmp_path / "unplugged", folder)
         await host.datapaths.open([disk(location, "vbd/other/0")])
         assert [dp.dp for dp in host.datapaths.held()] == ["vbd/other/0"]

@@ -91,8 +91,7 @@ async def test_a_mount_that_is_lost_under_open_disks_comes_back_and_leaks_nothin
         await machine.unmount("--lazy")
         with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_47"):
             await with_disk(host)
-        with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_47"):
-            await host.datapaths.close([TASK])
+        await host.datapaths.close([TASK])
         assert machine.held() == [(TASK, True), (VM, False)]
         await host.retry()
         assert machine.held() == [(VM, False)]
@@ -112,7 +111,8 @@ async def test_while_the_device_is_gone_that_is_what_everybody_is_told_and_then_
     machine.device.unlink()
     await machine.unmount("--lazy")
     await host.retry()
-    for work in (host.disks.scan(SR), host.datapaths.close([TASK]), host.datapaths.open([disk(location, "task/2")])):
+    await host.datapaths.close([TASK])
+    for work in (host.disks.scan(SR), host.datapaths.open([disk(location, "task/2")])):
         with pytest.raises(ApiError, match=f"SR_BACKEND_FAILURE_47.*the device is not there: {machine.device}"):
             await work
     machine.device.symlink_to(target)
@@ -131,8 +131,7 @@ async def test_an_sr_whose_device_is_gone_can_be_detached_and_what_was_leaked_is
     await host.datapaths.open([disk(location, TASK)])
     machine.device.unlink()
     await host.retry()
-    with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_47"):
-        await host.datapaths.close([TASK])
+    await host.datapaths.close([TASK])
     await host.detach_sr(SR)
     assert mounted_at(machine.place) is None
     machine.device.symlink_to(target)
@@ -145,7 +144,8 @@ async def test_an_sr_that_takes_no_more_writes_says_so_and_goes_on_when_it_does(
     location = await with_disk(host)
     await host.datapaths.open([disk(location, TASK, writable=False)])
     await machine.mount("-o", "remount,ro")
-    for work in (with_disk(host), host.datapaths.close([TASK])):
+    await host.datapaths.close([TASK])
+    for work in (with_disk(host), host.datapaths.open([disk(location, TASK)])):
         with pytest.raises(ApiError, match=r"SR_BACKEND_FAILURE_461.*Read-only file system"):
             await work
     assert [each.location for each in (await host.disks.scan(SR)).disks] == [location]
@@ -161,12 +161,10 @@ async def test_an_sr_that_takes_no_more_writes_can_be_detached_and_attached_agai
     location = await with_disk(host)
     await host.datapaths.open([disk(location, TASK), disk(await with_disk(host), VM)])
     await machine.mount("-o", "remount,ro")
-    with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_461"):
-        await host.datapaths.close([TASK])
+    await host.datapaths.close([TASK])
     with pytest.raises(ApiError, match="SR_DEVICE_IN_USE"):
         await host.detach_sr(SR)
-    with pytest.raises(ApiError, match="SR_BACKEND_FAILURE_461"):
-        await host.datapaths.close([VM])
+    await host.datapaths.close([VM])
     await host.detach_sr(SR)
     assert mounted_at(machine.place) is None
     await host.attach_sr(machine.request)
