@@ -57,12 +57,16 @@ async def opened(bus: Bus, host: str, disk: RedoLogDisk) -> Path:
     return Path(backend.path)
 
 
-async def at_start(bus: Bus, host: str, disk: RedoLogDisk | None, has_rows: bool) -> Path | None:
-    """Where it is; None where there is none, or it cannot be had in time."""
-    if disk is None:
-        return None
+async def at_start(
+    bus: Bus, host: str, disk: RedoLogDisk, has_rows: bool, reigns: Callable[[], Awaitable[bool]]
+) -> Path | None:
+    """Where it is, for a process that was primary; None where it cannot be had in time, or where another process
+    `reigns`: that one has what is there, and more.
+    """
     began, told = time.monotonic(), ""
     while True:
+        if await reigns():
+            return None
         try:
             return await opened(bus, host, disk)
         except ApiError as error:

@@ -35,6 +35,7 @@ from services.db.redo_disk import News, RedoDisk, at_start
 from services.db.restores import Restores
 from services.db.snapshots import Snapshots
 from services.db.standby.kept import Kept, KeptFile
+from services.db.standby.peers import Peers
 from services.db.standby.recent import RecentDeltas
 from services.db.standby.rows import Rows
 from services.db.standby.semi_sync import Policy as Missing
@@ -433,12 +434,19 @@ async def setup(service: Service, disk: Disk | None = None, boot: Callable[[], s
 
 
 async def _redo_disk(service: Service, options: Options, disk: Disk | None) -> Path | None:
-    """Where the disk is that the redo log is on as well, once the storage service of this host has it attached."""
-    kept = KeptFile(service.state_dir, disk)
-    if options.redo_log != "file" or not service.hosts or not kept.is_of(service.config.pool):
+    """Where the disk is that the redo log is on as well, for a process that was primary, once the storage service of
+    this host has it attached.
+    """
+    file = KeptFile(service.state_dir, disk)
+    kept = file.kept
+    if options.redo_log != "file" or not service.hosts or not file.is_of(service.config.pool):
         return None
+    if kept.redo_log is None or kept.role != "primary":
+        return None
+    own = service.hosts[0].uuid
+    peers = Peers(service.bus)
     has_rows = next((service.state_dir / "redo").glob("redo-*.log"), None) is not None
-    return await at_start(service.bus, service.hosts[0].uuid, kept.kept.redo_log, has_rows)
+    return await at_start(service.bus, own, kept.redo_log, has_rows, peers.somebody_reigns)
 
 
 def may_be_primary(kept: Kept, role: str, role_file: str) -> bool:

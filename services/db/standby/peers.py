@@ -58,6 +58,15 @@ class Peers:
             log.debug("no database process answers on host %s: %s", host, error)
             return None
 
+    async def somebody_reigns(self) -> bool:
+        """Whether a process takes the pool's requests now."""
+        try:
+            await self._bus.call(contract.CONFIRM, Empty(), context=NOBODYS)
+        except ApiError as error:
+            log.debug("no database process takes the pool's requests: %s", error)
+            return False
+        return True
+
     async def changes(self, position: contract.Position, host: str = "") -> contract.Changes:
         """Of that host's process; of the primary when none is named. Raises `ApiError`."""
         if host:

@@ -333,3 +333,27 @@ async def test_a_host_that_hands_over_lets_the_disk_go_and_the_next_one_writes_t
     assert "of the next" in hosts.on_disk()
     assert (await hosts.status()).host == hosts.uuids[1]
     await hosts.stop()
+
+
+async def test_one_that_was_replaced_while_it_was_away_does_not_take_the_rows_of_its_successor_from_the_disk(
+    tmp_path: Path,
+) -> None:
+    """It would be ahead of them, since a start from the disk leaves generations out."""
+    hosts = Hosts(tmp_path, 2)
+    await hosts.begin()
+    await hosts.use(await hosts.vdi())
+    await hosts.caught_up(1)
+
+    async def attached() -> bool:
+        return (1, "static/redo-log/vdi-uuid") in hosts.open
+
+    await until(attached)
+    await hosts.kill(0)
+    await hosts.promote(1)
+    await hosts.network("of the successor")
+    await hosts.disk_is("current")
+    await hosts.run(0)
+    await hosts.caught_up(0)
+    assert not hosts.stopped(0)
+    assert "of the successor" in names(await hosts.rows(0))
+    await hosts.stop()
