@@ -21,6 +21,7 @@ from services.api.handlers.disk_arguments import host_here
 from services.api.handlers.handler import Request
 from services.api.host_errors import with_refs
 from shared.bus.contract import Method
+from shared.bus.interface import Bus
 from shared.contracts.loan import RETURNED_SIZE, Lent, Returned
 from shared.contracts.transfer import (
     EXPORT,
@@ -41,6 +42,9 @@ PIECE: Final = 1 << 18
 """Bytes of the largest piece that is passed on."""
 BEHIND: Final = 2 << 20
 """Bytes that may wait for the storage service, as far as the kernel admits: it and we need not take turns then."""
+
+OPENING: Final = 10.0
+"""Seconds that a disk may still be opened for a transfer that was cancelled meanwhile."""
 
 Message = TypeVar("Message", Export, Import)
 Begin = Callable[[Prepared], Awaitable[None]]
@@ -136,7 +140,7 @@ async def _pass_on(
     bus, host = request.api.bus, request.api.uuid_of("host", host_here(request))
     lent = request.stream.hold()
     try:
-        prepared = await bus.call(method, replace(message, lent=lent), host=host)
+        prepared = await _prepared(bus, method, replace(message, lent=lent), host)
         transfer = TransferId(transfer=prepared.transfer)
         ended: asyncio.Future[Moved] = asyncio.ensure_future(bus.call(TRANSFER_END, transfer, host=host))
         try:
@@ -151,6 +155,29 @@ async def _pass_on(
             await asyncio.gather(ended, return_exceptions=True)
     except ApiError as error:
         raise with_refs(request.store, error) from None
+
+
+async def _prepared(bus: Bus, method: Method[Message, Prepared], message: Message, host: str) -> Prepared:
+    """When this is cancelled, the disk that was being opened meanwhile is closed first: who cancels an upload destroys
+    the disk next. A plug-in that takes too long is given up instead.
+    """
+    preparing = asyncio.ensure_future(bus.call(method, message, host=host))
+    try:
+        return await asyncio.shield(preparing)
+    except asyncio.CancelledError:
+        await settled(_undone(bus, preparing, host))
+        raise
+
+
+async def _undone(bus: Bus, preparing: asyncio.Future[Prepared], host: str) -> None:
+    try:
+        async with asyncio.timeout(OPENING):
+            transfer = TransferId(transfer=(await preparing).transfer)
+        await bus.call(TRANSFER_CANCEL, transfer, host=host)
+    except TimeoutError:
+        log.warning("a disk is still being opened for a transfer that was cancelled %s s ago", OPENING)
+    except ApiError as error:
+        log.info("a transfer that was cancelled had not begun: %s", error)
 
 
 async def _moved(

@@ -5,10 +5,12 @@ A disk is made when it is first used; it has the uuid and size of the fake's.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from services.storage.settle import settle
 from shared.bus.contract import Empty
 from shared.contracts import transfer as contract
 from shared.contracts.storage import VdiCreate
@@ -18,11 +20,14 @@ from tests.storage.transfer.bench import Bench, Reports, bench
 
 
 class RealDisks:
-    """`imports`: the requests for them."""
+    """`imports`: the requests for them. `opened`: the disk of one is open. `told`: if it is cleared, replies wait."""
 
     def __init__(self, pool: Pool, storage: Bench) -> None:
         self.storage = storage
         self.imports: list[contract.Import] = []
+        self.opened = asyncio.Event()
+        self.told = asyncio.Event()
+        self.told.set()
         self._host = pool.hosts[0]
 
     async def serve(self) -> None:
@@ -36,7 +41,14 @@ class RealDisks:
         async def import_(request: contract.Import) -> contract.Prepared:
             self.imports.append(request)
             await self.have(request.sr, request.location)
-            return await transfers.import_(request)
+            prepared = await transfers.import_(request)
+            self.opened.set()
+            try:
+                await self.told.wait()
+            except asyncio.CancelledError:
+                await settle(self._closed(prepared))  # as one that is cancelled while it opens the disk
+                raise
+            return prepared
 
         async def end(request: contract.TransferId) -> contract.Moved:
             return await transfers.end(request.transfer, Reports())
@@ -49,6 +61,10 @@ class RealDisks:
         await bus.serve(contract.IMPORT, import_, host=host)
         await bus.serve(contract.TRANSFER_END, end, host=host)
         await bus.serve(contract.TRANSFER_CANCEL, cancel, host=host)
+
+    async def _closed(self, prepared: contract.Prepared) -> None:
+        await self.told.wait()
+        await self.storage.transfers.cancel(prepared.transfer)
 
     async def have(self, sr: str, location: str) -> None:
         if not location or location in {disk.location for disk in (await self.storage.host.disks.scan(sr)).disks}:
