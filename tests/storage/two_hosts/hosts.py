@@ -56,7 +56,11 @@ class TwoHosts:
                 stderr=log,
             )
         ping = service_contract.ping(service, Scope.HOST)
-        await asyncio.wait_for(wait_for(service, lambda: self._bus.call(ping, Empty(), host=HOSTS[number])), 40)
+        try:
+            await asyncio.wait_for(wait_for(service, lambda: self._bus.call(ping, Empty(), host=HOSTS[number])), 40)
+        except TimeoutError:
+            said = await asyncio.to_thread((home / f"{service}.log").read_text)
+            raise AssertionError(f"{service} of host {number} does not answer:\n{said[-4000:]}") from None
 
     async def attach(self) -> None:
         """The SR, on both."""
