@@ -11,8 +11,9 @@ import pytest
 
 from services.storage.plugins import lvm_commands as commands
 from services.storage.plugins.interface import Domain, Handle, NewVolume, Unimplemented
-from services.storage.plugins.lvm import LvmPlugin, devices_of, thin_of
+from services.storage.plugins.lvm import LvmPlugin
 from services.storage.plugins.lvm_commands import Holder, Label
+from services.storage.plugins.lvm_configuration import devices_of, thin_of
 from services.storage.plugins.program import Output
 from shared.errors import ApiError
 from tests.storage.fake_lvm import EXTENT, FakeLvm

@@ -29,8 +29,9 @@ from services.storage.plugins.interface import (
     Volume,
 )
 from services.storage.plugins.lvm_commands import Holder, Label, LogicalVolume
+from services.storage.plugins.lvm_configuration import THICK, devices_of, thin_of
 from services.storage.plugins.lvm_group import Group, described, parsed
-from services.storage.plugins.program import Run, run
+from services.storage.plugins.program import Output, Run, run
 from services.storage.plugins.skeleton import DatapathSkeleton, SrSkeleton, VolumeSkeleton
 from services.storage.settle import settle
 from shared.contracts.storage import DriverInfo
@@ -38,29 +39,13 @@ from shared.errors import ApiError
 
 log = logging.getLogger("storage.lvm")
 
-THIN, THICK = "thin", "thick"
 _DRAFT = "draft-"
 _MACHINE_ID = Path("/etc/machine-id")
 
 
-def devices_of(configuration: dict[str, str]) -> list[str]:
-    """Raises SR_BACKEND_FAILURE_90, _91."""
-    text = configuration.get("device", "")
-    if not text:
-        raise backend_failure(Failure.DEVICE_MISSING, "The request is missing the device parameter")
-    devices = text.split(",")
-    for device in devices:
-        if not device.startswith("/") or not device.isprintable():
-            raise backend_failure(Failure.DEVICE_INVALID, f"device must be absolute paths, not {device!r}")
-    return devices
-
-
-def thin_of(configuration: dict[str, str]) -> bool:
-    """Raises SR_BACKEND_FAILURE_1."""
-    allocation = configuration.get("allocation", THIN)
-    if allocation not in (THIN, THICK):
-        raise backend_failure(Failure.INVALID_ARGUMENT, f"allocation is {THIN} or {THICK}, not {allocation!r}")
-    return allocation == THIN
+async def _run(arguments: list[str]) -> Output:
+    """LVM warns of each file that it inherits, and what it warns of stands in front of what it fails for."""
+    return await run(arguments, {"LVM_SUPPRESS_FD_WARNINGS": "1"})
 
 
 class LvmPlugin:
@@ -71,7 +56,7 @@ class LvmPlugin:
 
     def __init__(
         self,
-        lvm: Run = run,
+        lvm: Run = _run,
         check: Callable[[str], Awaitable[None]] = ext.need_free,
         nodes: Path = Path("/dev"),
         machine: str | None = None,
