@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from services.api import clock
 from services.api.decisions import vbd_devices
@@ -64,7 +64,7 @@ def changes(store: Store, host: str, vm: str, state: VmState, url: Url) -> list[
     if any(row[name] != value for name, value in fields.items()):
         result.append(Update(cls="VM", ref=vm, fields=fields))
     result += _metrics(store, vm, state)
-    result += _guest_metrics(store, vm)
+    result += _guest_metrics(store, vm, state)
     result += _consoles(store, host, vm, state, url)
     for cls, attached in (("VBD", state.vbds), ("VIF", state.vifs)):
         for ref in row[cls + "s"]:
@@ -120,13 +120,22 @@ def _metrics(store: Store, vm: str, state: VmState) -> list[Change]:
     ]
 
 
-def _guest_metrics(store: Store, vm: str) -> list[Change]:
-    """A VM that runs has guest metrics, empty as long as no agent in the guest says anything."""
-    if store.row("VM_guest_metrics", store.get("VM", vm, "guest_metrics")) is not None:
-        return []
+HOTPLUG: Final = frozenset({"kvm", "tcg"})
+"""Accelerators of machines with slots for disks that come and go: guests need no drivers of a hypervisor for that."""
+
+
+def _guest_metrics(store: Store, vm: str, state: VmState) -> list[Change]:
+    """A VM that runs has guest metrics, as long as no agent in the guest says anything with what its machine can."""
+    fields = {"can_use_hotplug_vbd": "yes"} if state.accel in HOTPLUG else {}
+    known = store.get("VM", vm, "guest_metrics")
+    row = store.row("VM_guest_metrics", known)
+    if row is not None:
+        said_nothing = row["can_use_hotplug_vbd"] == "unspecified"
+        return [Update(cls="VM_guest_metrics", ref=known, fields=fields)] if fields and said_nothing else []
     ref = f"OpaqueRef:{uuid.uuid4()}"
+    first = {"uuid": str(uuid.uuid4()), "last_updated": clock.now(), **fields}
     return [
-        Create(cls="VM_guest_metrics", ref=ref, fields={"uuid": str(uuid.uuid4()), "last_updated": clock.now()}),
+        Create(cls="VM_guest_metrics", ref=ref, fields=first),
         Update(cls="VM", ref=vm, fields={"guest_metrics": ref}),
     ]
 

@@ -9,6 +9,7 @@ import pytest
 from services.api.operations.vbd_loopback import device_of
 from shared.contracts import storage
 from shared.contracts.db import Create, Update
+from shared.contracts.vm import Cause
 from shared.errors import ApiError
 from tests.api.core import records
 from tests.api.harness import Client, Pool
@@ -102,6 +103,21 @@ async def test_an_hvm_guest_needs_drivers_and_writable_disks(pool: Pool, client:
     await has_drivers(pool, vm)
     assert await client.refusal("VBD.plug", read_only) == ["DISK_VBD_MUST_BE_READWRITE_FOR_HVM", read_only]
     await client.call("VBD.plug", vbd)
+
+
+async def test_an_hvm_guest_on_a_machine_with_slots_for_disks_needs_no_drivers(pool: Pool, client: Client) -> None:
+    vm, vdi = await running(pool, client, domain_type="hvm"), await a_disk(pool, client)
+    vbd = await client.call("VBD.create", records.vbd(vm, vdi))
+    await pool.settled()
+    assert "plug" not in pool.row("VBD", vbd)["allowed_operations"]
+    host = pool.host_of(vm)
+    host.forget_history(pool.row("VM", vm)["uuid"], accel="kvm")
+    await host.say(host.vms[pool.row("VM", vm)["uuid"]], Cause.REQUEST)
+    metrics = pool.row("VM", vm)["guest_metrics"]
+    await pool.until(lambda: pool.row("VM_guest_metrics", metrics)["can_use_hotplug_vbd"] == "yes")
+    await pool.until(lambda: "plug" in pool.row("VBD", vbd)["allowed_operations"])
+    await client.call("VBD.plug", vbd)
+    await client.call("VBD.unplug", vbd)
 
 
 async def test_a_rebooted_vm_has_the_disks_it_had(pool: Pool, client: Client) -> None:
