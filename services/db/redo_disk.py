@@ -19,9 +19,10 @@ from services.db.health import HealthAlerts
 from services.db.redo.interface import Checkpoint, RedoLogError
 from services.db.redo.mirrored import MirroredRedoLog
 from services.db.standby.rows import Rows
+from shared.bus.contract import Empty
 from shared.bus.interface import Bus
 from shared.contracts import storage
-from shared.contracts.db import Change, Committed, RedoLogDisk, Transact, Update, UseRedoLog
+from shared.contracts.db import REDO_LOG_DATAPATHS, Change, Committed, RedoLogDisk, Transact, Update, UseRedoLog
 from shared.errors import ApiError, internal_error
 from shared.store import NULL, Store
 
@@ -33,6 +34,8 @@ STARTING: Final = 20.0
 """Seconds that a start waits for it: the local log has all that was acknowledged here. One without rows waits on."""
 AGAIN: Final = 1.0
 """Seconds between two looks."""
+SWEEP: Final = 60.0
+"""Seconds between two looks for disks that are open here and hold no redo log: of a call that was cut off."""
 FILL: Final = 30.0
 """Seconds that writing all rows to it may take (as the original's limit, database-pool-ha 2.2)."""
 
@@ -116,6 +119,7 @@ class RedoDisk:
         self._using = using
         self._deciding = asyncio.Lock()
         self._told = ""
+        self._swept = time.monotonic()
 
     @property
     def _store(self) -> Store:
@@ -197,6 +201,20 @@ class RedoDisk:
             await self._have()
         if self._log.wants_fill:
             await self._fill()
+        if time.monotonic() - self._swept > SWEEP:
+            self._swept = time.monotonic()
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        wanted = "" if self._using is None else self._using.datapath
+        try:
+            held = (await self._bus.call(storage.DATAPATHS, Empty(), host=self._where, timeout=ASKING)).datapaths
+            stray = [item.dp for item in held if item.dp.startswith(REDO_LOG_DATAPATHS) and item.dp != wanted]
+            if stray:
+                log.warning("closing disks that hold no redo log (any more): %s", ", ".join(stray))
+                await self._bus.call(storage.CLOSE, storage.Close(dps=stray), host=self._where)
+        except ApiError as error:
+            log.debug("which disks are open here is not known: %s", error)
 
     async def _follow(self) -> None:
         """The pool's row says which disk it is."""

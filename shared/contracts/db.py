@@ -334,6 +334,10 @@ class DbStatus(Record, frozen=True):
 # ---- a redo log on a disk of an SR
 
 
+REDO_LOG_DATAPATHS: Final = "static/redo-log/"
+"""Before the uuid of a disk: the datapaths by which hosts have it open."""
+
+
 class RedoLogDisk(Record, frozen=True):
     """`vdi`, `sr`: uuids."""
 
@@ -344,7 +348,7 @@ class RedoLogDisk(Record, frozen=True):
     @property
     def datapath(self) -> str:
         """By which each host of the pool has it open, over restarts."""
-        return f"static/redo-log/{self.vdi}"
+        return REDO_LOG_DATAPATHS + self.vdi
 
 
 class UseRedoLog(Record, frozen=True):

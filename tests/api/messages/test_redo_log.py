@@ -44,7 +44,9 @@ async def test_the_disk_is_made_once_and_has_the_database_when_it_is_answered(re
         assert layout.valid_half(opened.read(layout.HALVES))
     await call("pool.enable_redo_log", sr)
     assert disks(real, sr) == [vdi]
-    assert (await real.client.refusal("VDI.destroy", vdi))[0] != ""
+    assert await real.client.refusal("VDI.destroy", vdi) == ["REDO_LOG_IS_ENABLED"]
+    [pbd] = real.pool.row("SR", sr)["PBDs"]
+    assert (await real.client.refusal("PBD.unplug", pbd))[0] == "SR_DEVICE_IN_USE"
     await call("pool.disable_redo_log")
     await call("pool.disable_redo_log")
     assert not pool_row(real)["redo_log_enabled"]

@@ -46,6 +46,7 @@ class Hosts(Cluster):
             bus = await self.broker.connect(f"storage{number}", QUICK)
             await bus.serve(storage.OPEN, self._opener(number), host=uuid)
             await bus.serve(storage.CLOSE, self._closer(number), host=uuid)
+            await bus.serve(storage.DATAPATHS, self._lister(number), host=uuid)
             await bus.start_consuming("storage", host=uuid)
 
     def _opener(self, number: int) -> Any:
@@ -67,6 +68,17 @@ class Hosts(Cluster):
             return Empty()
 
         return close
+
+    def _lister(self, number: int) -> Any:
+        async def listed(_: Empty) -> storage.Datapaths:
+            held = [dp for host, dp in self.open if host == number]
+            return storage.Datapaths(
+                datapaths=[
+                    storage.Datapath(dp=dp, sr="sr", location="there", state="activated", writable=True) for dp in held
+                ]
+            )
+
+        return listed
 
     async def run(self, number: int, **options: Any) -> None:
         folder = self.folder / f"host{number}"
@@ -357,3 +369,14 @@ async def test_one_that_was_replaced_while_it_was_away_does_not_take_the_rows_of
     assert not hosts.stopped(0)
     assert "of the successor" in names(await hosts.rows(0))
     await hosts.stop()
+
+
+async def test_a_disk_that_a_call_has_left_open_is_closed(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.db.redo_disk.SWEEP", 0.0)
+    await hosts.use(await hosts.vdi())
+    hosts.open |= {(0, "static/redo-log/of-a-call"), (0, "vbd/vm/0")}
+
+    async def closed() -> bool:
+        return hosts.open == {(0, "static/redo-log/vdi-uuid"), (0, "vbd/vm/0")}
+
+    await until(closed)
