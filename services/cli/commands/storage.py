@@ -214,7 +214,7 @@ async def _vdi_unlock(call: Call) -> None:
 async def _vdi_pool_migrate(call: Call) -> None:
     disk, sr = await call.ref("uuid", "VDI"), await call.ref("sr-uuid", "SR")
     image = call.params.find("dest-img-format")
-    made = await call.api.call("VDI.pool_migrate", disk, sr, {} if image is None else {"dest_img_format": image})
+    made = await call.api.call("VDI.pool_migrate", disk, sr, {} if image is None else {"dest-img-format": image})
     await call.print_uuid("VDI", made)
 
 

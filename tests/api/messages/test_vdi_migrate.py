@@ -218,6 +218,24 @@ async def test_a_move_whose_api_is_killed_leaves_no_disk(
     assert leftovers(pool) == {}
 
 
+async def test_a_disk_that_is_open_for_a_copy_that_nobody_makes_is_let_go_of(
+    pool: Pool, client: Client, other: str, disk: str, vm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reader's host is silent."""
+    monkeypatch.setattr(unfinished_moves, "EVERY", 0.05)
+    gates = [host.hold("storage.copy") for host in pool.hosts]
+    client.begin("VDI.pool_migrate", disk, other, {})
+    async with asyncio.timeout(10):
+        await asyncio.wait({asyncio.create_task(gate.reached.wait()) for gate in gates}, return_when="FIRST_COMPLETED")
+    await pool.kill_api()
+    for host in pool.hosts:
+        host.fail("storage.vdi_destroy", ApiError("VDI_IN_USE", "", "destroy"))
+    await pool.start_api()
+    await pool.until(lambda: KEY not in pool.row("VDI", disk)["sm_config"])
+    assert all("storage.receive_end" in host.served for host in pool.hosts)
+    assert held(pool, other) == pool.row("SR", other)["VDIs"] == []
+
+
 @pytest.mark.parametrize("after", [False, True])
 async def test_a_mirror_whose_api_is_killed_is_ended_as_the_host_says(
     pool: Pool, client: Client, other: str, disk: str, running: str, after: bool
