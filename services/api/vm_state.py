@@ -74,6 +74,8 @@ def changes(store: Store, host: str, vm: str, state: VmState, url: Url) -> list[
             now: dict[str, object] = {"currently_attached": ref in attached}
             if cls == "VBD" and ref in attached:
                 now |= _vbd(store, device, state.disks.get(ref, ""))
+                if ref in state.empty and not device["current_operations"]:
+                    now |= {"VDI": NULL, "empty": True}  # its guest has ejected the medium
             if any(device[name] != value for name, value in now.items()):
                 result.append(Update(cls=cls, ref=ref, fields=now))
     return result

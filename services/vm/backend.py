@@ -94,6 +94,9 @@ OnStalled = Callable[[str], None]
 OnDiskError = Callable[[str, str], None]
 """Called with VM (uuid) and device when its guest was told that a disk has failed to read or write something."""
 
+OnTrayOpened = Callable[[str], None]
+"""Called with the VM (uuid) when the tray of one of its drives was opened, by its guest or by us."""
+
 
 class Backend(Protocol):
     """`vm` is a VM's uuid. Methods raise `ApiError`. A method that is cancelled leaves what `destroy` can clean up."""
@@ -102,6 +105,7 @@ class Backend(Protocol):
     on_released: OnReleased
     on_stalled: OnStalled
     on_disk_error: OnDiskError
+    on_tray_opened: OnTrayOpened
 
     @property
     def disks(self) -> Disks: ...

@@ -11,6 +11,7 @@ import logging
 
 import msgspec
 
+from services.vm.disks import Slot
 from services.vm.host import RELEASE_RETRY, Living, VmHost, bad_power_state
 from services.vm.micro_ops import DiskChange
 from shared.contracts.vm import PowerState, VbdSpec, VmState
@@ -27,6 +28,7 @@ class DiskChanges:
         self._disks = host.backend.disks
         self._settling: set[str] = set()
         host.backend.on_released = self._settle_later
+        host.backend.on_tray_opened = self._settle_later
 
     def settle_all(self) -> None:
         """After a start of the service."""
@@ -60,8 +62,7 @@ class DiskChanges:
         async with self._host.living("vbd_eject", request.vm) as domain:
             vbd = _named(domain, request.vbd)
             if vbd is not None and vbd.sr:
-                empty = msgspec.structs.replace(vbd, sr="", location="", vdi="")
-                await self._unplug(domain, DiskChange(domain.record, vbd, empty), force=request.force)
+                await self._eject(domain, vbd, force=request.force)
         return self._host.query(request.vm)
 
     # ---- the VM's turn is held
@@ -83,6 +84,10 @@ class DiskChanges:
             await self._ops.unplug(change, force=force)
         finally:
             self._note(domain, change)
+
+    async def _eject(self, domain: Living, vbd: VbdSpec, *, force: bool) -> None:
+        empty = msgspec.structs.replace(vbd, sr="", location="", vdi="")
+        await self._unplug(domain, DiskChange(domain.record, vbd, empty), force=force)
 
     def _note(self, domain: Living, change: DiskChange) -> None:
         if change.record is not domain.record:
@@ -129,6 +134,9 @@ class DiskChanges:
                         if vbd.sr and vbd.device not in here:
                             log.info("VM %s has let go of VBD %s", vm, vbd.uuid)
                             await self._unplug(domain, DiskChange(domain.record, vbd), force=True)
+                        elif vbd.type == "CD" and vbd.sr and await self._disks.ejected(Slot(vm, vbd.device, vbd.ref)):
+                            log.info("VM %s has ejected the medium of VBD %s", vm, vbd.uuid)
+                            await self._eject(domain, vbd, force=False)
                     for vbd in domain.record.moving:
                         await self._settle_one(domain, vbd)
                 return

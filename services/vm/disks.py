@@ -49,6 +49,10 @@ class Disks(Protocol):
         """
         ...
 
+    async def ejected(self, slot: Slot) -> bool:
+        """Whether the guest has opened the drive, in which the medium still is."""
+        ...
+
     async def stalled(self, vm: str) -> str:
         """The device (one of them) for whose lack of room the hypervisor has stopped the VM; "" if it has not."""
         ...

@@ -489,6 +489,7 @@ class VmHost:
             consoles=self.backend.consoles(spec),
             vbds=[vbd.ref for vbd in spec.vbds],
             disks={vbd.ref: vbd.vdi for vbd in spec.vbds if vbd.vdi},
+            empty=[vbd.ref for vbd in spec.vbds if vbd.type == "CD" and not vbd.sr],
             vifs=[vif.ref for vif in spec.vifs],
             pid=record.built.pid if record.built is not None else 0,
             accel=record.built.accel if record.built is not None else "",

@@ -87,7 +87,8 @@ class ConsoleInfo(Record, frozen=True):
 class VmState(Record, frozen=True):
     """What the backend knows. `domid`: -1 when halted, else new at each start or reboot. `start_time`: Unix time.
 
-    `vbds`, `vifs`: references of the devices that are attached. `disks`: by VBD, the reference of its disk. `stalled`:
+    `vbds`, `vifs`: references of the devices that are attached. `disks`: by VBD, the reference of its disk. `empty`:
+    references of drives without a medium. `stalled`:
     reference of the VBD without whose disk having room again a paused VM does not go on, "" if it could. `seq`: rises
     with every change of this VM on this host.
     """
@@ -103,6 +104,7 @@ class VmState(Record, frozen=True):
     consoles: list[ConsoleInfo] = []
     vbds: list[str] = []
     disks: dict[str, str] = {}
+    empty: list[str] = []
     vifs: list[str] = []
     pid: int = 0
     accel: str = ""

@@ -242,6 +242,9 @@ class FakeHost:
     async def disk_full(self, name: str, vbd: str) -> None:
         await self._change(self.vms[name], Cause.DISK_FULL, power_state=PowerState.PAUSED, stalled=vbd)
 
+    async def guest_ejects(self, name: str, vbd: str) -> None:
+        await self._change(self.vms[name], empty=[vbd])
+
     async def disk_has_room(self, name: str) -> None:
         await self._change(self.vms[name], Cause.DISK_ROOM, power_state=PowerState.RUNNING, stalled="")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from services.vm import disk_changes
+from services.vm.disks import Slot
+from services.vm.simulator.disks import SimulatedDisks
 from shared.contracts import storage, vm_disks
 from shared.contracts import vm as contract
 from shared.contracts.vm import Cause, PowerState, VbdSpec, VmId, VmReboot, VmSpec, VmStart, VmState
@@ -98,6 +100,25 @@ async def test_a_plugged_disk_stays_over_a_restart_of_the_service_and_a_reboot_o
     assert after.state.vbds == [DISK.ref]
     assert opened(pool) == {dp(vm)}
     await unplug(pool, vm)
+    assert opened(pool) == set()
+
+
+async def test_a_medium_that_the_guest_has_ejected_is_closed_and_everybody_is_told(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = specs.disk("3", type="CD", mode="RO", vdi="OpaqueRef:vdi")
+    vm = specs.vm(vbds=[drive], domain_type="hvm")
+    state = await start(pool, vm)
+    assert (state.disks, state.empty, opened(pool)) == ({drive.ref: drive.vdi}, [], {dp(vm, drive)})
+    await pool.close_service(pool.services[0])
+
+    async def ejected(self: SimulatedDisks, slot: Slot) -> bool:
+        return slot.device == "3"
+
+    monkeypatch.setattr(SimulatedDisks, "ejected", ejected)
+    await pool.start_service()
+    told = await pool.heard(lambda event: event.state.empty == [drive.ref])
+    assert (told.state.vbds, told.state.disks) == ([drive.ref], {})
     assert opened(pool) == set()
 
 

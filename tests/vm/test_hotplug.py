@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from services.vm.backend import Disk
+from services.vm.qemu.backend import QemuBackend
 from shared.contracts.vm import PowerState
 from shared.contracts.vm_disks import DiskMirror
 from shared.errors import ApiError
@@ -123,6 +125,26 @@ async def test_media_come_and_go_in_a_drive(bench: Bench, images: Images) -> Non
         assert (await disks.chain(slot)).images == []
     if bench.backend.name == "qemu":
         assert await images.holds(path, 0)
+
+
+async def test_a_medium_that_the_guest_has_ejected_is_seen(bench: Bench, images: Images) -> None:
+    if bench.backend.name == "simulator":
+        pytest.skip("a simulated guest does not touch its drives")
+    backend = bench.backend
+    assert isinstance(backend, QemuBackend)
+    drive, disk = specs.empty_cd("3"), specs.disk("3", type="CD", mode="RO")
+    domain = await bench.create(specs.vm(vbds=[drive]), [Disk(drive)])
+    slot, opened = GuestDisk(backend, domain, "3").slot, asyncio.Event()
+    backend.on_tray_opened = lambda vm: opened.set()
+    await backend.disks.plug(slot, images.disk(disk, await images.make("cd")))
+    assert not await backend.disks.ejected(slot)
+    opened.clear()
+    # what a guest's own command comes to
+    await backend.guest(domain.vm.uuid).execute("blockdev-open-tray", id="vbd-3", force=True)
+    await asyncio.wait_for(opened.wait(), 5)
+    assert await backend.disks.ejected(slot)
+    await backend.disks.unplug(slot, force=False)
+    assert not await backend.disks.ejected(slot)
 
 
 async def test_a_disk_that_cannot_be_opened_leaves_nothing(bench: Bench, images: Images) -> None:

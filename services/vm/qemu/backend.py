@@ -9,7 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.vm import checks
-from services.vm.backend import Built, Domain, Expected, OnDiskError, OnReleased, OnStalled, OnStopped, Stopped
+from services.vm.backend import (
+    Built,
+    Domain,
+    Expected,
+    OnDiskError,
+    OnReleased,
+    OnStalled,
+    OnStopped,
+    OnTrayOpened,
+    Stopped,
+)
 from services.vm.options import AccelChoice, private_folder
 from services.vm.qemu import command_line, event_log, host_facts, process, program
 from services.vm.qemu.accelerator import Accelerator, choose
@@ -60,6 +70,7 @@ class QemuBackend:
         self.on_released: OnReleased = lambda vm: None
         self.on_stalled: OnStalled = lambda vm: None
         self.on_disk_error: OnDiskError = lambda vm, device: None
+        self.on_tray_opened: OnTrayOpened = lambda vm: None
         self._choosing: asyncio.Task[Accelerator] | None = None
         self._trimming: asyncio.Task[None] | None = None
 
@@ -247,6 +258,7 @@ class QemuBackend:
         guest = self._guests[vm] = Guest(domain, self._paths.domain(domain.domid), handle, self._stopped)
         guest.on_released = lambda device: self.on_released(vm)
         guest.on_stalled = lambda: self.on_stalled(vm)
+        guest.on_tray_opened = lambda: self.on_tray_opened(vm)
         guest.on_disk_error = lambda device: self.on_disk_error(vm, device)
         return guest
 

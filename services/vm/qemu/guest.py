@@ -61,8 +61,8 @@ class Guest:
     """Close it when the service lets go of it, `end` it when the domain is to be no more.
 
     `on_released`: called with the id of each device that the guest has let go of. `on_stalled`: when QEMU has stopped
-    it for a disk without room. `on_disk_error`: with the device (position) of a disk when the guest was told of an
-    error. `unplug_refused`: ids of devices that it said it would not let go of.
+    it for a disk without room. `on_tray_opened`: when a drive has opened. `on_disk_error`: with the device (position)
+    of a disk when the guest was told of an error. `unplug_refused`: ids of devices that it said it would not let go of.
     """
 
     def __init__(self, domain: Domain, paths: DomainPaths, handle: Handle, on_stopped: OnStopped) -> None:
@@ -81,6 +81,7 @@ class Guest:
         self.closed = False
         self.on_released: Callable[[str], None] = lambda device: None
         self.on_stalled: Callable[[], None] = lambda: None
+        self.on_tray_opened: Callable[[], None] = lambda: None
         self.on_disk_error: Callable[[str], None] = lambda device: None
         self.unplug_refused: set[str] = set()
         handle.on_exit(self._exit)
@@ -201,6 +202,8 @@ class Guest:
             self.on_released(str(data["device"]))
         elif name == "DEVICE_UNPLUG_GUEST_ERROR" and "device" in data:
             self.unplug_refused.add(str(data["device"]))
+        elif name == "DEVICE_TRAY_MOVED" and data.get("tray-open"):
+            self.on_tray_opened()
         elif name == "BLOCK_IO_ERROR":
             self._disk_error(data)
         self._heard()

@@ -28,6 +28,7 @@ from services.vm.backend import (
     OnReleased,
     OnStalled,
     OnStopped,
+    OnTrayOpened,
     Stopped,
     StopReason,
 )
@@ -79,6 +80,7 @@ class SimulatorBackend:
         self.on_released: OnReleased = lambda vm: None
         self.on_stalled: OnStalled = lambda vm: None
         self.on_disk_error: OnDiskError = lambda vm, device: None
+        self.on_tray_opened: OnTrayOpened = lambda vm: None
 
     async def open(self, expected: Sequence[Expected]) -> dict[str, PowerState]:
         """All of them: nothing can have happened to them. What they do by themselves, they do from now on."""

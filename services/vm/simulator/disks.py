@@ -115,6 +115,9 @@ class SimulatedDisks:
             raise ApiError("INTERNAL_ERROR", f"VM {vm} has no domain here")
         return set(devices.here)
 
+    async def ejected(self, slot: Slot) -> bool:
+        return False
+
     async def stalled(self, vm: str) -> str:
         return ""
 

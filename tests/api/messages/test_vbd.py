@@ -176,6 +176,18 @@ async def test_media_of_a_running_vm_come_and_go(pool: Pool, client: Client, dom
     assert medium(pool, vbd) == (NULL, True)
 
 
+async def test_a_drive_whose_medium_its_guest_has_ejected_is_empty(pool: Pool, client: Client) -> None:
+    vm, vdi = await pool.vm(client, domain_type="hvm"), await a_disk(pool, client)
+    vbd = await empty_drive(client, vm)
+    await client.call("VM.start", vm, False, False)
+    await client.call("VBD.insert", vbd, vdi)
+    assert medium(pool, vbd) == (vdi, False)
+    await pool.host_of(vm).guest_ejects(pool.row("VM", vm)["uuid"], vbd)
+    await pool.until(lambda: medium(pool, vbd) == (NULL, True))
+    assert pool.row("VBD", vbd)["currently_attached"]
+    await pool.until(lambda: "insert" in pool.row("VBD", vbd)["allowed_operations"])
+
+
 async def test_a_medium_that_somebody_writes_to_is_not_inserted(pool: Pool, client: Client) -> None:
     first, second = await running(pool, client), await pool.vm(client, "second")
     vdi = await a_disk(pool, client)

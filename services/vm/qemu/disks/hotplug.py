@@ -123,6 +123,12 @@ class Hotplug(Access):
 
     # ---- media
 
+    async def ejected(self, slot: Slot) -> bool:
+        guest = self._guest(slot.vm)
+        blocks = [] if guest is None else await guest.execute("query-block")
+        name = nodes.device_id(slot.device)
+        return any(block.get("qdev") == name and block.get("tray_open") and "inserted" in block for block in blocks)
+
     async def _insert(self, guest: Guest, device: str, disk: Disk) -> None:
         if disk.backend is None or (await look(guest)).images(device):
             return
