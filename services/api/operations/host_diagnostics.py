@@ -66,11 +66,14 @@ async def get_diagnostic_timing_stats(call: Call, host: str, counts: bool) -> di
 
 @operation("host.get_sm_diagnostics")
 async def get_sm_diagnostics(call: Call, host: str) -> str:
-    """A line for each datapath: its SR, its disk, its state."""
+    """A line for each datapath: its SR, its disk, its state, and `leaked` if it could not be closed."""
     found = (await on_host(call, host, storage.DATAPATHS, Empty())).datapaths
-    return "\n".join(
-        f"{path.dp}: SR {path.sr} VDI {path.location} {path.state} {'RW' if path.writable else 'RO'}" for path in found
-    )
+    return "\n".join(datapath_line(path) for path in found)
+
+
+def datapath_line(path: storage.Datapath) -> str:
+    mode, fate = "RW" if path.writable else "RO", " leaked" if path.leaked else ""
+    return f"{path.dp}: SR {path.sr} VDI {path.location} {path.state} {mode}{fate}"
 
 
 @operation("host.sm_dp_destroy")

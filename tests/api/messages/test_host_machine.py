@@ -9,11 +9,14 @@ import time
 import zoneinfo
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.api import clock
 from services.api.host_side.machine import chrony_configuration, sources, time_zone
+from services.api.operations.host_diagnostics import datapath_line
 from shared.contracts.db import Update
+from shared.contracts.storage import Datapath
 from tests.api.harness import Client, Pool
 
 
@@ -128,6 +131,12 @@ async def test_a_process_says_what_it_does(pool: Pool, client: Client) -> None:
     assert timings["host.disable"].startswith("1 calls, ")
     assert await client.call("host.get_sm_diagnostics", host) == ""
     await client.call("host.sm_dp_destroy", host, "x", True)
+
+
+def test_a_datapath_that_could_not_be_closed_is_shown_as_leaked() -> None:
+    path = Datapath(dp="task/1", sr="sr", location="disk", state="activated", writable=True)
+    assert datapath_line(path) == "task/1: SR sr VDI disk activated RW"
+    assert datapath_line(msgspec.structs.replace(path, leaked=True)) == "task/1: SR sr VDI disk activated RW leaked"
 
 
 async def test_restarting_a_hosts_process_ends_it(pool: Pool, client: Client) -> None:
