@@ -77,7 +77,7 @@ class Moved(Record, frozen=True):
 
 class Copy(Record, frozen=True):
     """From one disk to another that is there and large enough, asked of a host that has the source's SR attached.
-    `to_host`: the one (uuid) that has the target's, "" if it is the same.
+    `to_host`: the one (uuid) that has the target's, "" if it is the same; it has the target open as `<dp>/far`.
 
     `base`, in the source's SR: only what differs from it is written. `zeroed`: the target reads as zeros where nothing
     was written, so zeros need not be.

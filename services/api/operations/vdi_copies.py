@@ -206,8 +206,8 @@ async def write_content(call: Call, vdi: str, made: str, base: str = NULL, *, ze
 
 
 def target_datapath(uuid: str) -> str:
-    """By which a copy has the disk with that uuid open."""
-    return f"{copy_datapath(uuid)}/target"
+    """By which a copy has the disk with that uuid open on another host."""
+    return f"{copy_datapath(uuid)}/far"
 
 
 def copy_datapath(uuid: str) -> str:

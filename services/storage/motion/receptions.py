@@ -13,6 +13,7 @@ from services.storage.host import HostStorage
 from services.storage.nbd.credentials import Identity
 from services.storage.nbd.doors import opened
 from services.storage.nbd.server import PROGRAMS, NbdServer, Programs
+from services.storage.plugins.errors import in_use
 from services.storage.settle import settle
 from shared.contracts.motion import Receive, ReceiveEnd, Receiving
 from shared.contracts.storage import Backend, DiskOpen, HandOver
@@ -139,7 +140,12 @@ class Receptions:
         self._running: dict[str, Reception] = {}
 
     async def receive(self, request: Receive) -> Receiving:
-        """Asked again, it begins anew. Raises what opening a disk raises, INTERNAL_ERROR."""
+        """Asked again, it begins anew. Raises what opening a disk raises; VDI_IN_USE while another host writes to it;
+        INTERNAL_ERROR.
+        """
+        there = self._running.get(request.dp)
+        if there is not None and there.request.source != request.source:
+            raise in_use(request.location, "attach")
         await self.end(ReceiveEnd(dp=request.dp))
         reception = Reception(request)
         work = reception.run(self._host, self._place)

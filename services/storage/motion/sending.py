@@ -10,6 +10,7 @@ from typing import Any
 
 from services.storage.motion.receptions import Place
 from services.storage.nbd.doors import Door, entered
+from services.storage.plugins.errors import in_use
 from services.storage.settle import Result, settle
 from shared.bus.context import CallContext, current
 from shared.bus.interface import Bus
@@ -56,6 +57,7 @@ class Sending:
 
     def __init__(self, bus: Bus, place: Place) -> None:
         self._bus, self._place = bus, place
+        self._reached: set[Far] = set()
 
     def space(self, host: str) -> FarSpace:
         return FarSpace(self._bus, host)
@@ -65,8 +67,19 @@ class Sending:
         """The disk is open there meanwhile, for this host alone. Raises ApiError: what opening it raises there.
 
         What was written and flushed is on it. When nothing fails here, it is closed there afterwards, or kept; else
-        that host closes it as soon as it can.
+        that host closes it as soon as it can. VDI_IN_USE if somebody here writes to it already.
         """
+        if far in self._reached:
+            raise in_use(far.location, "attach")
+        self._reached.add(far)
+        try:
+            async with self._open(far) as found:
+                yield found
+        finally:
+            self._reached.discard(far)
+
+    @asynccontextmanager
+    async def _open(self, far: Far) -> AsyncIterator[Reached]:
         shown = self._place.identity.shown()
         wanted = motion.Receive(
             dp=far.dp,

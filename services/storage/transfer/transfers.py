@@ -142,7 +142,7 @@ class Transfers:
             return await self._copy(request, report, [target], None, self._repositories)
         if self._sending is None:
             raise internal_error("disks do not go between hosts here")
-        far = Far(f"{request.dp}/target", request.to_host, request.to_sr, request.to_location)
+        far = Far(f"{request.dp}/far", request.to_host, request.to_sr, request.to_location)
         async with self._sending.reached(far) as reached:
             there = Disk(reached.backend.path if reached.backend.format != "none" else "", reached.size)
             return await self._copy(request, report, [], there, self._sending.space(request.to_host))

@@ -164,9 +164,25 @@ async def received(hosts: TwoHosts) -> tuple[motion.Receive, motion.Receiving]:
     target = await hosts.disk(HOST_B)
     shown = Identity(hosts.certificates, HOST_A).shown()
     wanted = motion.Receive(
-        dp=f"copy/{target}/target", sr=SRS[HOST_B], location=target, source=HOST_A, certificate=shown.certificate
+        dp=f"copy/{target}/far", sr=SRS[HOST_B], location=target, source=HOST_A, certificate=shown.certificate
     )
     return wanted, await hosts.call(HOST_B, motion.RECEIVE, wanted)
+
+
+async def test_a_disk_is_written_to_by_one_copy_at_a_time(hosts: TwoHosts, gate: Gate) -> None:
+    """Also of a host that has it itself."""
+    source, model = await filled(hosts)
+    target, near = await hosts.disk(HOST_B), await hosts.disk(HOST_B)
+    copying = await begun(hosts, gate, source, target)
+    with pytest.raises(ApiError, match="VDI_IN_USE"):
+        await hosts.call(HOST_A, transfer.COPY, hosts.copy(source, target))
+    other = transfer.Copy(dp=f"copy/{target}", sr=SRS[HOST_B], location=near, to_sr=SRS[HOST_B], to_location=target)
+    with pytest.raises(ApiError, match="VDI_IN_USE"):
+        await hosts.call(HOST_B, transfer.COPY, other)
+    gate.go.set()
+    await copying
+    assert await hosts.content(HOST_B, target) == bytes(model.content)
+    await hosts.nothing_is_left()
 
 
 async def test_a_disk_whose_writer_does_not_come_is_closed(hosts: TwoHosts) -> None:
