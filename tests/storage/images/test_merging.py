@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from services.storage.plugins.file import merging as records
 from services.storage.plugins.file.coalesce import Coalescing, Holder, Status, choose
 from services.storage.plugins.file.plugin import FilePlugin
 from services.storage.plugins.file.qemu_img import QemuImg
@@ -144,6 +145,27 @@ async def test_what_a_host_that_died_was_merging_keeps_nobody_waiting(world: Wor
     await asyncio.wait_for(world.plugin.datapath.activate_readonly(uri, READER), 5)
     await world.plugin.datapath.deactivate(uri, READER)
     assert await world.plugin.coalesce(world.sr) == 1
+
+
+async def test_who_completes_a_dead_host_s_merge_does_not_wait_for_one_who_waits_for_its_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who grows a disk has the SR's lock, and waits until nobody merges the disk's images."""
+    elsewhere, disk = file_plugin(lock_timeout=30.0), the_disk(world)
+    sr = await elsewhere.sr.attach(SR, {"location": str(world.scratch / "sr")}, HOST_B)
+    folder = elsewhere.attached(sr).folder
+    top, base, *_ = await asyncio.to_thread(folder.chain, disk)
+    left = records.Merging(host=HOST_B, top=top, base=base, above=top, dp="vbd/vm/0", disk=disk)
+    await asyncio.to_thread(records.begin, folder, left)
+    completed = asyncio.Event()
+    monkeypatch.setattr(records, "is_alive", lambda folder: not completed.is_set())
+    growing = asyncio.create_task(elsewhere.volume.resize(sr, disk, 16 * CLUSTER))
+    while not await asyncio.to_thread(records.is_asked_to_stop, folder):
+        assert not growing.done()
+    assert await asyncio.wait_for(world.plugin.coalesce(world.sr), 4) == 0
+    completed.set()
+    assert (await growing).virtual_size == 16 * CLUSTER
+    await elsewhere.close()
 
 
 async def test_images_are_merged_by_themselves_soon_after_a_change(world: World, slow: Slow) -> None:

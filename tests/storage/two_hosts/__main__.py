@@ -1,6 +1,8 @@
 """The races of two hosts for as long as one likes.
 
-python -m tests.storage.two_hosts --broker URL [--works N] [--seed N] [--kill]
+python -m tests.storage.two_hosts --broker URL [--works N] [--seed N] [--kill] [--folder FOLDER]
+
+FOLDER is made, and stays with the logs of the services.
 """
 
 from __future__ import annotations
@@ -17,9 +19,10 @@ from tests.storage.two_hosts.races import Races
 from tests.storage.two_hosts.witness import Witness
 
 
-async def main(broker: str, works: int, seed: int, kill: bool) -> None:
+async def main(broker: str, works: int, seed: int, kill: bool, kept: Path | None) -> None:
     with tempfile.TemporaryDirectory(prefix="two-") as name:
-        folder = Path(name)
+        folder = kept or Path(name)
+        folder.mkdir(exist_ok=kept is None)
         async with two_hosts(folder, broker, storage={"coalesce_delay": 0.1}) as hosts:
             races, begun = Races(hosts, Witness(folder / "witness"), seed), time.monotonic()
             disturbed = Disturbance(hosts, seed, kill)
@@ -60,5 +63,6 @@ if __name__ == "__main__":
     parser.add_argument("--works", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--folder", type=Path)
     given = parser.parse_args()
-    asyncio.run(main(given.broker, given.works, given.seed, given.kill))
+    asyncio.run(main(given.broker, given.works, given.seed, given.kill, given.folder))

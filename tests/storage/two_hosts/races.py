@@ -100,8 +100,14 @@ class Races:
 
     async def _make(self) -> None:
         request = contract.VdiCreate(sr=SR, uuid=str(uuid.uuid4()), virtual_size=2 * MIB)
-        made = await self._hosts.ask(self._random.randrange(len(HOSTS)), contract.VDI_CREATE, request)
-        self._disks.append(made.location)
+        while True:  # on whichever host is there
+            try:
+                made = await self._hosts.ask(self._random.randrange(len(HOSTS)), contract.VDI_CREATE, request)
+            except BusError:
+                await asyncio.sleep(0.1)
+                continue
+            self._disks.append(made.location)
+            return
 
     async def _write(self, host: int, disk: str) -> None:
         await self._use(host, disk, writable=True)

@@ -105,6 +105,8 @@ class Attached:
         try:
             while await self._merged(images, dp) and await self.run(merging.is_alive, self.folder):
                 if time.monotonic() > end:
+                    now = await self.run(merging.current, self.folder)
+                    log.error("waited %s s in vain for a merge to stop: %s", self._lock_timeout, now)
                     raise ApiError("SR_VDI_LOCKING_FAILED")
                 await asyncio.sleep(_POLL)
         finally:

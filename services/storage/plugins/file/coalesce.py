@@ -244,6 +244,18 @@ class Coalescer:
         """Does a merge that is recorded, unless somebody needs the images; then it is begun again another time."""
         begin = time.monotonic()
         self._tell("begin", step)
+        try:
+            done = await self._unless_asked_to_stop(work)
+        finally:
+            await self._sr.run(merging.end, self._sr.folder)
+            self._note(running=merging.NOTHING)
+        if not done:
+            log.info("SR %s: a merge gives way to who needs the images", self._sr.folder.uuid)
+        self._tell("end" if done else "stopped", step, seconds=time.monotonic() - begin)
+        return done
+
+    async def _unless_asked_to_stop(self, work: Coroutine[Any, Any, None]) -> bool:
+        """False: somebody needs the images, who may have the very lock that the work waits for."""
         task = asyncio.ensure_future(work)
         watching = asyncio.create_task(self._watch(task))
         self._sr.merges.append(task)
@@ -254,14 +266,9 @@ class Coalescer:
             watching.cancel()
             await settle(_ended(task, watching))
             self._sr.merges.remove(task)
-            await self._sr.run(merging.end, self._sr.folder)
-            self._note(running=merging.NOTHING)
         if task.cancelled():
-            log.info("SR %s: a merge gives way to who needs the images", self._sr.folder.uuid)
-            self._tell("stopped", step, seconds=time.monotonic() - begin)
             return False
         task.result()
-        self._tell("end", step, seconds=time.monotonic() - begin)
         return True
 
     async def _watch(self, task: asyncio.Future[None]) -> None:
@@ -366,8 +373,10 @@ class Coalescer:
         left = await self._sr.run(merging.current, folder)
         if left.images:
             log.info("SR %s: a merge was interrupted: %s", folder.uuid, left)
-            if left.above:
-                await self._finish(Merge(top=left.top, base=left.base), left.above)
+            if left.above and not await self._unless_asked_to_stop(
+                self._finish(Merge(top=left.top, base=left.base), left.above)
+            ):
+                return False
             await self._sr.run(merging.end, folder)
         return True
 
