@@ -65,6 +65,8 @@ def daemon_arguments(backend: Backend, nbd: Path, vhost: Path, clients: int) -> 
     }
     if backend.shared:
         node["file"]["locking"] = "off"
+    if backend.direct:
+        node["cache"] = {"direct": True}
     if backend.writable:
         node |= {"discard": "unmap", "detect-zeroes": "unmap"}
     return [

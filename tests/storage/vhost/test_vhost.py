@@ -113,6 +113,20 @@ async def test_what_cannot_be_done_says_why(tmp_path: Path, memory: Memory) -> N
         await fast.close()
 
 
+async def test_a_shared_disk_is_read_while_another_writes_past_the_page_cache(memory: Memory, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    image.write_bytes(bytes(LENGTH))
+    backend = Backend(dp="task/1", kind="file", path=str(image), format="raw", writable=True, shared=True, direct=True)
+    async with await DiskServer.serve(backend, tmp_path) as one, await DiskServer.serve(backend, tmp_path) as other:
+        disk = await Disk.open(job.Disk(str(one.address), LENGTH, one.vhost), memory)
+        same = await Disk.open(job.Disk(str(other.address), LENGTH, other.vhost), memory)
+        for content in (b"one", b"two"):
+            await disk.write(512, content * 1024)
+            assert await same.read(512, 3 * 1024) == content * 1024
+        await disk.close()
+        await same.close()
+
+
 async def test_without_the_daemon_there_is_nbd(tmp_path: Path, memory: Memory) -> None:
     image = tmp_path / "image"
     image.write_bytes(b"x" * LENGTH)
