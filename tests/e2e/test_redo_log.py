@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 import XenAPI
 
-from pool import processes, programs
+from pool import processes, programs, roles
 from tests.e2e import client
 from tests.e2e.test_change_of_coordinator import AWAY, coordinator, eventually, pool
+from tests.e2e.test_xe import xe
 from tests.support.pool import ROOT, PoolUnderTest
 
 __all__ = ["pool"]
@@ -63,7 +64,8 @@ def disk(pool: PoolUnderTest, tmp_path: Path) -> Iterator[Path]:
         config = {"location": str(place)}
         hosts = list(api.host.get_all())
         sr = api.SR.create(hosts[0], config, "0", "redo log", "", "file", "user", True, {})
-        api.pool.enable_redo_log(sr)
+        done = xe(pool, "pool-enable-redo-log", f"sr-uuid={api.SR.get_uuid(sr)}")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         [row] = api.pool.get_all_records().values()
         assert row["redo_log_enabled"]
         assert api.VDI.get_type(row["redo_log_vdi"]) == "redo_log"
@@ -71,7 +73,8 @@ def disk(pool: PoolUnderTest, tmp_path: Path) -> Iterator[Path]:
     yield found
     with client.logged_in(pool) as session:
         api = session.xenapi
-        api.pool.disable_redo_log()
+        done = xe(pool, "pool-disable-redo-log", host=roles.coordinator(pool.directory, pool.plan).name)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         [row] = api.pool.get_all_records().values()
         assert not row["redo_log_enabled"]
         for network, named in api.network.get_all_records().items():

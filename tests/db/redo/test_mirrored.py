@@ -204,6 +204,36 @@ async def test_what_was_acknowledged_is_on_the_disk_and_a_host_that_has_lost_its
     assert "afterwards" in hosts.on_disk()
 
 
+async def test_whenever_a_process_is_killed_while_many_write_the_disk_alone_has_what_was_acknowledged(
+    hosts: Hosts,
+) -> None:
+    await hosts.use(await hosts.vdi())
+    acknowledged: set[str] = set()
+
+    async def write(name: str) -> None:
+        for number in range(1000):
+            await hosts.network(f"{name}-{number}")
+            acknowledged.add(f"{name}-{number}")
+
+    for turn, enough in enumerate((7, 40, 90)):
+        before = len(acknowledged)
+        writers = [asyncio.create_task(write(f"{turn}-{writer}")) for writer in range(5)]
+
+        async def written(least: int = before + enough) -> bool:
+            return len(acknowledged) >= least
+
+        await until(written)
+        await hosts.kill(0)
+        for writer in writers:
+            writer.cancel()
+        await asyncio.gather(*writers, return_exceptions=True)
+        assert hosts.on_disk() >= acknowledged
+        hosts.forget(0)
+        await hosts.run(0)
+        await hosts.disk_is("current")
+        assert names(await hosts.rows(0)) >= acknowledged
+
+
 async def test_without_it_the_local_log_goes_on_alone_and_the_disk_is_closed(hosts: Hosts) -> None:
     vdi = await hosts.vdi()
     await hosts.use(vdi)
