@@ -58,6 +58,13 @@ def redo_log_disk(rows: Rows, sr: str) -> str | None:
     return next((ref for ref, row in disks if row["type"] == "redo_log" and row["virtual_size"] >= REDO_LOG_SIZE), None)
 
 
+def redo_log_sr(rows: Rows) -> str | None:
+    """The SR that the database's redo log is on as well, if there is one."""
+    pool = next(iter(rows.rows("pool").values()))
+    disk = rows.row("VDI", pool["redo_log_vdi"]) if pool["redo_log_enabled"] else None
+    return None if disk is None else str(disk["SR"])
+
+
 def _holds(rows: Rows, sr: Record, type_: str, size: int) -> bool:
     disks = (existing(rows, "VDI", ref) for ref in sr["VDIs"])
     return any(disk["type"] == type_ and disk["virtual_size"] >= size for disk in disks)

@@ -7,6 +7,7 @@ from typing import Any
 from services.api.call import Call
 from services.api.decisions.idle_host import require_idle
 from services.api.decisions.rows import existing
+from services.api.decisions.sr_everywhere import redo_log_sr
 from services.api.on_hosts import on_host
 from services.api.operation import Lock, operation
 from services.api.operations.host_plugins import plugin
@@ -39,14 +40,17 @@ _end("reboot", reboot=True)
 
 @operation("host.prepare_for_poweroff", forwarded=True)
 async def prepare_for_poweroff(call: Call, host: str) -> None:
-    """What a machine that goes down asks for: its VMs end, its storage is let go."""
+    """What a machine that goes down asks for: its VMs end, its storage is let go, but for the SR of the redo log, which
+    the database writes to until it ends.
+    """
     row = existing(call.store, "host", host)
     await call.transact([Update(cls="host", ref=host, fields={"enabled": False})])
     for vm in row["resident_VMs"]:
         if not existing(call.store, "VM", vm)["is_control_domain"]:
             await perform(call, "VM.shutdown", vm)
     for pbd in existing(call.store, "host", host)["PBDs"]:
-        if existing(call.store, "PBD", pbd)["currently_attached"]:
+        row = existing(call.store, "PBD", pbd)
+        if row["currently_attached"] and row["SR"] != redo_log_sr(call.store):
             await perform(call, "PBD.unplug", pbd)
 
 

@@ -47,6 +47,8 @@ async def test_the_disk_is_made_once_and_has_the_database_when_it_is_answered(re
     assert await real.client.refusal("VDI.destroy", vdi) == ["REDO_LOG_IS_ENABLED"]
     [pbd] = real.pool.row("SR", sr)["PBDs"]
     assert (await real.client.refusal("PBD.unplug", pbd))[0] == "SR_DEVICE_IN_USE"
+    await call("host.prepare_for_poweroff", real.pool.host_ref(0))
+    assert real.pool.row("PBD", pbd)["currently_attached"], "the database writes there to the end"
     await call("pool.disable_redo_log")
     await call("pool.disable_redo_log")
     assert not pool_row(real)["redo_log_enabled"]
