@@ -72,10 +72,12 @@ class Target:
             self._collect((await asyncio.wait(self._pending, return_when=asyncio.FIRST_COMPLETED))[0])
 
     def _collect(self, done: set[asyncio.Task[None]]) -> None:
+        """Of several failures one is raised, and none is left for the log."""
         for task in done:
             del self._pending[task]
-        for task in done:
-            task.result()
+        failures = [failure for task in done if (failure := task.exception()) is not None]
+        if failures:
+            raise failures[0]
 
     async def __aenter__(self) -> Self:
         return self
