@@ -177,3 +177,23 @@ async def test_killed_while_any_of_its_programs_runs_the_service_does_it_all_aga
     died_with = [outcome.pop("died_with") for outcome in outcomes]
     assert {"mkfs.ext4", "unshare", "nsenter", "mount", "umount", "wipefs"} <= set(died_with)
     assert outcomes == [{"mounts": [], "blank": True}] * len(died_with)
+
+
+async def test_a_probe_says_the_size_of_an_sr_whether_it_is_attached_or_not(plugin: Plugin, loop: Loop) -> None:
+    configuration = await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    before = await plugin.sr.probe(configuration)
+    sr = await plugin.sr.attach(SR, configuration, HOST_A)
+    stat = await plugin.sr.stat(sr)
+    for [found] in (before, await plugin.sr.probe(configuration)):
+        assert (found.uuid, found.total_space, found.health) == (SR, stat.total_space, "healthy")
+        assert 0 < found.free_space < found.total_space
+    await plugin.sr.detach(sr)
+
+
+async def test_a_probe_of_a_file_system_that_cannot_be_mounted_finds_the_sr_and_says_how_it_is(
+    plugin: Plugin, loop: Loop
+) -> None:
+    configuration = await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    await run(["dd", "if=/dev/urandom", f"of={loop.path}", "bs=1024", "seek=2", "count=1", "conv=notrunc,fsync"])
+    [found] = await plugin.sr.probe(configuration)
+    assert (found.uuid, found.total_space, found.health) == (SR, 12 * MIB, "unavailable")

@@ -85,6 +85,13 @@ def sidecars(folder: Path) -> list[Path]:
 # -- data --------------------------------------------------------------------------------------------------------------
 
 
+async def test_a_probe_says_the_size_of_the_folder_s_file_system(plugin: FilePlugin, sr: Handle, folder: Path) -> None:
+    stat = await plugin.sr.stat(sr)
+    [found] = await plugin.sr.probe({"location": str(folder)})
+    assert (found.uuid, found.total_space) == (SR, stat.total_space)
+    assert 0 < found.free_space < found.total_space
+
+
 async def test_branches_have_the_source_s_content_and_then_their_own(plugin: FilePlugin, sr: Handle) -> None:
     source = await plugin.volume.create(sr, new(), 4 * MIB)
     write(source, "a")

@@ -16,8 +16,9 @@ from services.storage.plugins.errors import Failure, backend_failure, plugin_fai
 from services.storage.plugins.exclusive import until_free
 from services.storage.plugins.interface import Probed
 from services.storage.plugins.mounted import Kind, MediumSkeleton, is_uuid
-from services.storage.plugins.mounted_point import Failures, Mount, Mounted, device_number, visit
+from services.storage.plugins.mounted_point import Failures, Mount, Mounted, device_number, mounts, visit
 from services.storage.plugins.program import run
+from services.storage.plugins.space import Space, space_of
 from shared.bus.contract import Record
 from shared.errors import ApiError
 
@@ -137,8 +138,28 @@ class ExtMedium(MediumSkeleton):
         if found.blank:
             return [Probed(configuration=configuration, uuid="", total_space=await asyncio.to_thread(_size, device))]
         if found.type == "ext4" and found.label == LABEL and is_uuid(found.uuid):
-            return [Probed(configuration=configuration, uuid=found.uuid)]
+            return [await self._existing(configuration, device, found.uuid)]
         return []
+
+    async def _existing(self, configuration: dict[str, str], device: str, uuid: str) -> Probed:
+        """A file system that cannot be mounted is there as well: it has the size of its device."""
+        try:
+            space = await self._space(device)
+        except (ApiError, OSError) as error:
+            log.warning("%s holds SR %s, whose file system cannot be looked at: %s", device, uuid, error)
+            size = await asyncio.to_thread(_size, device)
+            return Probed(configuration=configuration, uuid=uuid, total_space=size, health="unavailable")
+        return Probed(configuration=configuration, uuid=uuid, total_space=space.total, free_space=space.free)
+
+    async def _space(self, device: str) -> Space:
+        """Raises SR_BACKEND_FAILURE_<n>, OSError."""
+        number = device_number(device)
+        mounted = next((found for found in mounts() if found.device == number), None)
+        if mounted is not None:
+            return await asyncio.to_thread(space_of, mounted.place)
+        looked_at = Mount(kind="ext4", source=device, options=("ro", "noload"))  # its journal stays as it is
+        async with visit(looked_at, self._visited, KIND.failures) as root:
+            return await asyncio.to_thread(space_of, root)
 
     async def _abandoned(self, device: str, found: Signature) -> bool:
         """Whether an SR was destroyed here, and a crash left its empty file system."""

@@ -29,6 +29,7 @@ from services.storage.plugins.errors import Failure, backend_failure, volume_mis
 from services.storage.plugins.file import lease, qcow2
 from services.storage.plugins.file.tree import Disk, Image, Tree
 from services.storage.plugins.interface import SrStat, Unimplemented, Volume
+from services.storage.plugins.space import space_of
 from shared.bus.contract import Record
 from shared.errors import ApiError
 
@@ -149,10 +150,8 @@ class Folder:
 
     def stat(self) -> SrStat:
         self.check()
-        space = os.statvfs(self.path)
-        return SrStat(
-            uuid=self.uuid, free_space=space.f_bavail * space.f_frsize, total_space=space.f_blocks * space.f_frsize
-        )
+        space = space_of(self.path)
+        return SrStat(uuid=self.uuid, free_space=space.free, total_space=space.total)
 
     def room(self) -> int:
         """Free bytes; 0 when there is not enough for even an empty image."""

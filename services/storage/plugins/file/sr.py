@@ -15,6 +15,7 @@ from services.storage.plugins.file import lease
 from services.storage.plugins.file.folder import GUARD, MARKER, Folder, Marker, replace_file
 from services.storage.plugins.interface import Handle, Probed, SrStat, Volume
 from services.storage.plugins.skeleton import SrSkeleton
+from services.storage.plugins.space import space_of
 from shared.errors import ApiError
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ class FileSr(SrSkeleton):
         path = _location(configuration)
         sr = self._plugin.unattached(Folder(path, "", ""))
         marker = await sr.run(_read_marker, path)
-        return [Probed(configuration=configuration, uuid=marker.uuid if marker else "")]
+        space = await sr.run(space_of, path)
+        uuid = marker.uuid if marker else ""
+        return [Probed(configuration=configuration, uuid=uuid, total_space=space.total, free_space=space.free)]
 
     async def create(self, uuid: str, configuration: dict[str, str], name: str, description: str) -> dict[str, str]:
         path = _location(configuration)
