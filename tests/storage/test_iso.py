@@ -154,7 +154,9 @@ async def test_images_stay_when_the_sr_is_destroyed(plugin: IsoPlugin, sr: Handl
 
 async def test_a_share_without_the_helper_says_which_package_has_it(plugin: IsoPlugin) -> None:
     for location, package in (("filer:/isos", "nfs-common"), ("//filer/isos", "cifs-utils")):
+        config = {"location": location}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("services.storage.plugins.program.SYSTEM_PATH", "/nonexistent")
-            with pytest.raises(ApiError, match=package):
-                await plugin.sr.attach(SR, {"location": location}, HOST_A)
+            for work in (plugin.sr.create(SR, config, "", ""), plugin.sr.attach(SR, config, HOST_A)):
+                with pytest.raises(ApiError, match=package):
+                    await work

@@ -30,7 +30,7 @@ from services.storage.plugins.interface import (
     SrStat,
     Volume,
 )
-from services.storage.plugins.mounted_point import Failures, Mount, Mounted, ensure, mounted_at, release
+from services.storage.plugins.mounted_point import Failures, Mount, Mounted, ensure, mounted_at, release, visit
 from services.storage.plugins.skeleton import DatapathSkeleton, SrSkeleton
 from services.storage.settle import settle
 from shared.bus.contract import Record
@@ -337,15 +337,20 @@ class _Sr(SrSkeleton):
     async def probe(self, configuration: dict[str, str]) -> list[Probed]:
         """A folder of images has no SR of its own: any can be made of it."""
         library = library_of(configuration)
-        if library.mount is None and not await asyncio.to_thread(os.path.isdir, library.path):
-            raise backend_failure(Failure.ISO_PATH_INVALID, f"Invalid local path: {library.path}")
+        if library.mount is None:
+            await _need_folder(library.path, Path(library.path))
         return [Probed(configuration=configuration, uuid="")]
 
     async def create(self, uuid: str, configuration: dict[str, str], name: str, description: str) -> dict[str, str]:
-        """Nothing is made; attaching tells whether it is there."""
+        """Nothing is made. An SR that could not be attached is not made either: its folder is looked for, where it has
+        to be mounted in a namespace of its own.
+        """
         library = library_of(configuration)
-        if library.mount is None and not await asyncio.to_thread(os.path.isdir, library.path):
-            raise backend_failure(Failure.ISO_PATH_INVALID, f"Invalid local path: {library.path}")
+        if library.mount is None:
+            await _need_folder(library.path, Path(library.path))
+            return configuration
+        async with visit(library.mount, self._plugin.root / "visit", FAILURES) as root:
+            await _need_folder(f"{library.path} of {library.mount.source}", root / library.path)
         return configuration
 
     async def attach(self, uuid: str, configuration: dict[str, str], host: str) -> Handle:
@@ -396,6 +401,12 @@ class _Sr(SrSkeleton):
     async def ls(self, sr: Handle) -> list[Volume]:
         attached = self._plugin.attached(sr)
         return await attached.run(attached.ls)
+
+
+async def _need_folder(name: str, folder: Path) -> None:
+    """Raises SR_BACKEND_FAILURE_226."""
+    if not await asyncio.to_thread(os.path.isdir, folder):
+        raise backend_failure(Failure.ISO_PATH_INVALID, f"there is no such folder: {name}")
 
 
 def _same(mount: Mount, found: Mounted) -> bool:
