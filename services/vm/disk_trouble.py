@@ -27,6 +27,8 @@ HOLDS_AFTER = 1.0
 """Seconds without another stop after which a try has succeeded."""
 CALM_AFTER = 60.0
 """Seconds after which another stop is another trouble, of which people hear anew and soon."""
+ASK_AGAIN = 20.0
+"""Seconds after which a hypervisor that did not answer is asked again."""
 ERRORS_TOLD_EVERY = 600.0
 """Seconds between two alerts about errors of one disk."""
 
@@ -57,25 +59,36 @@ class DiskTrouble:
 
     async def _look_after(self, vm: str, stopped: asyncio.Event) -> None:
         """Until the VM has run for a while, or is no more."""
-        pause, next_try = FIRST_TRY, 0.0
+        told = ""
         try:
             while True:
-                stopped.clear()
-                if not await self._stands_still(vm):
-                    next_try = 0.0
-                    if not await _comes(stopped, CALM_AFTER):
-                        return
-                    continue
-                if not next_try:
-                    next_try, pause = time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE)
-                if not await _comes(stopped, next_try - time.monotonic()):
-                    next_try = 0.0
-                    await self._try(vm, stopped)
-        except ApiError as error:
-            if error.code != "VM_BAD_POWER_STATE":  # it has ended
-                log.warning("VM %s stands still for a disk without room: %s", vm, error)
+                try:
+                    await self._until_calm(vm, stopped)
+                    return
+                except ApiError as error:
+                    if error.code == "VM_BAD_POWER_STATE":
+                        return  # it has ended
+                    if str(error) != told:
+                        told = str(error)
+                        log.warning("nobody knows whether VM %s stands still for a disk without room: %s", vm, told)
+                await asyncio.sleep(ASK_AGAIN)
         finally:
             del self._stops[vm]
+
+    async def _until_calm(self, vm: str, stopped: asyncio.Event) -> None:
+        pause, next_try = FIRST_TRY, 0.0
+        while True:
+            stopped.clear()
+            if not await self._stands_still(vm):
+                next_try = 0.0
+                if not await _comes(stopped, CALM_AFTER):
+                    return
+                continue
+            if not next_try:
+                next_try, pause = time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE)
+            if not await _comes(stopped, next_try - time.monotonic()):
+                next_try = 0.0
+                await self._try(vm, stopped)
 
     async def _stands_still(self, vm: str) -> bool:
         """Whether it is to be looked after: not a VM that somebody had paused before."""

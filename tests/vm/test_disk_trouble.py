@@ -12,9 +12,11 @@ import pytest
 
 from services.vm import disk_trouble
 from services.vm.qemu.disks import nodes
+from services.vm.simulator.disks import SimulatedDisks
 from shared.bus.contract import Empty
 from shared.contracts import vm as contract
 from shared.contracts.vm import Cause, PowerState, VmId, VmStart
+from shared.errors import ApiError
 from tests.vm import specs
 from tests.vm.consoles import ConsoleClient
 from tests.vm.images import MB, Images
@@ -123,3 +125,29 @@ async def test_a_vm_hears_of_errors_is_paused_without_room_and_goes_on_by_itself
 )
 def test_an_object_of_a_disk_names_its_device(path: str, device: str) -> None:
     assert nodes.device_of_path(path) == device
+
+
+async def test_a_hypervisor_that_does_not_answer_is_asked_again(
+    short_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A simulated one, which says that it has stopped the VM once it answers."""
+    asked: list[str] = []
+
+    async def stalled(self: SimulatedDisks, vm: str) -> str:
+        asked.append(vm)
+        if len(asked) == 1:
+            raise ApiError("INTERNAL_ERROR", "no connection")
+        return "1"
+
+    monkeypatch.setattr(disk_trouble, "ASK_AGAIN", 0.01)
+    pool = Pool(short_folder)
+    await pool.open()
+    await pool.start_service()
+    vm = specs.vm(vbds=[specs.disk("1")])
+    await pool.bus.call(contract.START, VmStart(vm=vm), host=HOST)
+    await pool.close_service(pool.services[0])
+    monkeypatch.setattr(SimulatedDisks, "stalled", stalled)
+    await pool.start_service()
+    told = await pool.state(vm.uuid, PowerState.PAUSED, Cause.DISK_FULL)
+    assert told.state.stalled == specs.disk("1").ref
+    await pool.close()
