@@ -33,7 +33,7 @@ from services.db.redo.interface import (
     Recovered,
     RedoLogError,
 )
-from shared.contracts.db import RowChange, SnapshotRow
+from shared.contracts.db import RowChange, RowCreated, SnapshotRow
 from shared.redo_blocks import deltas
 
 log = logging.getLogger("db.redo_log")
@@ -81,6 +81,8 @@ class MirroredRedoLog:
         self._last = self._last_durable = 0
         """Generation of the newest commit, and of the newest that outlives the machine."""
         self._term = 0
+        self._pool = ""
+        """Uuid of the pool that a start has found; "" if there was none."""
         self._replaced = False
         """Other rows have taken the place of all, and nothing was begun since."""
         self._full = False
@@ -176,7 +178,9 @@ class MirroredRedoLog:
                 other = copy.recover()
             finally:
                 copy.close()
-            if other.generation > found.generation:
+            if _strangers(found_pool := _pool_of(found), _pool_of(other)):
+                log.critical("the redo log %s is of another pool than %s: it is not used", self.path, found_pool)
+            elif other.generation > found.generation:
                 log.critical(
                     "the redo log %s goes up to generation %d of term %d, the local one up to %d of %d: it is used",
                     *(self.path, other.generation, other.term, found.generation, found.term),
@@ -185,6 +189,7 @@ class MirroredRedoLog:
                 self.read_from, found, whole = str(self.path), other, True
         if not whole:
             raise RedoLogError("the local log is not whole, and the disk that it was being written from is not there")
+        self._pool = _pool_of(found)
         durable = [record.generation for record in found.records if record.durable]
         self._term, self._last = found.term, found.generation
         self._last_durable = max(durable, default=found.generation)
@@ -222,7 +227,10 @@ class MirroredRedoLog:
             raise RedoLogError("no disk is used any more")
         copy = self._open_copy(self.path, True)
         try:
-            return copy, copy.recover()
+            found = copy.recover()
+            if not self._fresh and _strangers(self._pool, _pool_of(found)):
+                raise RedoLogError(f"the redo log {self.path} is of another pool")
+            return copy, found
         except LogLost as lost:
             log.error("%s: all rows are written to it anew", lost)
             return copy, Recovered()
@@ -366,6 +374,23 @@ class MirroredRedoLog:
     def close(self) -> None:
         self._let_go(self.state)
         self._local.close()
+
+
+def _pool_of(found: Recovered) -> str:
+    """Uuid; "" where it is not told."""
+    told = (row.fields for row in found.rows if row.cls == "pool")
+    made = (
+        change.fields
+        for record in found.records
+        for change in record.changes
+        if isinstance(change, RowCreated) and change.cls == "pool"
+    )
+    return next((str(fields["uuid"]) for fields in (*told, *made) if "uuid" in fields), "")
+
+
+def _strangers(pool: str, other: str) -> bool:
+    """Two pools, as far as it is known."""
+    return bool(pool and other and pool != other)
 
 
 class _LocalCheckpoint:

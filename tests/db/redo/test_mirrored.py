@@ -410,3 +410,23 @@ async def test_a_disk_that_a_call_has_left_open_is_closed(hosts: Hosts, monkeypa
         return hosts.open == {(0, "static/redo-log/vdi-uuid"), (0, "vbd/vm/0")}
 
     await until(closed)
+
+
+async def test_what_another_pool_has_written_there_is_nobodys_rows_here(hosts: Hosts, tmp_path: Path) -> None:
+    await hosts.use(await hosts.vdi())
+    await hosts.network("ours")
+    await hosts.kill(0)
+    (tmp_path / "others").mkdir()
+    others = Hosts(tmp_path / "others", 1)
+    await others.begin()
+    await others.use(await others.vdi())
+    for number in range(30):
+        await others.network(f"theirs {number}")
+    await others.stop()
+    shutil.copyfile(others.path, hosts.path)
+    await hosts.run(0)
+    assert names(await hosts.rows(0)) >= {"ours"}
+    assert "theirs 1" not in names(await hosts.rows(0))
+    await hosts.disk_is("broken")
+    await hosts.network("alone")
+    assert "theirs 1" in hosts.on_disk(), "it is left as it is"
