@@ -14,6 +14,7 @@ from services.api import clock, locking
 from services.api.call import Call
 from services.api.decisions import unfinished_disks
 from services.api.decisions.rows import NULL, Record, Rows, existing, is_null
+from services.api.decisions.sm_features import is_v1
 from services.api.decisions.sr_hosts import host_for, host_for_disk, hosts_for_copy
 from services.api.new_disk import NewDisk
 from services.api.operation import Lock, operation
@@ -178,7 +179,7 @@ async def write_content(call: Call, vdi: str, made: str, base: str = NULL, *, ze
     """`zeroed`: nobody has written to the target yet, so what is empty in the source need not be written."""
     rows = call.store
     source, target = existing(rows, "VDI", vdi), existing(rows, "VDI", made)
-    blank = starts_blank(existing(rows, "SR", target["SR"]), target)
+    blank = starts_blank(rows, existing(rows, "SR", target["SR"]), target)
     if base != NULL and not blank:
         raise ApiError("VDI_NOT_SPARSE", made)
     same = source["SR"] == target["SR"]
@@ -216,9 +217,10 @@ def copy_datapath(uuid: str) -> str:
 
 
 THICK: Final = frozenset({"lvm", "lvmoiscsi", "lvmohba"})
+"""Types whose SMAPIv1 drivers do not clear new volumes; the bundled type of that name does."""
 
 
-def starts_blank(sr: Record, disk: Record) -> bool:
+def starts_blank(rows: Rows, sr: Record, disk: Record) -> bool:
     """Whether a new disk of that kind reads as zeros: raw volumes hold what was there before."""
     raw = disk["sm_config"].get("type") == "raw" or sr["sm_config"].get("use_vhd") != "true"
-    return not (sr["type"] in THICK and raw)
+    return not (sr["type"] in THICK and raw and is_v1(rows, sr))

@@ -81,7 +81,23 @@ async def test_a_copy_into_a_disk_may_be_of_what_differs_from_another(pool: Pool
     await pool.write(Update(cls="SR", ref=sr_of(pool), fields={"type": "lvm"}))
     [driver] = pool.store.rows("SM")
     await pool.write(Update(cls="SM", ref=driver, fields={"type": "lvm"}))
+    assert await client.call("VDI.copy", disk, NULL, base, target) == target
+    await pool.write(Update(cls="SM", ref=driver, fields={"required_api_version": "1.0"}))
     assert await client.refusal("VDI.copy", disk, NULL, base, target) == ["VDI_NOT_SPARSE", target]
+
+
+async def test_zeros_are_written_only_where_a_driver_s_new_volumes_hold_what_was_there_before(
+    pool: Pool, client: Client, disk: str
+) -> None:
+    sr = await another_sr(pool, client)
+    await pool.write(Update(cls="SR", ref=sr, fields={"type": "lvm"}))
+    ours = {"type": "lvm", "name_label": "lvm", "required_api_version": "5.0"}
+    features = pool.row("SM", next(iter(pool.store.rows("SM"))))["features"]
+    await pool.write(Create(cls="SM", ref="OpaqueRef:lvm", fields={**ours, "features": features}))
+    await client.call("VDI.copy", disk, sr)
+    await pool.write(Update(cls="SM", ref="OpaqueRef:lvm", fields={"required_api_version": "1.0"}))
+    await client.call("VDI.copy", disk, sr)
+    assert [copy.zeroed for copy in copies(pool)] == [True, False]
 
 
 async def test_a_disk_is_copied_to_a_host_that_does_not_see_it(pool: Pool, client: Client, disk: str) -> None:
