@@ -1,0 +1,91 @@
+"""What a storm has left, seen from outside of the services: the kernel, the folders, the journals."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.storm_pool import FAILED_CALL, StormPool
+from pool import processes
+
+PROGRAMS = frozenset({"qemu-img", "qemu-nbd", "qemu-storage-daemon", "setpriv"})
+_SETTLES_WITHIN = 75.0
+"""Seconds. A transfer whose client was killed before it came is given up after 60."""
+
+
+def loop_devices() -> set[str]:
+    """Those that have a file."""
+    return {str(path.parent.name) for path in Path("/sys/block").glob("loop*/loop")}
+
+
+def settled(look: Callable[[], list[str]], within: float = _SETTLES_WITHIN) -> list[str]:
+    """What is still wrong after that many seconds."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            found = look()
+        except FAILED_CALL as error:
+            found = [f"the pool does not answer: {error}"]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)
+
+
+def unfinished(pool: StormPool) -> list[str]:
+    """Datapaths, operations and tasks, when nobody does anything."""
+    found = [f"datapath {each.dp} of {each.location}: {each.state}" for each in pool.datapaths()]
+    for cls in ("VDI", "SR"):
+        rows = pool.api(f"{cls}.get_all_records").values()
+        found += [f"{cls} {row['uuid']}: {row['current_operations']}" for row in rows if row["current_operations"]]
+    rows = pool.api("task.get_all_records").values()
+    return found + [f"task {row['name_label']} is pending" for row in rows if row["status"] == "pending"]
+
+
+def strays(pool: StormPool) -> list[str]:
+    """Images that no row knows, and rows without one."""
+    rows = pool.api("VDI.get_all_records").values()
+    found = []
+    for place in pool.repositories:
+        if place.folder is None:
+            continue
+        known = {row["location"] for row in rows if row["SR"] == place.ref}
+        there = disks(place.folder)
+        found += [f"{each} in {place.folder} has no row" for each in there - known]
+        found += [f"{each} has a row, and nothing in {place.folder}" for each in known - there]
+    return found
+
+
+def disks(folder: Path) -> set[str]:
+    """Locations."""
+    found = set()
+    for path in folder.glob("[!.]*.json"):
+        try:
+            hidden = json.loads(path.read_bytes()).get("hidden")
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        if not hidden:
+            found.add(path.stem)
+    return found
+
+
+def left(pool: StormPool) -> list[str]:
+    """When every disk has been destroyed."""
+    found = unfinished(pool)
+    for place in pool.repositories:
+        if place.folder is not None:
+            found += [str(path) for path in place.folder.iterdir() if not path.name.startswith(".")]
+            leases = place.folder / ".leases"
+            found += [str(path) for path in leases.iterdir() if ".writer" in path.name or ".reader" in path.name]
+    for pid in processes.marked(pool.directory):
+        words = processes.command_line(pid)
+        if words and (Path(words[0]).name in PROGRAMS or "services.storage.transfer" in words):
+            found.append(f"process {pid}: {' '.join(words)[:200]}")
+    for suffix in ("nbd", "stream", "v"):
+        found += [str(path) for path in pool.directory.rglob(f"*.{suffix}")]
+    return found
+
+
+def mounts(folder: Path) -> list[str]:
+    return [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
