@@ -26,8 +26,10 @@ VGA = {"": "VGA", "std": "VGA", "cirrus": "cirrus-vga"}
 MAX_CDS = 6
 """Ports of q35's SATA controller."""
 PC_MAX_CDS = 4
-HOTPLUG_PORTS = 16
-FIRST_PORT_SLOT = 0x1D
+PORTS = 16
+FREE_PORTS = 8
+"""At least so many ports for disks, and for those that come while the machine runs."""
+LAST_PORT_SLOT = 0x1E
 """Of the main bus, far from those that QEMU gives to other devices."""
 
 
@@ -63,7 +65,7 @@ def command_line(binary: str, domain: Domain, paths: DomainPaths, accel: str, bo
         *_machine(domain, accel),
         *(_firmware(vm) if boot is None else _direct(boot)),
         *_character_devices(paths, vga=boot is None),
-        *_ports(vm),
+        *_ports(domain),
         *_disks(domain, boot is None),
         *_nics(domain, boot is None),
     ]
@@ -116,32 +118,40 @@ def _character_devices(paths: DomainPaths, *, vga: bool) -> Iterator[str]:
         yield from ("-vnc", f"unix:{_escaped(paths.vnc)}")
 
 
-def _ports(vm: VmSpec) -> Iterator[str]:
-    """The main bus of a q35 takes no devices once it runs; these do, one each. Eight are one device of the bus."""
-    if vm.platform.get("machine", "q35") != "q35":
+def _ports(domain: Domain) -> Iterator[str]:
+    """The main bus of a q35 takes no devices once it runs, and gives none back; these do, one each. Eight are one
+    device of the bus.
+    """
+    if domain.vm.platform.get("machine", "q35") != "q35":
         return
-    for number in range(HOTPLUG_PORTS):
+    slots = -(-max(PORTS, FREE_PORTS + len(_hard(domain))) // 8)
+    for number in range(8 * slots):
         slot, function = divmod(number, 8)
         port = {"id": f"{nodes.PORT}{number}", "chassis": number + 1, "io-reserve": 0}
-        where = {"addr": f"{FIRST_PORT_SLOT + slot:#x}.{function}", "multifunction": True}
+        where = {"addr": f"{LAST_PORT_SLOT + 1 - slots + slot:#x}.{function}", "multifunction": True}
         yield from ("-device", _json(driver="pcie-root-port", **port, **where))
+
+
+def _hard(domain: Domain) -> list[Disk]:
+    """In the order in which guests find them."""
+    return sorted((disk for disk in domain.disks if disk.spec.type != "CD"), key=lambda disk: int(disk.spec.device))
 
 
 def _disks(domain: Domain, firmware: bool) -> Iterator[str]:
     order = _boot_order(domain.vm) if firmware else ""
-    disks = sorted(domain.disks, key=lambda disk: int(disk.spec.device))
-    hard = [disk for disk in disks if disk.spec.type != "CD"]
-    optical = [disk for disk in disks if disk.spec.type == "CD"]
-    for number, disk in enumerate(hard):
+    q35 = domain.vm.platform.get("machine", "q35") == "q35"
+    optical = sorted((disk for disk in domain.disks if disk.spec.type == "CD"), key=lambda disk: int(disk.spec.device))
+    for number, disk in enumerate(_hard(domain)):
         yield from _block(disk)
+        place = {"bus": f"{nodes.PORT}{number}"} if q35 else {}
         boot = _boot_index(order, "c", number)
-        yield from ("-device", _json(**nodes.disk_device(disk.spec.device), **boot))
+        yield from ("-device", _json(**nodes.disk_device(disk.spec.device), **place, **boot))
     for number, disk in enumerate(optical):
         medium: dict[str, Any] = {}
         if disk.backend is not None:
             yield from _block(disk)
             medium = {"drive": nodes.node(disk.spec.device)}
-        place = {"bus": f"ide.{number}"} if domain.vm.platform.get("machine", "q35") == "q35" else {}
+        place = {"bus": f"ide.{number}"} if q35 else {}
         boot = _boot_index(order, "d", number)
         drive = {"driver": "ide-cd", "id": nodes.device_id(disk.spec.device), **nodes.ON_ERROR}
         yield from ("-device", _json(**drive, **medium, **place, **boot))

@@ -56,7 +56,7 @@ class Hotplug(Access):
                 seen = await look(guest)
                 if not seen.is_dead(slot.device):
                     return
-                if not await _is_pluggable(guest, slot.device) or not await self._gone(guest, slot):
+                if not await self._gone(guest, slot):
                     raise ApiError("DEVICE_ATTACH_TIMEOUT", "VBD", slot.vbd)
             await _drop_nodes(guest, slot.device)
             if disk.backend is None:
@@ -87,8 +87,6 @@ class Hotplug(Access):
             elif force:
                 await _ask_to_let_go(guest, slot.device)
                 await self._take_away(guest, slot.device)
-            elif not await _is_pluggable(guest, slot.device):
-                raise ApiError("DEVICE_DETACH_REJECTED", "VBD", slot.vbd, "it is in a slot that cannot be emptied")
             elif await self._gone(guest, slot):
                 await _drop_nodes(guest, slot.device)
             else:
@@ -161,12 +159,6 @@ async def _peripherals(guest: Guest) -> set[str]:
 async def _is_drive(guest: Guest, device: str) -> bool:
     kind = await guest.execute("qom-get", path=f"{PERIPHERAL}/{nodes.device_id(device)}", property="type")
     return bool(kind == "ide-cd")
-
-
-async def _is_pluggable(guest: Guest, device: str) -> bool:
-    """Whether the slot it is in takes devices of a running machine, and gives them back."""
-    where = {"path": f"{PERIPHERAL}/{nodes.device_id(device)}", "property": "hotpluggable"}
-    return bool(await guest.execute("qom-get", **where))
 
 
 async def _ask_to_let_go(guest: Guest, device: str) -> None:
