@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import shutil
 import stat
 from pathlib import Path
@@ -19,6 +20,8 @@ from services.storage.nbd.server import PROGRAMS, NbdServer, Programs, named
 from shared.contracts.storage import Backend
 
 _NODE: Final = "disk"
+_WRITE_IN_ORDER: Final = frozenset({"x86_64", "amd64", "i686"})
+"""Processors on which a ring needs no barriers: Python has none."""
 
 
 class DiskServer(NbdServer):
@@ -30,10 +33,10 @@ class DiskServer(NbdServer):
     async def serve(
         cls, backend: Backend, folder: Path, *, programs: Programs = PROGRAMS, daemon: str = "qemu-storage-daemon"
     ) -> Self:
-        """As `start`. Without the program `daemon`, and for a plug-in's own server, there is NBD alone. Raises
-        ApiError.
+        """As `start`. Without the program `daemon`, for a plug-in's own server, and on processors that write to memory
+        in another order than they are told, there is NBD alone. Raises ApiError.
         """
-        if backend.kind == "nbd" or shutil.which(daemon) is None:
+        if backend.kind == "nbd" or platform.machine().lower() not in _WRITE_IN_ORDER or shutil.which(daemon) is None:
             return await cls.start(backend, folder, programs=programs)
         nbd = cls.socket(folder)
         vhost = nbd.with_suffix(".v")  # which is not longer

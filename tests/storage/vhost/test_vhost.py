@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import platform
 import random
 import struct
 from collections.abc import AsyncIterator
@@ -135,6 +136,15 @@ async def test_without_the_daemon_there_is_nbd(tmp_path: Path, memory: Memory) -
         disk = await Disk.open(job.Disk(str(server.address), LENGTH, server.vhost), memory)
         assert await disk.read(0, PIECE) == b"x" * PIECE
         await disk.close()
+
+
+async def test_a_processor_that_writes_out_of_order_has_nbd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    image = tmp_path / "disk"
+    image.write_bytes(bytes(1 << 20))
+    backend = Backend(dp="task/1", kind="file", path=str(image), format="raw", writable=False)
+    async with await DiskServer.serve(backend, tmp_path) as server:
+        assert server.vhost == ""
 
 
 def test_memory_is_used_again_when_the_last_part_of_it_is_let_go() -> None:
