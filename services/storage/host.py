@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from services.storage.datapaths import Checkpoint, Datapaths
 from services.storage.disks import Disks
@@ -12,7 +12,7 @@ from services.storage.journal import Journal
 from services.storage.locks import Locks
 from services.storage.plugins.errors import implemented, is_of_medium
 from services.storage.plugins.interface import Plugin, Probed, Unimplemented
-from services.storage.repositories import Repositories
+from services.storage.repositories import LookOut, Repositories, all_known
 from services.storage.secret_settings import SecretOf
 from shared.contracts.storage import (
     ProbedSr,
@@ -42,10 +42,11 @@ class HostStorage:
         journal: Journal,
         checkpoint: Checkpoint = _nowhere,
         secret_of: SecretOf | None = None,
+        look_out: LookOut = all_known,
     ) -> None:
         self.host = host
         self.locks = Locks()
-        self.repositories = Repositories(host, plugins, journal, secret_of)
+        self.repositories = Repositories(host, plugins, journal, secret_of, look_out)
         self.datapaths = Datapaths(self.repositories, self.locks, journal, checkpoint)
         self.disks = Disks(self.repositories, self.datapaths, self.locks)
         self._journal = journal
@@ -60,8 +61,12 @@ class HostStorage:
     async def retry(self) -> None:
         """Attaches again what should be attached and is not, and repairs what was interrupted there."""
         await self._notice_lost()
-        await asyncio.gather(*(self._attach_again(sr) for sr in self.repositories.missing()))
+        await self.attach_again(self.repositories.missing())
         await self.datapaths.close_leaked()
+
+    async def attach_again(self, srs: Sequence[str]) -> None:
+        """Each of them, if it should be attached and is not. Whoever asks for one meanwhile waits for it."""
+        await asyncio.gather(*(self._attach_again(sr) for sr in srs))
 
     async def _notice_lost(self) -> None:
         """An SR whose medium went away under it is to be attached again. While somebody works in it that has to wait:
@@ -85,7 +90,7 @@ class HostStorage:
                     self.repositories.suspend(sr, error)
 
     async def probe(self, request: SrProbe) -> SrProbed:
-        plugin = self.repositories.plugin(request.type)
+        plugin = await self.repositories.found(request.type)
         with implemented(request.type):
             found = await plugin.sr.probe_on(self.host, request.device_config, request.sm_config)
         raw = next((each.raw for each in found if each.raw), "")
@@ -93,7 +98,7 @@ class HostStorage:
 
     async def create_sr(self, request: SrCreate) -> SrCreated:
         async with self.locks.sr(request.sr):
-            plugin = self.repositories.plugin(request.type)
+            plugin = await self.repositories.found(request.type)
             with implemented(request.sr):
                 configuration = await plugin.sr.create_on(
                     self.host,

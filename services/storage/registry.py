@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Container, Iterator, Mapping
 
 from services.storage.plugins.interface import Plugin
@@ -24,6 +25,8 @@ class Registry(Mapping[str, Plugin]):
         self._found: dict[str, Plugin] = {}
         self._on_change = on_change
         self._settled = False
+        self._changed_at = asyncio.Event()
+        """Set, and replaced, at each change."""
 
     def __getitem__(self, kind: str) -> Plugin:
         return self._bundled[kind] if kind in self._bundled else self._found[kind]
@@ -38,6 +41,17 @@ class Registry(Mapping[str, Plugin]):
     def settled(self) -> None:
         """What is there at the start has been found."""
         self._settled = True
+        self._tell()
+
+    async def look_out(self, kind: str) -> None:
+        """Until there is that type, or all that is there at the start has been found."""
+        while not self._settled and kind not in self:
+            await self._changed_at.wait()
+
+    async def complete(self) -> None:
+        """Until all that is there at the start has been found."""
+        while not self._settled:
+            await self._changed_at.wait()
 
     def add(self, plugin: Plugin) -> bool:
         """Also instead of an earlier one of that type. False: the type comes with the service."""
@@ -56,5 +70,10 @@ class Registry(Mapping[str, Plugin]):
         return gone
 
     def _changed(self) -> None:
+        self._tell()
         if self._settled:
             self._on_change()
+
+    def _tell(self) -> None:
+        self._changed_at.set()
+        self._changed_at = asyncio.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +21,14 @@ from shared.errors import ApiError
 log = logging.getLogger("storage.sr")
 
 
+LookOut = Callable[[str], Awaitable[None]]
+"""Waits until there is an SR type, or it is known that there is none."""
+
+
+async def all_known(_: str) -> None:
+    """Where SR types do not have to be found first."""
+
+
 class Wanted(Record, frozen=True):
     """What an SR was attached with; kept until it is detached, without passwords that are secrets of the pool.
     `attaching`: a crash may have come between.
@@ -35,9 +43,15 @@ class Repositories:
     """An SR that was attached stays wanted over restarts; while it cannot be attached, callers get the reason."""
 
     def __init__(
-        self, host: str, plugins: Mapping[str, Plugin], journal: Journal, secret_of: SecretOf | None = None
+        self,
+        host: str,
+        plugins: Mapping[str, Plugin],
+        journal: Journal,
+        secret_of: SecretOf | None = None,
+        look_out: LookOut = all_known,
     ) -> None:
         self.host = host
+        self._look_out = look_out
         self._secret_of = secret_of
         self._plugins = plugins
         self._journal = journal
@@ -58,6 +72,11 @@ class Repositories:
         except KeyError:
             raise ApiError("SR_UNKNOWN_DRIVER", kind) from None
 
+    async def found(self, kind: str) -> Plugin:
+        """The same, of a service that has just started: waits for what it has not found yet."""
+        await self._look_out(kind)
+        return self.plugin(kind)
+
     def find(self, sr: str) -> tuple[Plugin, Handle]:
         """Raises SR_NOT_ATTACHED, or why the SR could not be attached again after a restart."""
         attached = self._attached.get(sr)
@@ -77,6 +96,10 @@ class Repositories:
         """SRs that should be attached and are not."""
         return [sr for sr in self._wanted if sr not in self._attached]
 
+    def unfound(self) -> list[str]:
+        """Those of `missing` whose SR type is not there, or not yet."""
+        return [sr for sr in self.missing() if self._wanted[sr].type not in self._plugins]
+
     async def attach(self, request: SrAttach) -> None:
         """Attaching one that is attached already changes nothing.
 
@@ -84,7 +107,7 @@ class Repositories:
         """
         if request.sr in self._attached:
             return
-        plugin = self.plugin(request.type)
+        plugin = await self.found(request.type)
         wanted = Wanted(type=request.type, device_config=request.device_config)
         before = self._wanted.get(request.sr)
         await self._write(request.sr, msgspec.structs.replace(wanted, attaching=before is None))
@@ -108,7 +131,7 @@ class Repositories:
             self._failures[sr] = error
             return False
         try:
-            plugin = self.plugin(wanted.type)
+            plugin = await self.found(wanted.type)
             self._attached[sr] = (plugin, await plugin.sr.attach(sr, settings, self.host))
         except ApiError as error:
             if str(error) != str(self._failures.get(sr)):

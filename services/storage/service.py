@@ -119,10 +119,18 @@ Handler = Callable[[Any], Awaitable[Any]]
 
 
 class Handlers:
-    """One host's methods."""
+    """One host's methods. `complete`: waits until all plug-ins that there are have been found."""
 
-    def __init__(self, host: HostStorage, plugins: Mapping[str, Plugin], bus: Bus, transfers: Transfers) -> None:
+    def __init__(
+        self,
+        host: HostStorage,
+        plugins: Mapping[str, Plugin],
+        bus: Bus,
+        transfers: Transfers,
+        complete: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._host, self._plugins, self._bus, self._transfers = host, plugins, bus, transfers
+        self._complete = complete
 
     def table(self) -> list[tuple[Method[Any, Any], Handler]]:
         host, disks = self._host, self._host.disks
@@ -169,6 +177,9 @@ class Handlers:
         return [(method, following(self._bus, host.host, method, work)) for method, work in methods]
 
     async def _drivers(self, _: Empty) -> contract.Drivers:
+        """Not before all are known: types that are left out would be taken for gone."""
+        if self._complete is not None:
+            await self._complete()
         return contract.Drivers(drivers=[plugin.query() for plugin in self._plugins.values()])
 
     async def _vdi_copy(self, request: contract.VdiClone) -> contract.VdiInfo:
@@ -229,15 +240,21 @@ async def setup(service: Service) -> None:
     brought = bundled(options, service.state_dir, LiveOnBus(service.bus), merges)
     plugins = Registry(brought, lambda: _announce(service), options.left_types)
     calls = Calls(service.registry)
-    smapiv1 = drivers(service, options, plugins)
-    await smapiv1.start(service.spawn)
     boot = boot_identity()
+    smapiv1 = drivers(service, options, plugins)
     smapiv3 = discovery(Path(options.smapiv3_root), service.state_dir / "smapiv3", plugins)
-    await smapiv3.start(boot, within=START_WITHIN)
-    service.spawn(smapiv3.watch(), "look for SMAPIv3 plug-ins")
-    plugins.settled()
+
+    async def find() -> None:
+        """Takes as long as the slowest driver; only who needs one of them waits."""
+        await asyncio.gather(smapiv1.start(service.spawn), smapiv3.start(boot, within=START_WITHIN))
+        plugins.settled()
+        await smapiv3.watch()
+
+    service.spawn(find(), "look for drivers and plug-ins")
     hosts = [
-        HostStorage(config.uuid, plugins, journal, secret_of=on_bus(service.bus, config.uuid))
+        HostStorage(
+            config.uuid, plugins, journal, secret_of=on_bus(service.bus, config.uuid), look_out=plugins.look_out
+        )
         for config in service.hosts
     ]
     sockets, programs = socket_folder(service.state_dir, options.run_dir), Programs(options.qemu_nbd)
@@ -245,7 +262,10 @@ async def setup(service: Service) -> None:
     addresses = {config.uuid: config.address for config in service.hosts}
     for host in hosts:
         await host.start(boot)
-        attaching.append(service.spawn(host.retry(), f"attach the SRs of {host.host} again"))
+        later = host.repositories.unfound()
+        now = [sr for sr in host.repositories.missing() if sr not in later]
+        service.spawn(host.attach_again(later), f"attach the SRs of {host.host} whose types are not found yet")
+        attaching.append(service.spawn(host.attach_again(now), f"attach the SRs of {host.host} again"))
         calls.follow(host)
         motion = Motion(host, service.bus, journal, place(options, host.host, addresses[host.host], sockets, programs))
         motions.append(motion)
@@ -254,7 +274,8 @@ async def setup(service: Service) -> None:
             sending=motion.sending,
         )
         transfers.append(moving)
-        for method, handler in (*Handlers(host, plugins, service.bus, moving).table(), *motion.table()):
+        handlers = Handlers(host, plugins, service.bus, moving, plugins.complete)
+        for method, handler in (*handlers.table(), *motion.table()):
             await service.serve(method, calls.measured(method, handler), host=host.host)
     fronts = serve_nbd(service, options, hosts, sockets, programs)
 
@@ -267,6 +288,7 @@ async def setup(service: Service) -> None:
         await smapiv1.close()
         await smapiv3.close()
         await journal.close()
+        lifetime.end()
 
     service.on_stop(close)
     # whoever asks for an SR that takes longer waits for its lock; the others are served meanwhile

@@ -121,6 +121,34 @@ async def test_it_says_which_sr_types_it_runs(running: Running) -> None:
     assert refused.value.params == ["floppy"]
 
 
+async def test_slow_drivers_hold_up_only_who_needs_them(tmp_path: Path) -> None:
+    """SRs of other types are attached again and used meanwhile; one of a type that is not found yet is waited for."""
+    drivers, answer = tmp_path / "drivers", tmp_path / "answer"
+    drivers.mkdir()
+    os.mkfifo(answer)
+    (drivers / "SlowSR").write_text(f'#!/bin/sh\nread line < {answer}\necho "$line"\n')
+    (drivers / "SlowSR").chmod(0o755)
+    broker = MemoryBroker()
+    settings = config(tmp_path, smapiv1_dir=str(drivers), smapiv1_private=False)
+    client = await broker.connect("client")
+    for _ in range(2):
+        service = await start(broker, settings)
+        running = Running(broker, service, client, tmp_path / "sr")
+        await with_sr(running)
+        asking = asyncio.create_task(client.call(contract.DRIVERS, Empty(), host=HOST_A))
+        unknown = contract.SrProbe(type="slow", device_config={})
+        probing = asyncio.create_task(client.call(contract.SR_PROBE, unknown, host=HOST_A))
+        await with_disk(running)
+        assert not asking.done()
+        assert not probing.done()
+        await asyncio.to_thread(answer.write_text, "garbage\n")
+        with pytest.raises(ApiError, match="SR_UNKNOWN_DRIVER"):
+            await probing
+        assert "file" in {driver.type for driver in (await asking).drivers}
+        await service.close()
+    await client.close()
+
+
 async def test_a_copy_tells_its_task_how_far_it_is(running: Running) -> None:
     await with_sr(running)
     source = await with_disk(running)

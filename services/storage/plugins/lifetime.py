@@ -39,7 +39,15 @@ async def begin(file: Path, patience: float = PATIENCE) -> None:
             break
         await asyncio.sleep(_PAUSE)
     _lock(descriptor, fcntl.LOCK_SH)
-    _inherited[:] = [descriptor]
+    _inherited.append(descriptor)
+
+
+def end() -> None:
+    """The service has stopped in good order: the next one may begin, if need be in this process. Programs that have
+    not ended are waited for still.
+    """
+    while _inherited:
+        os.close(_inherited.pop())
 
 
 def _lock(descriptor: int, kind: int) -> bool:

@@ -160,6 +160,8 @@ async def test_after_a_reboot_a_disk_is_opened_before_anybody_has_a_database(
     script(attach.parent, attach.name, f"#!/bin/sh\necho attach >>{heard}\necho '\"{running.folder}\"'\n")
     monkeypatch.setattr(service_module, "boot_identity", lambda: "another boot")
     running.service = await begin(running.broker, tmp_path)
+    for host in (HOST_A, HOST_B):
+        await running.client.call(contract.SR_STAT, contract.SrRef(sr=SR), host=host)
     assert (await asyncio.to_thread(heard.read_text)).split() == ["attach", "attach"], "for two hosts"
     assert (await running.client.call(contract.DATAPATHS, Empty(), host=HOST_A)).datapaths == []
     assert await running.client.call(contract.OPEN, wanted, host=HOST_A) == before
