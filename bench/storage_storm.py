@@ -1,6 +1,6 @@
 """`python -m bench storage_storm`: what disks hold after storms of work on them in which everything is killed.
 
-    python -m bench storage_storm [--rounds 40] [--seed N] [--kills 2]
+    python -m bench storage_storm [--rounds 40] [--seed N] [--kills 2] [--scripts]
 
 A pool of two hosts; clients write numbered blocks through NBD, snapshot, clone, grow, revert, copy between SRs and
 hosts, export and import whole disks and differences, and destroy snapshots so that images are merged. Meanwhile
@@ -40,12 +40,13 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=40, help="(%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random; 0: another one each time")
     parser.add_argument("--kills", type=int, default=2, help="in each round (%(default)s)")
+    parser.add_argument("--scripts", action="store_true", help="with an SR of a plug-in, whose scripts are killed too")
     given = parser.parse_args(arguments)
     seed = given.seed or random.randrange(1, 10**6)
     print(f"bench: storm: {given.rounds} rounds, seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-storm-"))
     loops = storm_remains.loop_devices()
-    with storm_pool.running(folder / "p") as pool:
+    with storm_pool.running(folder / "p", scripts=given.scripts) as pool:
         storm = Storm(pool, folder, seed, given.kills)
         wrong = storm.run(given.rounds)
         if wrong:
@@ -57,6 +58,7 @@ def command(arguments: list[str]) -> int:
         print(f"bench: storm: {each}", file=sys.stderr)
     if wrong:
         again = f"python -m bench storage_storm --rounds {given.rounds} --seed {seed} --kills {given.kills}"
+        again += " --scripts" if given.scripts else ""
         print(f"bench: storm: everything is in {folder}; again: {again}", file=sys.stderr)
         return 1
     shutil.rmtree(folder)

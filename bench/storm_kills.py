@@ -12,11 +12,13 @@ from pathlib import Path
 
 import psutil
 
+from bench.storm_pool import SCRIPTS
 from pool import processes
 from tests.support.pool import PoolUnderTest
 
 SERVICES = ("storage", "storage", "storage", "api")
 PROGRAMS = ("qemu-img", "qemu-nbd", "qemu-storage-daemon", "services.storage.transfer")
+SCRIPT = "a plug-in's script"
 WRITER = "the writer's qemu-nbd"
 _MEETS_WITHIN = 4.0
 """Seconds in which a program has to come by."""
@@ -30,6 +32,8 @@ class Killer(threading.Thread):
         self._pool, self._times, self._over = pool, times, over
         self._random = random.Random(seed)
         self._stopped = threading.Event()
+        self._scripts = pool.directory / SCRIPTS
+        self._programs = (*PROGRAMS, WRITER, *([SCRIPT] * 3 if self._scripts.exists() else []))
         self.killed: Counter[str] = Counter()
 
     def run(self) -> None:
@@ -39,7 +43,7 @@ class Killer(threading.Thread):
             if self._random.random() < 0.5:
                 self._kill_service(self._random.choice(SERVICES), self._random.choice(("host1", "host2")))
             else:
-                self._kill_program(self._random.choice((*PROGRAMS, WRITER)))
+                self._kill_program(self._random.choice(self._programs))
 
     def stop(self) -> None:
         self._stopped.set()
@@ -62,7 +66,12 @@ class Killer(threading.Thread):
     def _running(self, name: str) -> list[int]:
         if name == WRITER:
             return [each.pid for each in psutil.Process().children() if _is(each.pid, "qemu-nbd")]
+        if name == SCRIPT:
+            return [pid for pid in processes.marked(self._pool.directory) if self._is_script(pid)]
         return [pid for pid in processes.marked(self._pool.directory) if _is(pid, name)]
+
+    def _is_script(self, pid: int) -> bool:
+        return any(word.startswith(str(self._scripts)) for word in processes.command_line(pid)[:3])
 
 
 def _is(pid: int, program: str) -> bool:

@@ -1,6 +1,7 @@
 """A pool of two hosts whose disks are written to, read and compared while its processes are killed.
 
-Three SRs: one folder that both hosts have, one that only the first has, and a tmpfs of the second.
+Three SRs: one folder that both hosts have, one that only the first has, and a tmpfs of the second. If wanted, a fourth
+of the plug-in of docs/examples, on the first.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from shared.bus.contract import Empty, Method, Reply, Request
 from shared.bus.endpoint import Endpoint
 from shared.contracts.storage import DATAPATHS, Datapath
 from shared.errors import ApiError
-from tests.support.pool import PoolUnderTest
+from tests.storage.smapiv3.test_example import DATAPATH, VOLUME, install
+from tests.support.pool import PoolUnderTest, addresses
 
-ADDRESS, SIMULATED = "127.0.71.11", "127.0.72.11"
 CALL_WITHIN = 120.0
 """Seconds after which a call that has not been answered hangs."""
 RECOVERS_WITHIN = 90.0
@@ -32,16 +33,21 @@ BROKEN = (OSError, http.client.HTTPException, xmlrpc.client.Error)
 """What a connection raises whose other end was killed."""
 MIB = 1 << 20
 NULL = "OpaqueRef:NULL"
+SCRIPTS = "scripts"
+QCOW: tuple[Any, ...] = ("0", "scripted", "", "qcow", "user", False, {})
 
 
 @dataclass(frozen=True)
 class Repository:
-    """`hosts`: names of those that have it. `folder`: of its images, where it can be looked into."""
+    """`hosts`: names of those that have it. `folder`: of its images, where it can be looked into. `scripts`: of a
+    plug-in that cannot do all.
+    """
 
     ref: str
     uuid: str
     hosts: tuple[str, ...]
     folder: Path | None
+    scripts: bool = False
 
 
 class StormPool:
@@ -69,6 +75,9 @@ class StormPool:
             (memory, ("host2",), None),
         ):
             self.repositories.append(Repository(ref, api("SR.get_uuid", ref), names, path))
+        if (self.directory / SCRIPTS).exists():
+            made = api("SR.create", hosts["host1"], {"path": str(self.directory / "scripted")}, *QCOW)
+            self.repositories.append(Repository(made, api("SR.get_uuid", made), ("host1",), None, scripts=True))
 
     def remove_repositories(self) -> None:
         for each in self.repositories[1:]:
@@ -180,15 +189,20 @@ class Api:
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[StormPool]:
+def running(directory: Path, *, scripts: bool) -> Iterator[StormPool]:
     """Merges begin at once, and go on for a moment, so that they are met."""
     options = directory / "options"
     options.mkdir(parents=True)
-    (options / "storage.toml").write_text(f"coalesce_delay = 0.3\ncoalesce_interval = 5.0\ncoalesce_rate = {8 * MIB}\n")
+    told = f"coalesce_delay = 0.3\ncoalesce_interval = 5.0\ncoalesce_rate = {8 * MIB}\n"
+    if scripts:
+        for part in (VOLUME, DATAPATH):
+            install(directory / SCRIPTS, part)
+        told += f'smapiv3_root = "{directory / SCRIPTS}"\n'
+    (options / "storage.toml").write_text(told)
     pool = PoolUnderTest(
         directory,
         *("--hosts", "2", "--backend", "simulator", "--http-port", "8080", "--https-port", "8443"),
-        *("--base-address", ADDRESS, "--simulated-address", SIMULATED),
+        *addresses("", 71),
     )
     try:
         pool.up()

@@ -82,8 +82,9 @@ def left(pool: StormPool) -> list[str]:
         words = processes.command_line(pid)
         if words and (Path(words[0]).name in PROGRAMS or "services.storage.transfer" in words):
             found.append(f"process {pid}: {' '.join(words)[:200]}")
-    for suffix in ("nbd", "stream", "v"):
-        found += [str(path) for path in pool.directory.rglob(f"*.{suffix}")]
+    sockets = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "/" in line}
+    ours = [path for path in sockets if path.startswith(str(pool.directory))]
+    found += [f"socket {path}" for path in ours if Path(path).suffix in (".nbd", ".stream", ".v")]
     return found
 
 

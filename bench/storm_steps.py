@@ -92,8 +92,7 @@ class Client(threading.Thread):
         try:
             work(disk)
         except FAILED_CALL as error:
-            code = error.code if isinstance(error, Refused | ApiError) else type(error).__name__
-            self.failures[f"{name}: {code}"] += 1
+            self.failures[f"{name}: {_said(error)}"] += 1
             if disk is not None:
                 disk.history.append(f"{name} failed after {time.monotonic() - begun:.2f} s: {error}")
             return False
@@ -110,7 +109,9 @@ class Client(threading.Thread):
         ways: list[Callable[[Any], None]] = [self._clone, self._copy, self._carry, self._destroy]
         if disk.base is None:
             ways += [*[self._write] * 5, *[self._snapshot] * 3, self._resize, self._overwrite]
-            if any(other.base is disk for other in self.disks):
+            if disk.place.scripts:
+                ways.append(self._destroy_snapshots)
+            elif any(other.base is disk for other in self.disks):
                 ways += [*[self._delta] * 3, self._revert, self._revert, *[self._destroy_snapshots] * 2]
         return self._random.choice(ways), disk
 
@@ -284,6 +285,12 @@ class Client(threading.Thread):
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.2)
+
+
+def _said(error: BaseException) -> str:
+    """The code; with its words where it says nothing."""
+    code = error.code if isinstance(error, Refused | ApiError) else type(error).__name__
+    return str(error)[:150] if code == "INTERNAL_ERROR" else code
 
 
 def _mixed(before: list[Content], after: list[Content]) -> Content:
