@@ -10,7 +10,7 @@ is leaked: it stays listed, and is tried again whenever its disk is used.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -26,7 +26,7 @@ from services.storage.settle import settle
 from services.storage.sharing import can_be_shared, goes_direct
 from shared.bus.contract import Record
 from shared.contracts.motion import PREFIX as MOTION
-from shared.contracts.storage import Backend, Datapath, DiskOpen, HandOver
+from shared.contracts.storage import STATIC_DATAPATHS, Backend, Datapath, DiskOpen, HandOver
 from shared.errors import ApiError, internal_error
 
 log = logging.getLogger("storage.datapath")
@@ -176,8 +176,12 @@ class Datapaths:
         self._aim_away(dps)
         await self._journal.write({**self._changes(dps), **(also or {})})
 
-    def all(self) -> list[str]:
-        return list(self._entries)
+    async def rebooted(self, also: dict[str, Any]) -> None:
+        """Nothing is open any more; static datapaths are opened again when their SR is attached. `also`: as above."""
+        static = [dp for dp, each in self._entries.items() if dp.startswith(STATIC_DATAPATHS) and not each.leaked]
+        for dp in static:
+            self._set(dp, _closed(self._entries[dp]))
+        await self.abandon([dp for dp in self._entries if dp not in static], {**self._changes(static), **also})
 
     def own(self) -> list[str]:
         return [dp for dp in self._entries if dp.startswith(OWN)]
@@ -214,7 +218,8 @@ class Datapaths:
             log.info("completed the interrupted opening of %s", dp)
         except _Failures as error:
             log.warning("the interrupted opening of %s cannot be completed and is undone: %s", dp, error)
-            await self._undo([dp])
+            static = dp.startswith(STATIC_DATAPATHS)  # those are tried again when the SR is attached the next time
+            await self._undo([dp], {dp: self._entries[dp]} if static else {})
 
     async def _adopt(self, sr: str) -> None:
         """What the SR says this host holds, and the host does not remember, is listed until somebody closes it."""
@@ -246,13 +251,14 @@ class Datapaths:
                         raise failure
             opening = self._plan(disks)
             if opening:
+                waiting = {dp: self._entries[dp] for dp in opening if dp in self._entries}
                 await self._begin(opening)
                 try:
                     for dp in opening:
                         await self._advance(dp)
                     await self._confirm(opening)
                 except BaseException as error:
-                    await self._undo(opening)
+                    await self._undo(opening, waiting)
                     raise _translated(error) from error
                 self.checkpoint("open: done")
             fresh.extend(opening)
@@ -263,7 +269,7 @@ class Datapaths:
         opening: dict[str, Entry] = {}
         for disk in sorted(disks, key=lambda disk: not disk.writable):
             known = self._entries.get(disk.dp) or opening.get(disk.dp)
-            if known is not None:
+            if known is not None and (known.state.attached or known.leaked or disk.dp in opening):
                 same = (known.sr, known.location, known.writable) == (disk.sr, disk.location, disk.writable)
                 if not same or known.leaked:
                     raise internal_error(
@@ -433,12 +439,14 @@ class Datapaths:
             case Step.DETACH if entry.uri:
                 await plugin.datapath.detach(entry.uri, domain)
 
-    async def _undo(self, dps: Iterable[str]) -> None:
-        """Closes what an open that failed has opened."""
+    async def _undo(self, dps: Iterable[str], waiting: Mapping[str, Entry]) -> None:
+        """Closes what an open that failed has opened. `waiting`: those that stay wanted nevertheless."""
         undone = sorted(dps, key=lambda dp: self._entries[dp].writable)
         for dp in undone:
             self._set(dp, msgspec.structs.replace(self._entries[dp], target=State.DETACHED))
             await self._try_close(dp)
+            if dp in waiting and not self._entries[dp].state.attached:
+                self._set(dp, _closed(waiting[dp]))
         await self._record(undone)
 
     async def _retry_leaked(self, disk: tuple[str, str]) -> list[Exception]:
@@ -511,6 +519,13 @@ class Datapaths:
             shared=entry.shared,
             direct=entry.direct,
         )
+
+
+def _closed(entry: Entry) -> Entry:
+    """The same, wanted as before, with nothing open."""
+    return Entry(
+        sr=entry.sr, location=entry.location, writable=entry.writable, state=State.DETACHED, target=entry.target
+    )
 
 
 def _translated(error: BaseException) -> BaseException:

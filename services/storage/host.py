@@ -52,11 +52,12 @@ class HostStorage:
         self._journal = journal
 
     async def start(self, boot: str) -> None:
-        """Before the first `retry`. `boot`: see `services.storage.boot`; after a reboot nobody has anything open."""
+        """Before the first `retry`. `boot`: see `services.storage.boot`; after a reboot nothing is open."""
         key = f"boot/{self.host}"
-        rebooted = self._journal.data.get(key) not in (None, boot)
-        gone = self.datapaths.all() if rebooted else self.datapaths.own()
-        await self.datapaths.abandon(gone, {key: boot})
+        if self._journal.data.get(key) in (None, boot):
+            await self.datapaths.abandon(self.datapaths.own(), {key: boot})
+        else:
+            await self.datapaths.rebooted({key: boot})
 
     async def retry(self) -> None:
         """Attaches again what should be attached and is not, and repairs what was interrupted there."""

@@ -12,9 +12,12 @@ asked by reference, puts them back.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from shared.bus.contract import Absent, Empty, Method, Record, Replay, Reply, Request, Topic
+
+STATIC_DATAPATHS: Final = "static/vdi/"
+"""Prefix of datapaths that are opened again after the machine was restarted, as soon as their SR is attached."""
 
 Health = Literal["healthy", "recovering", "unreachable", "unavailable"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.storage.plugins.interface import Domain
-from shared.contracts.storage import SrAttach, VdiClone, VdiRef, VdiResize
+from shared.contracts.storage import STATIC_DATAPATHS, SrAttach, VdiClone, VdiRef, VdiResize
 from shared.errors import ApiError
 from tests.storage.support import (
     HOST_A,
@@ -241,6 +241,32 @@ async def test_after_a_reboot_nothing_is_open(tmp_path: Path, kind: str) -> None
     async with machine(tmp_path / "state", HOST_A, HOST_B, boot="boot-2") as after:
         assert after[HOST_A].datapaths.held() == []
         await after[HOST_B].datapaths.open([disk(location)])
+
+
+async def test_static_datapaths_are_opened_again_after_a_reboot_until_they_are_closed(tmp_path: Path) -> None:
+    """Also those that could not be for a while."""
+    folder = tmp_path / "sr"
+    async with machine(tmp_path / "state") as before:
+        await with_sr(before[HOST_A], folder)
+        location = await with_disk(before[HOST_A])
+        await before[HOST_A].datapaths.open([disk(location, f"{STATIC_DATAPATHS}a")])
+    os.rename(folder / f"{location}.qcow2", tmp_path / "away")
+    async with machine(tmp_path / "state", boot="boot-2") as after:
+        assert after[HOST_A].datapaths.held() == []
+        with pytest.raises(ApiError, match="SR_DEVICE_IN_USE"):
+            await after[HOST_A].detach_sr(SR)
+        with pytest.raises(ApiError, match="VDI_MISSING"):
+            await after[HOST_A].datapaths.open([disk(location, f"{STATIC_DATAPATHS}a")])
+    os.rename(tmp_path / "away", folder / f"{location}.qcow2")
+    for boot in ("boot-3", "boot-4"):
+        async with machine(tmp_path / "state", boot=boot) as after:
+            [held] = after[HOST_A].datapaths.held()
+            assert (held.dp, held.state, held.writable) == (f"{STATIC_DATAPATHS}a", "activated", True)
+            if boot == "boot-4":
+                await after[HOST_A].datapaths.close([held.dp])
+    async with machine(tmp_path / "state", boot="boot-5") as after:
+        assert after[HOST_A].datapaths.held() == []
+        await after[HOST_A].detach_sr(SR)
 
 
 async def test_an_sr_that_is_away_at_the_start_is_attached_when_it_is_back(tmp_path: Path) -> None:

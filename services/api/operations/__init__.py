@@ -36,6 +36,7 @@ MODULES: Final = (
     "host_power",
     "host_settings",
     "host_ssh",
+    "host_static_disks",
     "host_upkeep",
     "message",
     "network",

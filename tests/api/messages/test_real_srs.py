@@ -13,6 +13,7 @@ import pytest
 from services.storage.host import HostStorage
 from services.storage.service import Handlers
 from services.storage.transfer.transfers import Transfers
+from shared.contracts.db import Update
 from shared.contracts.storage import DRIVERS_CHANGED, DriversChanged
 from tests.api.core import records
 from tests.api.harness import Client, Pool
@@ -166,3 +167,23 @@ async def test_a_disk_that_forgets_has_its_old_content_in_the_next_run(real: Rea
         await real.write(disk, 0, b"written")
         assert (await real.content(disk))[:7] == b"written"
         await call("VM.hard_shutdown", vm)
+
+
+async def test_a_host_has_static_disks_until_it_is_told_otherwise(real: Real) -> None:
+    pool, client = real.pool, real.pool.client()
+    client.session = await client.raw("session.slave_login", pool.host_ref(0), pool.secret)
+    host, vdi = pool.host_ref(0), await real.disk(await real.sr("sr"))
+    dp = f"static/vdi/{pool.row('VDI', vdi)['uuid']}"
+    for _ in range(2):
+        await client.call("host.attach_static_vdis", host, {vdi: "HA statefile"})
+        held = real.bench.host.datapaths.held()
+        assert [(each.dp, each.state, each.writable) for each in held] == [(dp, "activated", True)]
+    assert (await real.client.refusal("VDI.destroy", vdi))[0] == "VDI_IN_USE"
+    for _ in range(2):
+        await client.call("host.detach_static_vdis", host, [vdi])
+        assert real.bench.nothing_is_open()
+    await pool.write(Update(cls="VDI", ref=vdi, fields={"type": "cbt_metadata"}))
+    assert await client.refusal("host.attach_static_vdis", host, {vdi: "x"}) == [
+        *("VDI_INCOMPATIBLE_TYPE", vdi, "CBT metadata"),
+    ]
+    assert (await real.client.refusal("host.attach_static_vdis", host, {}))[0] == "INTERNAL_ERROR"
