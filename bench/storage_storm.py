@@ -50,7 +50,7 @@ def command(arguments: list[str]) -> int:
         storm = Storm(pool, folder, seed, given.kills)
         wrong = storm.run(given.rounds)
         if wrong:
-            shutil.copytree(pool.directory, folder / "found", ignore=_sockets, dirs_exist_ok=True)
+            shutil.copytree(pool.directory, folder / "found", ignore=storm_remains.sockets, dirs_exist_ok=True)
     wrong += [f"loop device {name}" for name in storm_remains.loop_devices() - loops]
     wrong += [f"mounted: {path}" for path in storm_remains.mounts(folder)]
     print(storm.summary())
@@ -63,10 +63,6 @@ def command(arguments: list[str]) -> int:
         return 1
     shutil.rmtree(folder)
     return 0
-
-
-def _sockets(directory: str, names: list[str]) -> set[str]:
-    return {name for name in names if not ((path := Path(directory, name)).is_file() or path.is_dir())}
 
 
 class Storm:

@@ -51,7 +51,7 @@ class Killer(threading.Thread):
 
     def _kill_service(self, name: str, host: str) -> None:
         if pid := self._pool.pid(name, host):
-            _kill(pid)
+            kill(pid)
             self.killed[f"{host}/{name}"] += 1
 
     def _kill_program(self, name: str) -> None:
@@ -59,7 +59,7 @@ class Killer(threading.Thread):
         while time.monotonic() < deadline and not self._stopped.wait(0.01):
             if found := self._running(name):
                 time.sleep(self._random.uniform(0, 0.05))
-                _kill(self._random.choice(found))
+                kill(self._random.choice(found))
                 self.killed[name] += 1
                 return
 
@@ -79,7 +79,7 @@ def _is(pid: int, program: str) -> bool:
     return bool(words) and (Path(words[0]).name == program or program in words[1:3])
 
 
-def _kill(pid: int) -> None:
+def kill(pid: int) -> None:
     """Who has ended by itself meanwhile is as dead."""
     try:
         os.kill(pid, signal.SIGKILL)

@@ -59,22 +59,26 @@ class StormPool:
         self._bus = config.load(programs.config_file(pool.directory, "host1", "storage")).bus.url
         self.repositories: list[Repository] = []
 
+    def default_repository(self) -> list[Repository]:
+        """The one that every pool has."""
+        shared = next(iter(self.api("pool.get_all_records").values()))["default_SR"]
+        assert self.pool.plan.sr is not None
+        folder = Path(self.pool.plan.sr.location)
+        return [Repository(shared, self.api("SR.get_uuid", shared), tuple(self.uuids), folder)]
+
     def make_repositories(self) -> None:
         api = self.api
         hosts = {name: api("host.get_by_uuid", uuid) for name, uuid in self.uuids.items()}
-        shared = next(iter(api("pool.get_all_records").values()))["default_SR"]
-        assert self.pool.plan.sr is not None
         folder = self.directory / "local"
         folder.mkdir()
         where: dict[str, str] = {"location": str(folder)}
         local = api("SR.create", hosts["host1"], where, "0", "local", "", "file", "user", False, {})
         memory = api("SR.create", hosts["host2"], {"size": "1GiB"}, "0", "far", "", "memory", "user", False, {})
-        for ref, names, path in (
-            (shared, ("host1", "host2"), Path(self.pool.plan.sr.location)),
-            (local, ("host1",), folder),
-            (memory, ("host2",), None),
-        ):
-            self.repositories.append(Repository(ref, api("SR.get_uuid", ref), names, path))
+        self.repositories = [
+            *self.default_repository(),
+            Repository(local, api("SR.get_uuid", local), ("host1",), folder),
+            Repository(memory, api("SR.get_uuid", memory), ("host2",), None),
+        ]
         if (self.directory / SCRIPTS).exists():
             made = api("SR.create", hosts["host1"], {"path": str(self.directory / "scripted")}, *QCOW)
             self.repositories.append(Repository(made, api("SR.get_uuid", made), ("host1",), None, scripts=True))
@@ -189,7 +193,7 @@ class Api:
 
 
 @contextmanager
-def running(directory: Path, *, scripts: bool) -> Iterator[StormPool]:
+def running(directory: Path, *, scripts: bool = False, backend: str = "simulator") -> Iterator[StormPool]:
     """Merges begin at once, and go on for a moment, so that they are met."""
     options = directory / "options"
     options.mkdir(parents=True)
@@ -201,7 +205,7 @@ def running(directory: Path, *, scripts: bool) -> Iterator[StormPool]:
     (options / "storage.toml").write_text(told)
     pool = PoolUnderTest(
         directory,
-        *("--hosts", "2", "--backend", "simulator", "--http-port", "8080", "--https-port", "8443"),
+        *("--hosts", "2", "--backend", backend, "--http-port", "8080", "--https-port", "8443"),
         *addresses("", 71),
     )
     try:

@@ -90,3 +90,8 @@ def left(pool: StormPool) -> list[str]:
 
 def mounts(folder: Path) -> list[str]:
     return [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
+
+
+def sockets(directory: str, names: list[str]) -> set[str]:
+    """What `shutil.copytree` cannot copy."""
+    return {name for name in names if not ((path := Path(directory, name)).is_file() or path.is_dir())}
