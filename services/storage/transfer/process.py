@@ -53,9 +53,12 @@ class Worker:
         return cls(process)
 
     def begin(self, job: Job) -> None:
-        """The pipe stays open: the worker ends when it closes, also one that has no job yet."""
+        """The pipe stays open: the worker ends when it closes, also one that has no job yet. One that has ended already
+        has failed, and `ready` says so.
+        """
         assert self._process.stdin is not None
-        self._process.stdin.write(pack_job(job))
+        if not self._process.stdin.is_closing():  # uvloop refuses to write then
+            self._process.stdin.write(pack_job(job))
 
     @property
     def pid(self) -> int:
