@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.api import execute
 from services.api import unfinished_disks as removing
 from services.api.decisions import unfinished_disks
 from shared import replica
@@ -88,6 +89,51 @@ async def test_an_api_process_that_was_killed_at_work_on_disks_leaves_srs_free(p
     assert len(pool.disks.srs[pool.row("SR", sr)["uuid"]]) == 2
     await nothing_left(pool)
     assert pool.row("VDI", snapshot)["type"] == "user"
+
+
+async def test_a_disk_is_there_after_a_kill_if_the_task_that_made_it_has_succeeded_and_else_not(
+    pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API is killed after each commit of VDI.create, before it has heard of it."""
+    monkeypatch.setattr(execute, "ATTEMPTS", 1)  # what is left of the dead processes does not go on trying
+    sr, outcomes = pool.ref("SR", "storage"), list[str]()
+    uuid = pool.row("SR", sr)["uuid"]
+    while "success" not in outcomes:
+        gate = pool.hosts[0].hold("storage.vdi_create")
+        task = await client.call("Async.VDI.create", records.vdi(sr))
+        await gate.reached.wait()
+        committed = not_told_of_commit(pool, monkeypatch, len(outcomes) + 1)
+        gate.open()
+        await asyncio.wait_for(committed.wait(), 10)
+        await pool.kill_api()
+        await pool.start_api()
+        client = again(pool, client.session)
+        await pool.until(lambda: pool.row("task", task)["status"] != "pending")  # noqa: B023
+        outcomes.append(pool.row("task", task)["status"])
+        made = int(outcomes[-1] == "success")
+        await pool.until(lambda: len(pool.store.rows("VDI")) == len(pool.disks.srs[uuid]) == made)  # noqa: B023
+        await nothing_left(pool)
+    assert outcomes[0] == "failure"
+
+
+def not_told_of_commit(pool: Pool, monkeypatch: pytest.MonkeyPatch, number: int) -> asyncio.Event:
+    """Set when the API, which does not hear of it, has made that many more commits."""
+    committed, database, made = asyncio.Event(), pool.api.database, 0
+    transact = database.transact
+
+    async def silent(*arguments: Any) -> int:
+        nonlocal made
+        if committed.is_set():
+            raise ApiError("INTERNAL_ERROR", "the process is dead")
+        generation = await transact(*arguments)
+        made += 1
+        if made == number:
+            committed.set()
+            await asyncio.Event().wait()
+        return generation
+
+    monkeypatch.setattr(database, "transact", silent)
+    return committed
 
 
 async def nothing_left(pool: Pool) -> None:
