@@ -34,6 +34,21 @@ async def test_only_its_plug_in_says_how_full_an_sr_is(pool: Pool, client: Clien
         assert pool.row("SR", sr_of(pool))[setter.removeprefix("SR.set_")] == 5
 
 
+async def test_what_is_allocated_in_an_sr_is_known_from_scans(pool: Pool, client: Client) -> None:
+    """As the original has it: neither VDI.create and VDI.destroy nor SR.update change it."""
+    sr = pool.ref("SR", "storage")
+    seen = []
+    vdi = await client.call("VDI.create", records.vdi(sr, 3 << 20))
+    for step in ("SR.update", "SR.scan"):
+        await client.call(step, sr)
+        seen.append(pool.row("SR", sr)["virtual_allocation"])
+    await client.call("VDI.destroy", vdi)
+    for step in ("SR.update", "SR.scan"):
+        await client.call(step, sr)
+        seen.append(pool.row("SR", sr)["virtual_allocation"])
+    assert seen == [0, 3 << 20, 3 << 20, 0]
+
+
 async def test_what_several_hosts_know_stays_shared(pool: Pool, client: Client) -> None:
     pbds = pool.row("SR", sr_of(pool))["PBDs"]
     assert await client.refusal("SR.set_shared", sr_of(pool), False) == ["SR_HAS_MULTIPLE_PBDS", *pbds]
