@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import tempfile
 import time
@@ -221,6 +222,24 @@ async def test_nothing_is_merged_while_somebody_reads_it(world: Running) -> None
     assert await world.plugin.coalesce(world.sr) == 0
     await world.plugin.datapath.deactivate(uri, reader)
     assert await world.plugin.coalesce(world.sr) > 0
+    await world.check_running()
+
+
+async def test_a_snapshot_that_is_wanted_while_the_disk_is_being_paused_is_made_afterwards(world: Running) -> None:
+    await world.guest_writes()
+    await world.destroy(await world.snapshot(world.key))
+    pause, asked = world.hypervisor.pause, []
+
+    async def met(host: str, dp: str) -> None:
+        await pause(host, dp)
+        asked.append(asyncio.create_task(world.snapshot(world.key)))
+        await asyncio.wait(asked, timeout=0.3)  # as far as it gets
+
+    world.hypervisor.pause = met  # type: ignore[method-assign]
+    await world.plugin.coalesce(world.sr)
+    await asked[0]
+    assert not world.hypervisor.closed
+    await world.guest_writes()
     await world.check_running()
 
 

@@ -20,7 +20,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Collection, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -326,13 +326,14 @@ class Coalescer:
                     return False
                 await self._branching.freeze(sr, holder.key, Failure.VDI_SNAPSHOT)
             return True
-        async with self._paused(holder):
-            now = Merging(host=folder.host, top=merge.top, base=merge.base, disk=holder.key)
-            async with sr.locked():
+        async with AsyncExitStack() as pausing:
+            async with sr.locked():  # who branches the disk finds it either open or recorded as being merged
                 tree = await sr.run(folder.tree)
                 if step not in (await self._steps(tree, ()))[0]:
                     return False
+                await pausing.enter_async_context(self._paused(holder))
                 await sr.run(tracking.before_merge, folder, tree, merge, merge.top)
+                now = Merging(host=folder.host, top=merge.top, base=merge.base, disk=holder.key)
                 await sr.run(merging.begin, folder, now)
             return await self._stoppable(step, self._offline(merge, holder))
 
