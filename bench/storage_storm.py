@@ -25,7 +25,7 @@ from typing import Any
 from bench import storm_pool, storm_remains
 from bench.storm_kills import Killer
 from bench.storm_pool import FAILED_CALL, StormPool
-from bench.storm_steps import Client, Disk
+from bench.storm_steps import Client, Disk, Making
 
 CLIENTS = 3
 STEPS = 20
@@ -73,6 +73,8 @@ class Storm:
         self._done: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._killed: Counter[str] = Counter()
+        self._late: list[Making] = []
+        """Of SRs of plug-ins: what they have made for a call that was cut off has a row when they are scanned."""
         self._compared = self._round = 0
         self._slowest = 0.0
 
@@ -150,6 +152,7 @@ class Storm:
         for ref in self._rows().keys() - known:
             if why := storm_remains.settled(lambda ref=ref: self._adopt(ref, clients), 30.0):  # type: ignore[misc]
                 wrong += why
+        self._late += [making for client in clients for making in client.making if making.places[0].scripts]
         return wrong
 
     def _adopt(self, ref: str, clients: list[Client]) -> list[str]:
@@ -159,15 +162,15 @@ class Storm:
             return []  # removed meanwhile, as what was only half there is
         reasons = []
         for client in clients:
-            for making in client.making:
-                if making.name != row["name_label"]:
+            for making in (*client.making, *self._late):
+                if making.name != row["name_label"] or row["SR"] not in [place.ref for place in making.places]:
                     continue
                 place = next(place for place in making.places if place.ref == row["SR"])
                 base = making.base if row["is_a_snapshot"] else None
                 disk = Disk(ref, making.name, place, making.contents, base, history=[making.what, "adopted"])
                 reasons += self._wrong(disk)
                 if not reasons:
-                    client.making.remove(making)
+                    (client.making if making in client.making else self._late).remove(making)
                     client.disks.append(disk)
                     return []
         return reasons or [f"{ref} ({row['name_label']}) was made by nobody"]
