@@ -108,7 +108,7 @@ class StormPool:
             answer = connection.getresponse()
             data = answer.read()
             if answer.status != 200:
-                raise http.client.HTTPException(f"{method} {path} at {host}: {answer.status} {answer.reason}")
+                raise http.client.HTTPException(f"{method} {path} at {host}: {answer.status} {data[-400:]!r}")
             return data
         finally:
             connection.close()
