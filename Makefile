@@ -5,7 +5,7 @@ PYTHON ?= python3
 POOL_DIR ?= .pool
 VENV_PYTHON := .venv/bin/python
 POOL := $(VENV_PYTHON) -m pool --dir $(POOL_DIR)
-PARALLEL ?= -n 2 --dist loadgroup
+PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 CHECKED := shared services pool bench tests
 
 .PHONY: pool pool-down pool-clean pool-status test lint format bench docs test-compose help

@@ -19,29 +19,20 @@ def pytest_asyncio_loop_factories(
     return {"uvloop": uvloop.new_event_loop}
 
 
-MACHINE = (
-    *("clients", "conformance", "e2e", "ha", "network", "pool", "vm"),
-    *("storage/conformance", "storage/smapiv1", "storage/test_ext.py", "storage/test_mounted.py"),
-    *("storage/test_udev.py", "storage/test_memory.py"),
-)
-"""Folders and files whose tests look at what the whole machine has (mounts, links, processes), or need much of it: they
-run one after the other, whatever else runs at the same time.
+LONG = ("conformance", "e2e", "vm", "clients", "pool", "ha", "network", "storage", "cli", "db")
+"""Folders whose files take long: runs on several processes, which give out whole files, begin with them, so that none
+is left alone at the end.
 """
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """For runs on several processes: the machine's tests are one group, and begin first; else each file is one."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Path(__file__).parent
 
-    def group(item: pytest.Item) -> str:
-        place = item.path.relative_to(tests)
-        return "machine" if any(place.is_relative_to(one) for one in MACHINE) else str(place)
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(tests).parts[0]
+        return LONG.index(folder) if folder in LONG else len(LONG)
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: group(item) != "machine")
+    items.sort(key=rank)
 
 
 SECOND_TRIES = 5

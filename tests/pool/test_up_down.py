@@ -20,29 +20,21 @@ from tests.support.pool import PoolUnderTest, addresses
 pytestmark = [pytest.mark.pool, pytest.mark.timeout(400)]
 
 
-class Remains:
-    """What a pool may leave on a machine."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.before = self.machine()
-
-    def machine(self) -> dict[str, set[str]]:
-        return {
-            "links": {link.name for link in Path("/sys/class/net").iterdir()},
-            "mounts": set(Path("/proc/self/mounts").read_text().splitlines()),
-            "namespaces": {entry.name for entry in Path("/run/netns").iterdir()}
-            if Path("/run/netns").exists()
-            else set(),
-        }
-
-    def found(self) -> dict[str, list[str]]:
-        after = self.machine()
-        left = {kind: sorted(after[kind] - before) for kind, before in self.before.items()}
-        left["processes"] = [" ".join(processes.command_line(pid)) for pid in processes.marked(self.directory)]
-        left["sockets"] = [str(path) for path in self.directory.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
-        left["pid files"] = [str(path) for path in self.directory.rglob("*.pid")]
-        return {kind: names for kind, names in left.items() if names}
+def remains(pool: PoolUnderTest) -> dict[str, list[str]]:
+    """What the pool has left on the machine, where others may run: what has its name or its folder."""
+    folder, prefixes = pool.directory, tuple(host.device_prefix for host in pool.plan.hosts)
+    namespaces = Path("/run/netns")
+    found = {
+        "links": [link.name for link in Path("/sys/class/net").iterdir() if link.name.startswith(prefixes)],
+        "mounts": [line for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line],
+        "namespaces": [entry.name for entry in namespaces.iterdir() if entry.name.startswith(prefixes)]
+        if namespaces.exists()
+        else [],
+        "processes": [" ".join(processes.command_line(pid)) for pid in processes.marked(folder)],
+        "sockets": [str(path) for path in folder.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)],
+        "pid files": [str(path) for path in folder.rglob("*.pid")],
+    }
+    return {kind: names for kind, names in found.items() if names}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +50,6 @@ def running(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterato
 
 
 def test_a_started_pool_prints_and_keeps_what_a_client_needs(new_pool: PoolUnderTest) -> None:
-    remains = Remains(new_pool.directory)
     output = new_pool.up().stdout
     env = new_pool.env
     assert env["XAPI_URL"] in output
@@ -71,7 +62,7 @@ def test_a_started_pool_prints_and_keeps_what_a_client_needs(new_pool: PoolUnder
 
     pool_uuid = new_pool.plan.uuid
     new_pool.down()
-    assert remains.found() == {}
+    assert remains(new_pool) == {}
     assert not (new_pool.directory / "env").exists()
 
     new_pool.up()
@@ -83,7 +74,7 @@ def test_a_started_pool_prints_and_keeps_what_a_client_needs(new_pool: PoolUnder
     session.logout()
     assert [pool["uuid"] for pool in pools.values()] == [pool_uuid]
     new_pool.down()
-    assert remains.found() == {}
+    assert remains(new_pool) == {}
 
 
 def test_a_second_start_says_that_it_runs(running: PoolUnderTest) -> None:
@@ -196,7 +187,7 @@ def test_a_failed_start_names_the_service_shows_its_log_and_stops_the_rest(new_p
     assert done.returncode == 1
     assert "does not start (exit status 1). The end of" in done.stderr
     assert "unknown field `nonsense`" in done.stderr
-    assert Remains(new_pool.directory).found() == {}
+    assert remains(new_pool) == {}
 
 
 def test_what_is_not_there_yet_is_refused(new_pool: PoolUnderTest) -> None:
