@@ -43,8 +43,15 @@ async def importing(running: Running) -> transfer.Prepared:
 
 def programs() -> list[str]:
     """What runs for transfers: the tests' process may have a broker, too."""
-    lines = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    lines = [_words(child) for child in psutil.Process().children()]
     return [line for line in lines if "qemu-" in line or "services.storage" in line]
+
+
+def _words(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # ended, maybe long ago, and nobody has asked how
+        return ""
 
 
 async def nothing_open(running: Running) -> bool:
