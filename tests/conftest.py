@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-SECOND_TRIES = 5
+SECOND_TRIES = 10
 """Tests of one run that may pass at the second try only, where CI asks for one (`--reruns 1`): a machine that stalls
 for a moment hits one or two of thousands. They are listed; each is a fault to look into, more of them fail the run.
 """
