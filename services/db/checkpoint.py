@@ -20,13 +20,14 @@ log = logging.getLogger("db.checkpoint")
 
 
 class _Running:
-    """A checkpoint that a child writes. `counts`: None until that is known."""
+    """A checkpoint that a child writes. `counts`: None until that is known. `given_up`: the child took too long."""
 
     def __init__(self, checkpoint: Checkpoint, child: Child, taken_back: int) -> None:
         self.checkpoint = checkpoint
         self.child = child
         self.taken_back = taken_back
         self.counts: bool | None = None
+        self.given_up = False
 
 
 class Source(Protocol):
@@ -117,12 +118,15 @@ class Checkpoints:
 
     async def _written(self, running: _Running) -> int:
         """The child's status. One that takes too long is killed, and not waited for: a device may not let it die."""
+        if running.given_up:
+            return -signal.SIGKILL
         try:
             async with asyncio.timeout(self._limit):
                 return await running.child.wait()
         except TimeoutError:
             log.error("the checkpoint's writer has not ended within %s s: killed", self._limit)
-            os.kill(running.child.pid, signal.SIGKILL)
+            running.given_up = True
+            running.child.end()
             return -signal.SIGKILL
 
     async def _end(self, running: _Running) -> bool:

@@ -35,10 +35,15 @@ class Child:
             with suppress(PermissionError, ProcessLookupError):
                 os.setpriority(os.PRIO_PROCESS, self.pid, 0)
 
+    def end(self) -> None:
+        """It is killed; nobody waits for it."""
+        if not self.done.done():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
     async def kill(self) -> None:
         """Returns when it is gone."""
-        if not self.done.done():
-            os.kill(self.pid, signal.SIGKILL)
+        self.end()
         await asyncio.shield(self.done)
 
 

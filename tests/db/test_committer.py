@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from services.db import committer, health
 from services.db.checkpoint import Checkpoints
+from services.db.child import Child
 from services.db.committer import Committer
 from services.db.disk import Disk
 from services.db.health import Policy
@@ -307,6 +310,23 @@ async def test_after_a_machine_restart_volatile_rows_are_gone_and_generations_sk
     assert store.rows("task") == {}
     assert store.get("VM", kept.ref, "allowed_operations") == []
     assert store.generation > generation
+
+
+async def test_commits_do_not_wait_for_a_writer_of_all_rows_that_was_given_up(
+    db: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device may not let it die."""
+    given_up: list[Child] = []
+    checkpoint = db.log.checkpoint()
+    with monkeypatch.context() as stuck:
+        stuck.setattr(Child, "end", lambda child: given_up.append(child))
+        stuck.setattr(checkpoint, "write", lambda _: time.sleep(10))
+        source = SimpleNamespace(checkpoint=lambda: checkpoint)
+        assert not await Checkpoints(db.committer, source, BOOT, limit=0.05).write()
+    [child] = given_up
+    assert not child.done.done()
+    await db.transact(rows.network())
+    await child.kill()
 
 
 async def test_a_full_log_gets_room_by_a_checkpoint_and_the_commit_is_kept(db: Running) -> None:
