@@ -6,6 +6,7 @@ import itertools
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import frame
@@ -14,7 +15,7 @@ from pika.spec import Basic, BasicProperties, Channel
 from shared.bus import pika_frames
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-CHANNEL = 3
+CHANNEL, OTHER = 3, 4
 TAG = "ctag1"
 MAX_BODY = 60
 """Of one frame; longer ones come in several."""
@@ -26,8 +27,12 @@ class Connection:
     def __init__(self) -> None:
         self.bytes_received = self.frames_received = 0
         self.heard: list[Any] = []
-        known = SimpleNamespace(_cancelled={"gone"}, _consumers={TAG: self._consume})
-        self._channels = {CHANNEL: known}
+        self._channels = {
+            number: SimpleNamespace(_cancelled={"gone"}, _consumers={TAG: self._consume}) for number in (CHANNEL, OTHER)
+        }
+
+    def channel(self, number: int) -> SimpleNamespace:
+        return self._channels[number]
 
     def _consume(self, _: Any, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
         self.heard.append((vars(method), vars(properties), body))
@@ -90,6 +95,65 @@ def test_what_is_not_known_is_pikas_frame_by_frame_and_in_its_place(cuts: list[i
     heard = taken(ours + b"".join(pikas) + ours, cuts).heard
     assert heard[1:-1] == pikas
     assert [item[2] for item in (heard[0], heard[-1])] == [b"body", b"body"]
+
+
+def test_a_stream_that_is_cut_at_any_byte_is_the_same() -> None:
+    known = BasicProperties(content_type="t", correlation_id="1")
+    stream = b"".join(
+        [
+            *frames(TAG, "ours", b"body", known),
+            frame.Heartbeat().marshal(),
+            *frames(TAG, "in several frames", b"x" * (MAX_BODY + 1), known),
+            *frames(TAG, "empty", b"", known),
+        ]
+    )
+    whole = taken(stream, []).heard
+    assert taken(stream, list(range(len(stream)))).heard == whole
+    for at in range(len(stream)):
+        assert taken(stream, [at]).heard == whole
+
+
+@given(cuts)
+def test_a_delivery_with_frames_of_others_between_its_own_is_pikas(cuts: list[int]) -> None:
+    known = BasicProperties(correlation_id="1")
+    method, header, body = frames(TAG, "interrupted", b"body", known)
+    beat = frame.Heartbeat().marshal()
+    other = b"".join(frames(TAG, "other", b"of another channel", known, channel=OTHER))
+    assert taken(method + other + header + beat + body, cuts).heard[::2] == [method, header, body]
+    connection = taken(method + beat + header + other + body, cuts)
+    assert connection.heard[:3] + connection.heard[4:] == [method, beat, header, body]
+    assert connection.heard[3][2] == b"of another channel"
+
+
+def test_a_consumer_that_is_cancelled_by_the_one_before_gets_nothing() -> None:
+    connection = Connection()
+    known = connection.channel(CHANNEL)
+    known._consumers["first"] = lambda *_: known._cancelled.add(TAG)
+    second = frames(TAG, "second", b"body", BasicProperties())
+    first = frames("first", "first", b"", BasicProperties())
+    pika_frames.Incoming().take(b"".join((*first, *second)), connection)
+    assert connection.heard == second, "pika gives it back"
+
+
+def test_what_a_consumer_raises_is_raised_and_nothing_that_follows_is_taken() -> None:
+    connection, incoming = Connection(), pika_frames.Incoming()
+
+    def broken(*_: object) -> None:
+        raise LookupError
+
+    connection.channel(CHANNEL)._consumers["broken"] = broken
+    ours = b"".join(frames(TAG, "ours", b"body", BasicProperties()))
+    with pytest.raises(LookupError):
+        incoming.take(ours + b"".join(frames("broken", "", b"", BasicProperties())) + ours, connection)
+    assert len(connection.heard) == 1
+
+
+def test_once_a_consumer_has_ended_the_connection_nothing_is_taken() -> None:
+    connection, incoming = Connection(), pika_frames.Incoming()
+    connection.channel(CHANNEL)._consumers["last"] = lambda *_: setattr(incoming, "over", True)
+    ours = b"".join(frames(TAG, "ours", b"body", BasicProperties()))
+    incoming.take(b"".join(frames("last", "", b"", BasicProperties())) + ours, connection)
+    assert connection.heard == []
 
 
 def test_what_is_no_frame_is_left_to_pika() -> None:
