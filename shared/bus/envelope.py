@@ -161,28 +161,28 @@ _event: Final = msgspec.json.Decoder(Event)
 
 
 def decode_to_server(body: bytes) -> ToServer:
-    return _decode(body, _to_server, ToServer)
+    return _decode(body, _to_server)
 
 
 def decode_to_caller(body: bytes) -> ToCaller:
-    return _decode(body, _to_caller, ToCaller)
+    return _decode(body, _to_caller)
 
 
 def decode_event(body: bytes) -> Event:
-    return _decode(body, _event, Event)
+    return _decode(body, _event)
 
 
-def _decode(body: bytes, decoder: msgspec.json.Decoder[Decoded], kind: Any) -> Decoded:
+def _decode(body: bytes, decoder: msgspec.json.Decoder[Decoded]) -> Decoded:
     try:
         message = decoder.decode(body)
     except (ValueError, msgspec.MsgspecError, RecursionError):
         message = None
     if message is not None and message.v == VERSION:
         return message
-    return _decode_slowly(body, kind)  # type: ignore[no-any-return]
+    return _decode_slowly(body, decoder.type)
 
 
-def _decode_slowly(body: bytes, kind: Any) -> Any:
+def _decode_slowly(body: bytes, kind: type[Decoded]) -> Decoded:
     """What is no message in the quick decoder's eyes may be one all the same; if not, this says why."""
     try:
         fields = orjson.loads(body)
