@@ -53,16 +53,23 @@ class UnfinishedMoves:
 
     async def _try(self, move: Move) -> None:
         try:
-            await self._settle(move)
+            await self._settled(move)
         except ApiError as error:
-            passing = isinstance(error, BusError) or error.code in _PASSING
-            if move.former not in self._told or not passing:
-                log.warning("the move of disk %s is not ended%s: %s", move.former, " yet" * passing, error)
-            self._told.add(move.former)
-            if not passing:
-                await self._write([decisions.forgotten(move.former)])
+            if move.former not in self._told:
+                self._told.add(move.former)
+                log.warning("the move of disk %s is not ended yet: %s", move.former, error)
         else:
             self._told.discard(move.former)
+
+    async def _settled(self, move: Move) -> None:
+        """Raises what may be otherwise at the next look. Of what will not, people are told, and it is left as it is."""
+        try:
+            await self._settle(move)
+        except ApiError as error:
+            if isinstance(error, BusError) or error.code in _PASSING or self._api.store.row("VDI", move.former) is None:
+                raise
+            await self._write([decisions.forgotten(move.former)])
+            log.warning("the move of disk %s is not ended: %s", move.former, error)
 
     async def _settle(self, move: Move) -> None:
         """One step leads to the next, each of which is there to be found."""

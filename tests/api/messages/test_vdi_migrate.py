@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import uuid
+from typing import Any
 
 import pytest
 
 from services.api import unfinished_moves
-from services.api.decisions.unfinished_moves import KEY
+from services.api.decisions.unfinished_moves import KEY, Move, noted
 from shared.contracts import transfer, vm_disks
 from shared.contracts.db import MapPut, Update
 from shared.errors import ApiError
 from tests.api.core import records
 from tests.api.core.leftovers import leftovers
+from tests.api.fake_host import Gate
 from tests.api.harness import Client, Pool
 
 MOVE = "vm.vbd_move"
@@ -198,6 +201,14 @@ async def test_a_vm_whose_host_does_not_see_the_target_stays_with_its_disk(
     assert await client.refusal("VDI.pool_migrate", disk, other, {}) == ["VM_REQUIRES_SR", running, other]
 
 
+async def _killed(pool: Pool, client: Client, disk: str, other: str, gates: list[Gate]) -> None:
+    """The API, when a move has come to one of the gates."""
+    client.begin("VDI.pool_migrate", disk, other, {})
+    async with asyncio.timeout(10):
+        await asyncio.wait({asyncio.create_task(gate.reached.wait()) for gate in gates}, return_when="FIRST_COMPLETED")
+    await pool.kill_api()
+
+
 @pytest.mark.parametrize("method", ["storage.vdi_create", "storage.copy"])
 @pytest.mark.parametrize("after", [False, True])
 async def test_a_move_whose_api_is_killed_leaves_no_disk(
@@ -205,10 +216,7 @@ async def test_a_move_whose_api_is_killed_leaves_no_disk(
 ) -> None:
     """Whether the SR had made it, and whether there was a row, or not."""
     gates = [host.after(method) if after else host.hold(method) for host in pool.hosts]
-    client.begin("VDI.pool_migrate", disk, other, {})
-    async with asyncio.timeout(10):
-        await asyncio.wait({asyncio.create_task(gate.reached.wait()) for gate in gates}, return_when="FIRST_COMPLETED")
-    await pool.kill_api()
+    await _killed(pool, client, disk, other, gates)
     for gate in gates:
         gate.open()
     await pool.start_api()
@@ -223,17 +231,38 @@ async def test_a_disk_that_is_open_for_a_copy_that_nobody_makes_is_let_go_of(
 ) -> None:
     """Its reader's host is silent."""
     monkeypatch.setattr(unfinished_moves, "EVERY", 0.05)
-    gates = [host.hold("storage.copy") for host in pool.hosts]
-    client.begin("VDI.pool_migrate", disk, other, {})
-    async with asyncio.timeout(10):
-        await asyncio.wait({asyncio.create_task(gate.reached.wait()) for gate in gates}, return_when="FIRST_COMPLETED")
-    await pool.kill_api()
+    await _killed(pool, client, disk, other, [host.hold("storage.copy") for host in pool.hosts])
     for host in pool.hosts:
         host.fail("storage.vdi_destroy", ApiError("VDI_IN_USE", "", "destroy"))
     await pool.start_api()
     await pool.until(lambda: KEY not in pool.row("VDI", disk)["sm_config"])
     assert all("storage.receive_end" in host.served for host in pool.hosts)
     assert held(pool, other) == pool.row("SR", other)["VDIs"] == []
+
+
+async def test_what_is_left_of_a_move_is_looked_at_again_when_the_database_was_away(
+    pool: Pool, other: str, disk: str, vm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfinished_moves, "EVERY", 0.05)
+    looks = unfinished_moves.UnfinishedMoves(pool.api)
+    write, refusals = pool.api.database.transact, 2
+
+    async def refuses(*arguments: Any) -> int:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise ApiError("INTERNAL_ERROR", "the database is away")
+        return await write(*arguments)
+
+    move = Move(disk, pool.row("SR", other)["uuid"], str(uuid.uuid4()), "OpaqueRef:gone", "copy")
+    await pool.write(noted(move))
+    monkeypatch.setattr(pool.api.database, "transact", refuses)
+    running = asyncio.create_task(looks.run())
+    await pool.until(lambda: KEY not in pool.row("VDI", disk)["sm_config"])
+    assert not refusals
+    assert not running.done()
+    running.cancel()
+    await asyncio.wait({running})
 
 
 @pytest.mark.parametrize("after", [False, True])
