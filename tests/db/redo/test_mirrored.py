@@ -15,16 +15,14 @@ from services.db import service as db_service
 from services.db.redo.block import reading
 from shared.bus.contract import Empty
 from shared.bus.interface import HostOffline
-from shared.config import BusConfig, Config, HostConfig
 from shared.contracts import storage
 from shared.contracts.db import USE_REDO_LOG, Create, DbStatus, Delete, UseRedoLog
 from shared.errors import ApiError
 from shared.redo_blocks import layout
 from shared.redo_blocks.layout import UPSTREAM
-from shared.service import Service
 from tests.db import rows
 from tests.db.redo.block.test_process import ProcessDisk
-from tests.db.standby.cluster import QUICK, Cluster, described, until
+from tests.db.standby.cluster import QUICK, Cluster, until
 
 
 class Hosts(Cluster):
@@ -80,28 +78,9 @@ class Hosts(Cluster):
 
         return listed
 
-    async def run(self, number: int, **options: Any) -> None:
-        folder = self.folder / f"host{number}"
-        folder.mkdir(exist_ok=True)
-        (folder / "seed.json").write_bytes(described(self.uuids))
-        config = Config(
-            service="db",
-            state_dir=str(folder),
-            bus=BusConfig(url="memory:"),
-            pool="pool",
-            hosts=[HostConfig(uuid=self.uuids[number], name=f"host{number}", address=f"127.0.0.{number + 11}")],
-            options={
-                "seed": str(folder / "seed.json"),
-                "role": "standby" if number else "primary",
-                "history_bytes": 0,
-                **options,
-            },
-        )
+    def new_disk(self, number: int) -> ProcessDisk:
         disk = self.disks[number] = ProcessDisk()
-        service = Service(config, await self.broker.connect(f"db{number}", QUICK))
-        self._services[number] = service
-        await db_service.setup(service, disk)
-        await service.open_queues()
+        return disk
 
     async def kill(self, number: int) -> None:
         await super().kill(number)
@@ -132,6 +111,12 @@ class Hosts(Cluster):
 
         await until(there)
         return await super().status()
+
+    async def attached(self, number: int) -> None:
+        async def there() -> bool:
+            return (number, "static/redo-log/vdi-uuid") in self.open
+
+        await until(there)
 
     async def disk_is(self, state: str) -> DbStatus:
         async def there() -> bool:
@@ -164,6 +149,14 @@ class Hosts(Cluster):
 @pytest.fixture
 async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
     made = Hosts(tmp_path, 1)
+    await made.begin()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def two_hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
+    made = Hosts(tmp_path, 2)
     await made.begin()
     yield made
     await made.stop()
@@ -327,23 +320,18 @@ async def test_a_half_that_is_full_is_written_anew_and_no_commit_is_missing(host
 
 
 async def test_another_host_that_takes_over_goes_on_with_what_it_had_not_heard_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    two_hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The one that is promoted ends when it finds more on the disk, and a start has it."""
-    hosts = Hosts(tmp_path, 2)
-    await hosts.begin()
+    hosts = two_hosts
     await hosts.use(await hosts.vdi())
     await hosts.network("heard of")
     await hosts.caught_up(1)
-
-    async def attached() -> bool:
-        return (1, "static/redo-log/vdi-uuid") in hosts.open
-
-    await until(attached)
+    await hosts.attached(1)
     await hosts.kill(1)
     await hosts.network("not heard of")
     await hosts.kill(0)
-    standing = tmp_path / "host1" / "standing.json"
+    standing = hosts.folder / "host1" / "standing.json"
     ends: list[tuple[str, bytes]] = []
     monkeypatch.setattr(db_service, "_start_anew", lambda why: ends.append((why, standing.read_bytes())))
     await hosts.run(1)
@@ -356,40 +344,28 @@ async def test_another_host_that_takes_over_goes_on_with_what_it_had_not_heard_o
     await hosts.run(1)
     assert (await hosts.status()).read_from == str(hosts.path)
     assert names(await hosts.rows(1)) >= {"heard of", "not heard of"}
-    await hosts.stop()
 
 
-async def test_a_host_that_hands_over_lets_the_disk_go_and_the_next_one_writes_there(tmp_path: Path) -> None:
-    hosts = Hosts(tmp_path, 2)
-    await hosts.begin()
+async def test_a_host_that_hands_over_lets_the_disk_go_and_the_next_one_writes_there(two_hosts: Hosts) -> None:
+    hosts = two_hosts
     await hosts.use(await hosts.vdi())
     await hosts.caught_up(1)
-
-    async def attached() -> bool:
-        return (1, "static/redo-log/vdi-uuid") in hosts.open
-
-    await until(attached)
+    await hosts.attached(1)
     await hosts.promote(1, planned=True)
     await hosts.network("of the next")
     await hosts.disk_is("current")
     assert "of the next" in hosts.on_disk()
     assert (await hosts.status()).host == hosts.uuids[1]
-    await hosts.stop()
 
 
 async def test_one_that_was_replaced_while_it_was_away_does_not_take_the_rows_of_its_successor_from_the_disk(
-    tmp_path: Path,
+    two_hosts: Hosts,
 ) -> None:
     """It would be ahead of them, since a start from the disk leaves generations out."""
-    hosts = Hosts(tmp_path, 2)
-    await hosts.begin()
+    hosts = two_hosts
     await hosts.use(await hosts.vdi())
     await hosts.caught_up(1)
-
-    async def attached() -> bool:
-        return (1, "static/redo-log/vdi-uuid") in hosts.open
-
-    await until(attached)
+    await hosts.attached(1)
     await hosts.kill(0)
     await hosts.promote(1)
     await hosts.network("of the successor")
@@ -398,7 +374,6 @@ async def test_one_that_was_replaced_while_it_was_away_does_not_take_the_rows_of
     await hosts.caught_up(0)
     assert not hosts.stopped(0)
     assert "of the successor" in names(await hosts.rows(0))
-    await hosts.stop()
 
 
 async def test_a_disk_that_a_call_has_left_open_is_closed(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:

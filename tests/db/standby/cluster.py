@@ -14,6 +14,7 @@ import msgspec
 
 from services.db import seed
 from services.db import service as db_service
+from services.db.disk import Disk
 from shared.bus.contract import Empty
 from shared.bus.endpoint import Endpoint
 from shared.bus.interface import HostOffline
@@ -67,8 +68,12 @@ class Cluster:
         )
         service = Service(config, await self.broker.connect(f"db{number}", QUICK))
         self._services[number] = service
-        await db_service.setup(service)
+        await db_service.setup(service, self.new_disk(number))
         await service.open_queues()
+
+    def new_disk(self, number: int) -> Disk | None:
+        """By which the process of that host writes; None: as any process."""
+        return None
 
     def bus_of(self, number: int) -> Endpoint:
         bus = self._services[number].bus
