@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import storm_pool, storm_remains
-from bench.storm_content import BLOCK, Content
+from bench.storm_content import BLOCK, Content, which
 from bench.storm_kills import kill
 from bench.storm_pool import FAILED_CALL, MIB, Refused, StormPool
 from bench.vm import connect
@@ -76,6 +76,7 @@ class GuestStorm:
         self._doomed: set[str] = set()
         self._stamp = 0
         self._shell: Shell | None = None
+        self._killed = "nobody"
         self._api("VM.set_actions_after_crash", self._machine.ref, "destroy")
 
     def run(self, rounds: int) -> list[str]:
@@ -83,13 +84,13 @@ class GuestStorm:
             begun = time.monotonic()
             self._ready()
             booted = time.monotonic()
-            victim, said = self._round()
+            killed, said = self._round()
             ended = time.monotonic()
             wrong = self._recovered()
             print(
                 f"bench: guest storm: round {number}: boot {booted - begun:.1f} s, worked {ended - booted:.1f} s, "
                 f"recovered and compared {time.monotonic() - ended:.1f} s; {len(self._snapshots)} snapshots; "
-                f"killed {victim}; {said}",
+                f"killed {killed}; {said}",
                 flush=True,
             )
             if wrong:
@@ -130,9 +131,9 @@ class GuestStorm:
     # ---- steps
 
     def _round(self) -> tuple[str, str]:
-        """Whom it has met, and what was done."""
-        victim = self._random.choice(VICTIMS)
-        killer = threading.Timer(self._random.uniform(0, 4), self._kill, (victim,))
+        """Whom it has killed, and what was done."""
+        self._killed = "nobody"
+        killer = threading.Timer(self._random.uniform(0, 4), self._kill, (self._random.choice(VICTIMS),))
         killer.start()
         done: Counter[str] = Counter()
         try:
@@ -148,7 +149,7 @@ class GuestStorm:
                 done[step.__name__.strip("_")] += 1
         finally:
             killer.join()
-        return victim, ", ".join(f"{number} {name}" for name, number in done.items())
+        return self._killed, ", ".join(f"{number} {name}" for name, number in done.items())
 
     def _snapshot(self) -> None:
         if len(self._snapshots) >= SNAPSHOTS:
@@ -185,6 +186,7 @@ class GuestStorm:
             pid = self._met(victim)
         if pid:
             kill(pid)
+            self._killed = victim
 
     def _met(self, program: str) -> int:
         deadline = time.monotonic() + 5
@@ -258,14 +260,11 @@ class GuestStorm:
             data = self._pool.content("host2", ref, format="raw")
         except FAILED_CALL as error:
             return [f"{what} {ref} cannot be read: {error}"]
-        reasons = []
-        for content in contents:
-            found, wrong = content.compare(data)
-            if not wrong:
-                contents[:] = [found]
-                return []
-            reasons.append(f"{len(wrong)} blocks, {'; '.join(wrong[:3])}")
-        return [f"{what} {ref}: {' | or '.join(reasons)}"]
+        found, why = which(contents, data)
+        if found is None:
+            return [f"{what} {ref}: {why}"]
+        contents[:] = [found]
+        return []
 
     def _end(self) -> list[str]:
         if self._machine.state != "Halted":

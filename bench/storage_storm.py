@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import storm_pool, storm_remains
+from bench.storm_content import which
 from bench.storm_kills import Killer
 from bench.storm_pool import FAILED_CALL, StormPool
 from bench.storm_steps import Client, Disk, Making
@@ -168,11 +169,11 @@ class Storm:
                 place = next(place for place in making.places if place.ref == row["SR"])
                 base = making.base if row["is_a_snapshot"] else None
                 disk = Disk(ref, making.name, place, making.contents, base, history=[making.what, "adopted"])
-                reasons += self._wrong(disk)
-                if not reasons:
+                if not (wrong := self._wrong(disk)):
                     (client.making if making in client.making else self._late).remove(making)
                     client.disks.append(disk)
                     return []
+                reasons += wrong
         return reasons or [f"{ref} ({row['name_label']}) was made by nobody"]
 
     # ---- what they hold
@@ -189,14 +190,11 @@ class Storm:
         except FAILED_CALL as error:
             return [f"{disk.ref} cannot be read: {error}; {disk.history}"]
         self._compared += 1
-        reasons: list[str] = []
-        for content in disk.contents:
-            found, wrong = content.compare(data)
-            if not wrong:
-                disk.contents = [found]
-                return []
-            reasons.append(f"{len(wrong)} blocks, {'; '.join(wrong[:3])}")
-        return [f"{disk.ref} at {host}: {' | or '.join(reasons)}; {disk.history}"]
+        found, why = which(disk.contents, data)
+        if found is None:
+            return [f"{disk.ref} at {host}: {why}; {disk.history}"]
+        disk.contents = [found]
+        return []
 
     # ---- the end
 

@@ -72,6 +72,17 @@ class Content:
         return found, wrong
 
 
+def which(contents: Iterable[Content], data: bytes) -> tuple[Content | None, str]:
+    """Which of them the disk holds, as it is from now on; None, and what is wrong with each."""
+    reasons = []
+    for content in contents:
+        found, wrong = content.compare(data)
+        if not wrong:
+            return found, ""
+        reasons.append(f"{len(wrong)} blocks, {'; '.join(wrong[:3])}")
+    return None, " | or ".join(reasons)
+
+
 def _numbers(held: bytes) -> str:
     return _words({int.from_bytes(held[at : at + 8]) for at in range(0, len(held), 8)})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.storm_content import BLOCK, Content, block
+from bench.storm_content import BLOCK, Content, block, which
 
 SIZE = 4 * BLOCK
 
@@ -45,3 +45,13 @@ def test_an_import_that_was_broken_off_leaves_each_block_as_it_was_or_is_to_be()
     for stamps in ((1, 0, 0, 0), (0, 0, 0, 2), (1, 0, 0, 2), (0, 0, 0, 0)):
         assert mixed.compare(held(*stamps))[1] == []
     assert mixed.compare(held(1, 2, 0, 0))[1] == ["block 1 has 2 instead of 0"]
+
+
+def test_of_several_contents_the_disk_holds_one_or_it_is_said_why_none() -> None:
+    before, after = Content(SIZE), Content(SIZE)
+    before.is_now(0, 1)
+    after.is_now(3, 2)
+    assert which([before, after], held(0, 0, 0, 2)) == (after, "")
+    found, why = which([before, after], held(1, 0, 0, 2))
+    assert found is None
+    assert why == "1 blocks, block 3 has 2 instead of 0 | or 1 blocks, block 0 has 1 instead of 0"
