@@ -1,7 +1,7 @@
 """How the merging of images goes on, in the rows of SRs: `sm_config:coalesce`, for who looks with xe.
 
 It is "running" while a merge takes longer than a moment, "failed: <why>" while the last one has failed, and is not
-there otherwise.
+there otherwise. A coordinator that is new knows only what it has heard itself.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from services.api.api import Api
-from shared.contracts.db import Change, Precondition, RowPresent, Update
+from shared.contracts.db import Change, MapDrop, MapPut, Precondition, RowPresent
 from shared.contracts.storage import MERGES, Merge
 from shared.errors import ApiError
 from shared.store import Store
@@ -54,6 +54,11 @@ class MergeRows:
         self._wake.set()
 
     async def run(self) -> None:
+        """Until cancelled. What cannot be written is tried again."""
+        for row in self._api.store.rows("SR").values():
+            if KEY in row["sm_config"]:  # nobody may be left to say that it is over
+                self._changed.add(row["uuid"])
+                self._wake.set()
         while True:
             await self._wake.wait()
             await asyncio.sleep(SETTLES)
@@ -63,10 +68,12 @@ class MergeRows:
                 try:
                     await self._write(sr)
                 except ApiError as error:
-                    log.warning("the row of SR %s does not say how its images are merged: %s", sr, error)
+                    log.warning("the row of SR %s does not say yet how its images are merged: %s", sr, error)
+                    self._changed.add(sr)
+                    self._wake.set()
 
     async def _write(self, sr: str) -> None:
-        text = summary(self._latest[sr].values())
+        text = summary(self._latest.get(sr, {}).values())
 
         def decision(store: Store) -> tuple[Sequence[Change], Sequence[Precondition], None]:
             ref = store.ref_of_uuid("SR", sr)
@@ -74,10 +81,11 @@ class MergeRows:
             if ref is None or row is None:
                 self._latest.pop(sr, None)
                 return [], [], None
-            known = dict(row["sm_config"])
-            wanted = {key: value for key, value in known.items() if key != KEY} | ({KEY: text} if text else {})
-            if wanted == known:
+            if row["sm_config"].get(KEY, "") == text:
                 return [], [], None
-            return [Update(cls="SR", ref=ref, fields={"sm_config": wanted})], [RowPresent(cls="SR", ref=ref)], None
+            change: Change = MapDrop(cls="SR", ref=ref, field="sm_config", key=KEY)
+            if text:
+                change = MapPut(cls="SR", ref=ref, field="sm_config", key=KEY, value=text)
+            return [change], [RowPresent(cls="SR", ref=ref)], None
 
         await self._api.database.decide(decision)

@@ -143,8 +143,9 @@ class VmEvents:
         """An alert for what the guest did (upstream has none for this; people want to know)."""
         ref = self._api.store.ref_of_uuid("VM", change.state.uuid)
         row = self._api.store.row("VM", ref) if ref is not None else None
-        # a state that was asked for, since nobody heard the event, says it too
-        cause = contract.Cause.DISK_FULL if change.state.stalled else change.cause
+        cause = change.cause
+        if cause is contract.Cause.REQUEST and change.state.stalled:
+            cause = contract.Cause.DISK_FULL  # the state was asked for, since nobody had heard the event
         name = _ALERTS.get(cause)
         if row is None or name is None:
             return

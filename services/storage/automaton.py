@@ -122,29 +122,18 @@ def superstate(states: Iterable[State]) -> State:
     return activated(writable) if any(state.activated for state in present) else attached(writable)
 
 
-def transition(old: State, new: State) -> tuple[Step, ...]:
-    """What the plug-in must do between two superstates, in order. Raises `IllegalTransition`."""
-    if old.attached and new.attached and old.writable != new.writable:
+def transition(old: State, new: State, *, shared: bool = False) -> tuple[Step, ...]:
+    """What the plug-in must do between two superstates, in order. Raises `IllegalTransition`.
+
+    `shared`: for a disk that several may write to, where it makes no difference who writes.
+    """
+    if old.attached and new.attached and old.writable != new.writable and not shared:
         raise IllegalTransition(f"from {old} to {new}")
     steps: list[Step] = []
     if new.attached and not old.attached:
         steps.append(Step.ATTACH)
     if new.activated and not old.activated:
-        steps.append(Step.ACTIVATE_RW if new.writable else Step.ACTIVATE_RO)
-    if old.activated and not new.activated:
-        steps.append(Step.DEACTIVATE)
-    if old.attached and not new.attached:
-        steps.append(Step.DETACH)
-    return tuple(steps)
-
-
-def shared_transition(old: State, new: State) -> tuple[Step, ...]:
-    """The same for a disk that several may write to."""
-    steps: list[Step] = []
-    if new.attached and not old.attached:
-        steps.append(Step.ATTACH)
-    if new.activated and not old.activated:
-        steps.append(Step.ACTIVATE_RW)
+        steps.append(Step.ACTIVATE_RW if new.writable or shared else Step.ACTIVATE_RO)
     if old.activated and not new.activated:
         steps.append(Step.DEACTIVATE)
     if old.attached and not new.attached:
@@ -167,8 +156,7 @@ def apply(
             if state.activated and (state.writable or after.writable):
                 raise InUse(name)
     result = others | {datapath: after} if after.attached else others
-    steps = shared_transition if shared else transition
-    return result, steps(superstate(states.values()), superstate(result.values()))
+    return result, transition(superstate(states.values()), superstate(result.values()), shared=shared)
 
 
 def route(state: State, target: State) -> tuple[Operation, ...]:

@@ -204,8 +204,8 @@ class Datapaths:
         """Repeats what brought a disk to where it is: harmless when nothing was lost."""
         resting = [dp for dp in self._on.get(disk, {}) if self._entries[dp].state is self._entries[dp].target]
         try:
-            steps = automaton.shared_transition if self._is_shared(disk) else automaton.transition
-            for step in steps(State.DETACHED, automaton.superstate(self._entries[dp].state for dp in resting)):
+            now = automaton.superstate(self._entries[dp].state for dp in resting)
+            for step in automaton.transition(State.DETACHED, now, shared=self._is_shared(disk)):
                 await self._step(step, resting[0])
         except _Failures as error:
             log.critical(

@@ -13,16 +13,19 @@ from shared.contracts.secrets import SECRET_VALUE, SecretId
 SecretOf = Callable[[str], Awaitable[str]]
 """From a secret's uuid to what it holds. Raises UUID_INVALID, and whatever keeps the API from answering."""
 
-_SECRET: Final = "password_secret"
+_PASSWORD: Final = "password"
+_SECRET: Final = "_secret"
 
 
 def without_passwords(settings: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in settings.items() if f"{key}_secret" not in settings}
+    return {
+        key: value for key, value in settings.items() if not (key.endswith(_PASSWORD) and key + _SECRET in settings)
+    }
 
 
 async def with_passwords(settings: Mapping[str, str], secret_of: SecretOf) -> dict[str, str]:
     """Those that have a secret are looked up."""
-    named = {key.removesuffix("_secret"): uuid for key, uuid in settings.items() if key.endswith(_SECRET)}
+    named = {key.removesuffix(_SECRET): uuid for key, uuid in settings.items() if key.endswith(_PASSWORD + _SECRET)}
     return {**settings, **{key: await secret_of(uuid) for key, uuid in named.items() if key not in settings}}
 
 

@@ -17,6 +17,8 @@ from shared.errors import ApiError
 from tests.storage.support import HOST_A, SR, file_plugin
 
 SETTINGS = {"password_secret": "5ec00000-0000-4000-8000-000000000001", "password": "open sesame"}
+OTHERS = {"chap": "md5", "chap_secret": "on"}
+"""Whose names only look like that."""
 
 
 async def started(folder: Path, monkeypatch: pytest.MonkeyPatch, secret_of: SecretOf) -> tuple[HostStorage, list[Any]]:
@@ -49,7 +51,7 @@ async def test_a_password_is_looked_up_after_a_restart_and_not_kept(
         return SETTINGS["password"]
 
     (tmp_path / "medium").mkdir()
-    settings = {"location": str(tmp_path / "medium"), **SETTINGS}
+    settings = {"location": str(tmp_path / "medium"), **SETTINGS, **OTHERS}
     first, given = await started(tmp_path, monkeypatch, secret_of)
     await first.repositories.plugin("file").sr.create(SR, settings, "", "")
     await first.attach_sr(SrAttach(sr=SR, type="file", device_config=settings))
@@ -68,7 +70,7 @@ async def test_a_secret_that_is_gone_is_the_plugins_to_miss(tmp_path: Path, monk
         raise ApiError("UUID_INVALID", "secret", uuid)
 
     (tmp_path / "medium").mkdir()
-    settings = {"location": str(tmp_path / "medium"), **SETTINGS}
+    settings = {"location": str(tmp_path / "medium"), **SETTINGS, **OTHERS}
     first, _ = await started(tmp_path, monkeypatch, secret_of)
     await first.repositories.plugin("file").sr.create(SR, settings, "", "")
     await first.attach_sr(SrAttach(sr=SR, type="file", device_config=settings))

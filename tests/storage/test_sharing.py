@@ -10,7 +10,7 @@ import pytest
 
 from services.storage.datapaths import Datapaths
 from services.storage.nbd.client import NbdClient
-from services.storage.nbd.server import NbdServer
+from services.storage.nbd.server import NbdServer, arguments
 from services.storage.vhost.server import DiskServer
 from services.vm.qemu.disks import nodes
 from shared.contracts.storage import Backend, DiskOpen, VdiCreate, VdiRef
@@ -74,13 +74,15 @@ async def test_after_a_restart_a_sharable_disk_is_still_shared(pool: Machine) ->
     assert len(again.held()) == 2
 
 
-async def test_what_one_writes_the_other_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("direct", [False, True])
+async def test_what_one_writes_the_other_reads(tmp_path: Path, direct: bool) -> None:
     """QEMU's own locks would keep the second one out."""
     image = tmp_path / "image, with a comma"
     image.touch()
     with image.open("r+b") as file:
         file.truncate(MIB)
-    shared = Backend(dp=DPS[0], kind="file", path=str(image), format="raw", writable=True, shared=True)
+    shared = Backend(dp=DPS[0], kind="file", path=str(image), format="raw", writable=True, shared=True, direct=direct)
+    assert ("--cache=none" in arguments(shared, tmp_path)) is direct
     async with AsyncExitStack() as stack:
         servers = [
             await stack.enter_async_context(await start(shared, tmp_path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.api.decisions.rows import Record, Rows, existing
+from services.api.decisions.rows import Rows, existing
 from services.api.decisions.sm_features import features
 from shared.errors import ApiError, internal_error
 
@@ -38,24 +38,23 @@ def check_statefile(rows: Rows, sr: str) -> ApiError | None:
     """Why a statefile and a redo log of High Availability cannot be there. Raises HANDLE_INVALID."""
     if error := attached_everywhere(rows, sr):
         return error
-    if not STATEFILE_FEATURES & _driver_features(rows, sr):
-        return ApiError("SR_OPERATION_NOT_SUPPORTED", sr)
+    if error := check_attached_offline(rows, sr):
+        return error
     row = existing(rows, "SR", sr)
-    kept = _holds(rows, row, "ha_statefile", STATEFILE_SIZE) and _holds(rows, row, "redo_log", REDO_LOG_SIZE)
+    kept = _disk(rows, sr, "ha_statefile", STATEFILE_SIZE) and redo_log_disk(rows, sr)
     free = row["physical_size"] - row["physical_utilisation"]
     return None if kept or free >= ROOM else ApiError("SR_SOURCE_SPACE_INSUFFICIENT", sr)
 
 
 def check_attached_offline(rows: Rows, sr: str) -> ApiError | None:
-    """Why a redo log cannot be there: hosts could not attach it before they have a database. Raises HANDLE_INVALID."""
+    """Why nothing can be there that hosts attach before they have a database. Raises HANDLE_INVALID."""
     supported = STATEFILE_FEATURES & _driver_features(rows, sr)
     return None if supported else ApiError("SR_OPERATION_NOT_SUPPORTED", sr)
 
 
 def redo_log_disk(rows: Rows, sr: str) -> str | None:
     """A disk of the SR that is there for it already. Raises HANDLE_INVALID."""
-    disks = ((ref, existing(rows, "VDI", ref)) for ref in existing(rows, "SR", sr)["VDIs"])
-    return next((ref for ref, row in disks if row["type"] == "redo_log" and row["virtual_size"] >= REDO_LOG_SIZE), None)
+    return _disk(rows, sr, "redo_log", REDO_LOG_SIZE)
 
 
 def redo_log_sr(rows: Rows) -> str | None:
@@ -65,9 +64,9 @@ def redo_log_sr(rows: Rows) -> str | None:
     return None if disk is None else str(disk["SR"])
 
 
-def _holds(rows: Rows, sr: Record, type_: str, size: int) -> bool:
-    disks = (existing(rows, "VDI", ref) for ref in sr["VDIs"])
-    return any(disk["type"] == type_ and disk["virtual_size"] >= size for disk in disks)
+def _disk(rows: Rows, sr: str, type_: str, size: int) -> str | None:
+    disks = ((ref, existing(rows, "VDI", ref)) for ref in existing(rows, "SR", sr)["VDIs"])
+    return next((ref for ref, row in disks if row["type"] == type_ and row["virtual_size"] >= size), None)
 
 
 def check_replication(rows: Rows, sr: str) -> ApiError | None:

@@ -139,13 +139,7 @@ class Stream:
         if writer.transport.is_closing():
             raise ClientGone("the client has closed the connection")
         writer.transport.set_write_buffer_limits(high=0)  # the head of the reply is to leave this process
-        try:
-            async with asyncio.timeout(self._stall):
-                await writer.drain()
-        except TimeoutError:
-            raise ClientGone("the client takes nothing any more") from None
-        except ConnectionError as error:
-            raise ClientGone(str(error)) from None
+        await self._drain(writer)
         writer.transport.set_write_buffer_limits()
         connection = writer.transport.get_extra_info("socket")
         if connection is None or writer.transport.is_closing():
@@ -188,6 +182,9 @@ class Stream:
         if writer.transport.is_closing():
             raise ClientGone("the client has closed the connection")
         writer.write(data)
+        await self._drain(writer)
+
+    async def _drain(self, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(self._stall):
                 await writer.drain()

@@ -75,6 +75,7 @@ class Mirrors:
                 raise
             finally:
                 self._starting.discard(request.dp)
+                self._more_left.set()  # only now is what a failed start has left nobody's
             self._running[request.dp] = _Running(request, far, holds)
             log.info("%s is mirrored to %s on host %s", request.disk, request.dp, request.to_host)
 

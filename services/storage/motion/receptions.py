@@ -47,17 +47,21 @@ class Reception:
         """The peer has come: the disk is served until it leaves."""
         self.served: asyncio.Future[Receiving] = asyncio.get_running_loop().create_future()
         self.over: asyncio.Task[ApiError | None]
-        self._keep = ""
+        self._keep = self._kept = ""
         self._ended = asyncio.Event()
 
     async def end(self, keep: str = "") -> None:
-        """All is closed then. Raises what closing raises."""
+        """All is closed then. Raises what closing raises; INTERNAL_ERROR for one that was to be kept when it was being
+        closed already.
+        """
         self._keep = keep
         self._ended.set()
         await asyncio.wait({self.over})
         failure = self.over.result()
         if failure is not None:
             raise failure
+        if keep and self._kept != keep:
+            raise _not_kept(self.request.dp, keep)
 
     async def run(self, host: HostStorage, place: Place) -> ApiError | None:
         holds = AsyncExitStack()
@@ -83,6 +87,7 @@ class Reception:
         request = self.request
         if self._keep:
             wanted = HandOver(dp=self._keep, other=request.dp, sr=request.sr, location=request.location)
+            self._kept = self._keep
             await host.datapaths.hand_over(wanted)
         else:
             await host.datapaths.close([request.dp])
@@ -124,6 +129,10 @@ class Reception:
 
 
 _FIRST: Final = asyncio.FIRST_COMPLETED
+
+
+def _not_kept(dp: str, keep: str) -> ApiError:
+    return internal_error(f"{dp} is not open: its disk is not handed over to {keep}")
 
 
 async def _size(host: HostStorage, request: Receive) -> int:
@@ -176,7 +185,7 @@ class Receptions:
         if reception is not None:
             await settle(reception.end(request.keep))
         elif request.keep:
-            raise internal_error(f"{request.dp} is not open: its disk is not handed over to {request.keep}")
+            raise _not_kept(request.dp, request.keep)
         else:
             await self._host.datapaths.close([request.dp])
 

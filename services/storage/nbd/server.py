@@ -21,6 +21,7 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from services.storage.nbd.address import Address, parse
+from services.storage.nbd.credentials import escaped
 from services.storage.plugins.errors import Failure, backend_failure, plugin_failed
 from shared.contracts.storage import Backend
 from shared.errors import ApiError
@@ -46,7 +47,7 @@ into pages that are touched for the first time.
 """
 _FORMATS: Final = {"raw": "raw", "qcow2": "qcow2", "vhd": "vpc"}
 """What QEMU calls the formats of backends."""
-_DRIVERS: Final = {"file": "file", "block": "host_device"}
+DRIVERS: Final = {"file": "file", "block": "host_device"}
 """And their kinds."""
 
 
@@ -181,9 +182,10 @@ def arguments(backend: Backend, path: Path, bitmap: str = "", clients: int = 16)
     image, image_format = named(backend)
     access = ["--discard=unmap", "--detect-zeroes=unmap"] if backend.writable else ["--read-only"]
     tracked = [f"--bitmap={bitmap}"] if bitmap else []
-    listening = ("--persistent", f"--shared={clients}", f"--socket={path}")
+    uncached = ["--cache=none"] if backend.direct else []
+    listening = ["--persistent", f"--shared={clients}", f"--socket={path}", *uncached]
     if backend.shared and backend.kind != "nbd":
-        file = f"file.driver={_DRIVERS[backend.kind]},file.filename={image.replace(',', ',,')},file.locking=off"
+        file = f"file.driver={DRIVERS[backend.kind]},file.filename={escaped(image)},file.locking=off"
         return [*listening, *access, *tracked, "--image-opts", "--", f"driver={image_format},{file}"]
     return [*listening, f"--format={image_format}", *access, *tracked, "--", image]
 

@@ -26,20 +26,19 @@ PATIENCE = 5.0
 _PAUSE = 0.02
 
 
-async def until_free(device: str, patience: float | None = None) -> bool:
+async def until_free(device: str) -> bool:
     """False: somebody still has it for himself; the log says who. Raises SR_BACKEND_FAILURE_91."""
+    if not await asyncio.to_thread(_taken, device):
+        return True
     begun = time.monotonic()
-    end = begun + (PATIENCE if patience is None else patience)
-    waited_for = ""
+    unknown = "by another device or the kernel"
+    waited_for = await asyncio.to_thread(_holders, device) or unknown
     while await asyncio.to_thread(_taken, device):
-        known = await asyncio.to_thread(_holders, device)
-        waited_for = known or waited_for
-        if time.monotonic() >= end or _mounted(device):
-            log.error("%s is in use: %s", device, known or "by another device or the kernel")
+        if time.monotonic() >= begun + PATIENCE or _mounted(device):
+            log.error("%s is in use: %s", device, await asyncio.to_thread(_holders, device) or unknown)
             return False
         await asyncio.sleep(_PAUSE)
-    if waited_for:
-        log.info("waited %.2f s for %s, which was in use: %s", time.monotonic() - begun, device, waited_for)
+    log.info("waited %.2f s for %s, which was in use: %s", time.monotonic() - begun, device, waited_for)
     return True
 
 

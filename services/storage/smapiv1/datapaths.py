@@ -34,8 +34,7 @@ def implementation(answer: dict[str, Any], view: View) -> Implementation:
     if nbd.startswith(_NBD):
         socket, _, export = nbd.removeprefix(_NBD).partition(":exportname=")
         return Implementation(kind="nbd", path=f"{_NBD}{view.outside(socket)}:exportname={export}", format="raw")
-    path = view.outside(params)
-    return Implementation(kind="block" if _is_device(path) else "file", path=path, format="raw")
+    return _at(view.outside(params))
 
 
 def relocated(attached: Implementation, view: View) -> Implementation:
@@ -43,8 +42,11 @@ def relocated(attached: Implementation, view: View) -> Implementation:
     if attached.kind == "nbd":
         socket, mark, export = attached.path.removeprefix(_NBD).partition(":exportname=")
         return Implementation(kind="nbd", path=f"{_NBD}{view.outside(socket)}{mark}{export}", format=attached.format)
-    path = view.outside(attached.path) if attached.path else ""
-    return Implementation(kind=attached.kind, path=path, format=attached.format)
+    return _at(view.outside(attached.path)) if attached.path else attached
+
+
+def _at(path: str) -> Implementation:
+    return Implementation(kind="block" if _is_device(path) else "file", path=path, format="raw")
 
 
 def _is_device(path: str) -> bool:

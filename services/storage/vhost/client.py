@@ -14,7 +14,7 @@ import socket
 from typing import Final, Self
 
 from services.storage.vhost.memory import Memory, address
-from services.storage.vhost.messages import Queue, Region, VhostError, set_up
+from services.storage.vhost.messages import Queue, Region, set_up
 from services.storage.vhost.ring import (
     AVAILABLE_AT,
     DESCRIPTORS_AT,
@@ -111,6 +111,8 @@ class VhostDisk:
             os.eventfd_read(self._call)
         except BlockingIOError:
             return
+        if self._lost:
+            return  # whoever waited has been told that it failed
         for number, well in self._ring.done():
             answer, _ = self._pending.pop(number)
             self._free.append(number)
@@ -150,6 +152,3 @@ class VhostDisk:
         self._connection.close()
         for descriptor in (self._descriptor, self._kick, self._call):
             os.close(descriptor)
-
-
-__all__ = ["VhostDisk", "VhostError", "VhostFailed"]

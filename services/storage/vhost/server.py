@@ -10,13 +10,12 @@ import json
 import os
 import platform
 import shutil
-import stat
 from pathlib import Path
 from typing import Any, Final, Self
 
 from services.storage.nbd.address import Address
 from services.storage.nbd.credentials import escaped
-from services.storage.nbd.server import PROGRAMS, NbdServer, Programs, named
+from services.storage.nbd.server import DRIVERS, PROGRAMS, NbdServer, Programs, named
 from shared.contracts.storage import Backend
 
 _NODE: Final = "disk"
@@ -64,7 +63,7 @@ def daemon_arguments(backend: Backend, nbd: Path, vhost: Path, clients: int) -> 
         "driver": image_format,
         "node-name": _NODE,
         "read-only": not backend.writable,
-        "file": {"driver": "host_device" if _is_device(image) else "file", "filename": image},
+        "file": {"driver": DRIVERS[backend.kind], "filename": image},
     }
     if backend.shared:
         node["file"]["locking"] = "off"
@@ -79,10 +78,3 @@ def daemon_arguments(backend: Backend, nbd: Path, vhost: Path, clients: int) -> 
         "--export",
         f"type=vhost-user-blk,id=vhost,node-name={_NODE},writable={writable},addr.type=unix,addr.path={escaped(vhost)}",
     ]
-
-
-def _is_device(path: str) -> bool:
-    try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
-    except OSError:
-        return False  # who opens it says why

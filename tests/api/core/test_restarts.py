@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -108,12 +109,21 @@ async def test_a_disk_is_there_after_a_kill_if_the_task_that_made_it_has_succeed
         await pool.kill_api()
         await pool.start_api()
         client = again(pool, client.session)
-        await pool.until(lambda: pool.row("task", task)["status"] != "pending")  # noqa: B023
+        await pool.until(partial(_ended, pool, task))
         outcomes.append(pool.row("task", task)["status"])
         made = int(outcomes[-1] == "success")
-        await pool.until(lambda: len(pool.store.rows("VDI")) == len(pool.disks.srs[uuid]) == made)  # noqa: B023
+        await pool.until(partial(_has_disks, pool, uuid, made))
         await nothing_left(pool)
     assert outcomes[0] == "failure"
+
+
+def _ended(pool: Pool, task: str) -> bool:
+    return bool(pool.row("task", task)["status"] != "pending")
+
+
+def _has_disks(pool: Pool, sr: str, number: int) -> bool:
+    """Both rows and the SR (uuid) itself."""
+    return len(pool.store.rows("VDI")) == len(pool.disks.srs[sr]) == number
 
 
 def not_told_of_commit(pool: Pool, monkeypatch: pytest.MonkeyPatch, number: int) -> asyncio.Event:

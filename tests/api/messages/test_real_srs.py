@@ -4,76 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
 
-import pytest
-
-from services.storage.host import HostStorage
-from services.storage.service import Handlers
-from services.storage.transfer.transfers import Transfers
 from shared.contracts.db import Update
-from shared.contracts.storage import DRIVERS_CHANGED, DriversChanged
 from tests.api.core import records
-from tests.api.harness import Client, Pool
-from tests.storage.support import MIB, machine
-from tests.storage.transfer.bench import Bench
+from tests.api.messages.real_storage import Real
+from tests.storage.support import MIB
 
 KIB = 1 << 10
-
-
-@dataclass
-class Real:
-    """A host with real storage, and a client of its pool."""
-
-    pool: Pool
-    client: Client
-    bench: Bench
-    folder: Path
-
-    async def sr(self, name: str) -> str:
-        place = self.folder / name
-        place.mkdir()
-        config = {"location": str(place)}
-        sr = await self.client.call("SR.create", self.pool.host_ref(0), config, 0, name, "", "file", "", False, {})
-        return str(sr)
-
-    async def disk(self, sr: str, size: int = 2 * MIB) -> str:
-        return str(await self.client.call("VDI.create", records.vdi(sr, size)))
-
-    def place(self, vdi: str) -> tuple[str, str]:
-        row = self.pool.row("VDI", vdi)
-        return row["location"], self.pool.row("SR", row["SR"])["uuid"]
-
-    async def write(self, vdi: str, offset: int, data: bytes) -> None:
-        location, sr = self.place(vdi)
-        async with self.bench.opened(location, sr=sr) as client:
-            await client.write(offset, data)
-            await client.flush()
-
-    async def content(self, vdi: str) -> bytes:
-        location, sr = self.place(vdi)
-        return await self.bench.content(location, sr=sr)
-
-
-@pytest.fixture
-async def real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Real]:
-    (tmp_path / "pool").mkdir()
-    (tmp_path / "sockets").mkdir()
-    pool = await Pool.start(tmp_path / "pool", hosts=1)
-    fake = pool.hosts[0]
-    monkeypatch.setattr(fake, "_disk", lambda sr, location: None)  # its VMs have disks that it does not know
-    async with machine(tmp_path / "state", fake.uuid) as running:
-        host: HostStorage = running[fake.uuid]
-        transfers = Transfers(host.repositories, host.datapaths, host.locks, tmp_path / "sockets")
-        for method, handler in Handlers(host, running.plugins, fake.bus, transfers).table():
-            await fake.bus.serve(method, handler, host=fake.uuid)
-        await fake.bus.publish(DRIVERS_CHANGED, DriversChanged(host=fake.uuid), host=fake.uuid)
-        await pool.until(lambda: "file" in {row["type"] for row in pool.store.rows("SM").values()})
-        yield Real(pool, await pool.login(), Bench(host, transfers, tmp_path / "sockets"), tmp_path)
-        await transfers.close()
-        await pool.stop()
 
 
 async def test_a_disk_and_its_family_live_in_two_srs(real: Real) -> None:

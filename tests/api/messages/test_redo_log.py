@@ -7,30 +7,30 @@ from pathlib import Path
 from shared.contracts.db import Update
 from shared.redo_blocks import layout
 from tests.api.core import records
-from tests.api.messages.test_real_srs import Real, real  # noqa: F401
+from tests.api.messages.real_storage import Real
 from tests.storage.support import MIB
 
 
-async def reason(real: Real, sr: str) -> str:  # noqa: F811
+async def reason(real: Real, sr: str) -> str:
     code, why = await real.client.refusal("pool.enable_redo_log", sr)
     assert code == "CANNOT_ENABLE_REDO_LOG"
     return why
 
 
-def pool_row(real: Real) -> dict[str, object]:  # noqa: F811
+def pool_row(real: Real) -> dict[str, object]:
     [row] = real.pool.store.rows("pool").values()
     return dict(row)
 
 
-def disks(real: Real, sr: str) -> list[str]:  # noqa: F811
+def disks(real: Real, sr: str) -> list[str]:
     return list(real.pool.row("SR", sr)["VDIs"])
 
 
-def files(real: Real, name: str) -> list[Path]:  # noqa: F811
+def files(real: Real, name: str) -> list[Path]:
     return list((real.folder / name).glob(".raw-*"))
 
 
-async def test_the_disk_is_made_once_and_has_the_database_when_it_is_answered(real: Real) -> None:  # noqa: F811
+async def test_the_disk_is_made_once_and_has_the_database_when_it_is_answered(real: Real) -> None:
     call, sr = real.client.call, await real.sr("log")
     await call("pool.enable_redo_log", sr)
     [vdi] = disks(real, sr)
@@ -60,7 +60,7 @@ async def test_the_disk_is_made_once_and_has_the_database_when_it_is_answered(re
     assert files(real, "log") == []
 
 
-async def test_another_sr_takes_the_place_of_the_first(real: Real) -> None:  # noqa: F811
+async def test_another_sr_takes_the_place_of_the_first(real: Real) -> None:
     first, second = await real.sr("first"), await real.sr("second")
     await real.client.call("pool.enable_redo_log", first)
     await real.client.call("pool.enable_redo_log", second)
@@ -72,7 +72,7 @@ async def test_another_sr_takes_the_place_of_the_first(real: Real) -> None:  # n
     assert real.bench.nothing_is_open()
 
 
-async def test_what_is_in_the_way_is_told(real: Real) -> None:  # noqa: F811
+async def test_what_is_in_the_way_is_told(real: Real) -> None:
     assert "HANDLE_INVALID" in await reason(real, "OpaqueRef:x")
     simulated = real.pool.ref("SR", "storage")
     assert "SR_OPERATION_NOT_SUPPORTED" in await reason(real, simulated)

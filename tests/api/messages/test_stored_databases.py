@@ -19,18 +19,18 @@ from shared.redo_blocks import deltas, layout
 from shared.redo_blocks.layout import UPSTREAM, Half
 from tests.api.core import records
 from tests.api.harness import Client
-from tests.api.messages.test_real_srs import Real, real  # noqa: F401
+from tests.api.messages.real_storage import Real
 from tests.storage.support import MIB
 
 SIZE = 121 * MIB
 
 
 @pytest.fixture
-async def sr(real: Real) -> str:  # noqa: F811
+async def sr(real: Real) -> str:
     return await real.sr("databases")
 
 
-async def metadata_disk(real: Real, sr: str, size: int = SIZE) -> str:  # noqa: F811
+async def metadata_disk(real: Real, sr: str, size: int = SIZE) -> str:
     return str(await real.client.call("VDI.create", records.vdi(sr, size, type="metadata")))
 
 
@@ -41,12 +41,12 @@ async def opened(client: Client, vdi: str) -> Client:
     return other
 
 
-def disk_of(real: Real, sr: str) -> str:  # noqa: F811
+def disk_of(real: Real, sr: str) -> str:
     [vdi] = real.pool.row("SR", sr)["VDIs"]
     return str(vdi)
 
 
-async def test_a_disk_without_a_database_has_none(real: Real, sr: str) -> None:  # noqa: F811
+async def test_a_disk_without_a_database_has_none(real: Real, sr: str) -> None:
     for size in (SIZE, MIB):
         disk = await metadata_disk(real, sr, size)
         assert await real.client.call("VDI.read_database_pool_uuid", disk) == ""
@@ -54,7 +54,7 @@ async def test_a_disk_without_a_database_has_none(real: Real, sr: str) -> None: 
     assert real.bench.nothing_is_open()
 
 
-async def test_what_the_original_has_written_is_read_with_its_deltas(real: Real, sr: str) -> None:  # noqa: F811
+async def test_what_the_original_has_written_is_read_with_its_deltas(real: Real, sr: str) -> None:
     """In the second half: a database, deltas, one that has been seen before, and one that is cut."""
     store, disk = real.pool.store, await metadata_disk(real, sr)
     marker, document = str(uuids.uuid4()).encode(), b"".join(pieces(moment(store)))
@@ -82,7 +82,7 @@ async def test_what_the_original_has_written_is_read_with_its_deltas(real: Real,
     assert real.bench.nothing_is_open()
 
 
-async def test_a_database_that_is_damaged_is_refused_with_what_is_wrong(real: Real, sr: str) -> None:  # noqa: F811
+async def test_a_database_that_is_damaged_is_refused_with_what_is_wrong(real: Real, sr: str) -> None:
     disk = await metadata_disk(real, sr)
     await real.write(disk, 0, layout.header(Half.FIRST))
     await real.write(disk, UPSTREAM.start(Half.FIRST), b"m" * 36 + layout.number(4) + b"<xm>" + layout.number(1))
@@ -92,7 +92,7 @@ async def test_a_database_that_is_damaged_is_refused_with_what_is_wrong(real: Re
 
 
 async def test_a_write_that_is_cut_leaves_the_database_before_it(
-    real: Real,  # noqa: F811
+    real: Real,
     sr: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -111,7 +111,7 @@ async def test_a_write_that_is_cut_leaves_the_database_before_it(
     assert network in {row.ref for row in found.dump.rows}
 
 
-async def half_of(real: Real, vdi: str) -> bytes:  # noqa: F811
+async def half_of(real: Real, vdi: str) -> bytes:
     location, sr = real.place(vdi)
     async with real.bench.opened(location, sr=sr) as client:
         half = layout.valid_half(await client.read(0, layout.HALVES))
@@ -121,7 +121,7 @@ async def half_of(real: Real, vdi: str) -> bytes:  # noqa: F811
 
 
 async def test_a_copy_of_the_database_follows_it(
-    real: Real,  # noqa: F811
+    real: Real,
     sr: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -158,7 +158,7 @@ async def test_a_copy_of_the_database_follows_it(
 
 
 async def test_a_copy_that_fails_tells_people_and_goes_on(
-    real: Real,  # noqa: F811
+    real: Real,
     sr: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -188,7 +188,7 @@ async def test_a_copy_that_fails_tells_people_and_goes_on(
 
 
 async def test_a_copy_that_cannot_begin_leaves_no_disk(
-    real: Real,  # noqa: F811
+    real: Real,
     sr: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -201,7 +201,7 @@ async def _broken(*_: object) -> None:
     raise ApiError("SR_FULL", "1", "0")
 
 
-async def test_there_are_eight_copies_at_most(real: Real, sr: str) -> None:  # noqa: F811
+async def test_there_are_eight_copies_at_most(real: Real, sr: str) -> None:
     pool = next(iter(real.pool.store.rows("pool")))
     for _ in range(8):
         disk = await metadata_disk(real, sr, MIB)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import psutil
 import pytest
 
 from services.api.edge.tls import Certificates, Shown
+from services.storage.datapaths import Datapaths
+from services.storage.motion.receptions import Reception
 from services.storage.motion.sending import Far, Reached, Sending
 from services.storage.nbd.address import Address
 from services.storage.nbd.client import NbdClient, NbdError
@@ -30,8 +32,14 @@ from tests.storage.transfer.bench import Model
 
 @pytest.fixture
 async def hosts(short_folder: Path, certificates: Path) -> AsyncIterator[TwoHosts]:
-    async with two_hosts(short_folder, certificates, client_patience=2.0) as made:
+    async with two_hosts(short_folder, certificates) as made:
         yield made
+
+
+async def hurry(hosts: TwoHosts) -> None:
+    """The second host waits for the first a moment only."""
+    await hosts.kill("storage", HOST_B)
+    await hosts.start("storage", HOST_B, client_patience=1.0)
 
 
 class Gate:
@@ -152,7 +160,7 @@ async def test_a_program_or_service_that_is_killed_leaves_nothing_on_either_host
         copying.cancel()
         with pytest.raises((ApiError, asyncio.CancelledError)):
             await copying
-        await hosts.start("storage", host, client_patience=2.0)
+        await hosts.start("storage", host)
         await hosts.nothing_is_left()
     gate.go.set()
     await hosts.call(HOST_A, transfer.COPY, hosts.copy(source, target, zeroed=False))
@@ -186,11 +194,38 @@ async def test_a_disk_is_written_to_by_one_copy_at_a_time(hosts: TwoHosts, gate:
 
 
 async def test_a_disk_whose_writer_does_not_come_is_closed(hosts: TwoHosts) -> None:
+    await hurry(hosts)
     wanted, _ = await received(hosts)
     assert await hosts.datapaths(HOST_B) == [wanted.dp]
     await hosts.nothing_is_left()
     with pytest.raises(ApiError, match="is not served"):
         await hosts.call(HOST_B, motion.RECEIVE_HELD, motion.Reception(dp=wanted.dp))
+
+
+async def test_a_disk_that_is_being_closed_already_is_not_said_to_be_kept(
+    hosts: TwoHosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, _ = await received(hosts)
+    closing, asked = asyncio.Event(), asyncio.Event()
+    close, end = Datapaths.close, Reception.end
+
+    async def late(self: Datapaths, dps: Iterable[str]) -> None:
+        closing.set()
+        await asked.wait()
+        await close(self, dps)
+
+    async def noted(self: Reception, keep: str = "") -> None:
+        asked.set()
+        await end(self, keep)
+
+    monkeypatch.setattr(Datapaths, "close", late)
+    monkeypatch.setattr(Reception, "end", noted)
+    [program] = hosts.programs(HOST_B)
+    program.kill()
+    await closing.wait()
+    with pytest.raises(ApiError, match="is not handed over"):
+        await hosts.call(HOST_B, motion.RECEIVE_END, motion.ReceiveEnd(dp=wanted.dp, keep="vbd/vm/0"))
+    await hosts.nothing_is_left()
 
 
 async def test_a_disk_is_served_to_nobody_else(hosts: TwoHosts, tmp_path: Path) -> None:

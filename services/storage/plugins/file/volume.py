@@ -107,10 +107,9 @@ class FileVolume(VolumeSkeleton):
                     Failure.VDI_SIZE, f"a disk cannot shrink: it has {volume.virtual_size} bytes, {size} were asked for"
                 )
             writer = await attached.writer_here(key)
-            if writer is None:
+            if writer is None or volume.sharable:
                 await attached.refuse_holders(key)
             if volume.sharable:
-                await attached.refuse_holders(key)
                 return await attached.run(_resize_raw, folder, key, size)
             chain = await attached.run(folder.chain, key)
             if size > volume.virtual_size:

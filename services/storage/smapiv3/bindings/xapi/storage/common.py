@@ -1,4 +1,4 @@
-"""Running other programs from a plug-in."""
+"""Running other programs from a plug-in. The module is named as upstream's, which plug-ins import."""
 
 from __future__ import annotations
 
