@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import uvloop
 
-pytest_plugins = ["tests.support.accounts", "tests.support.broker", "tests.support.pool"]
-
-
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Tests run on the loop that the services run on: its transports are not asyncio's."""
-    return {"uvloop": uvloop.new_event_loop}
+pytest_plugins = ["tests.support.accounts", "tests.support.broker", "tests.support.pool", "tests.support.time_limit"]
 
 
 LONG = ("conformance", "e2e", "vm", "clients", "pool", "ha", "network", "storage", "cli", "db")
