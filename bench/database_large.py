@@ -5,11 +5,14 @@ Its rows (`bench.population`) are written to a file in the original's format, as
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Self
 
 import psutil
 import uvloop
@@ -146,7 +149,8 @@ async def serving(place: Site, rows: int, size: int) -> list[Result]:
         first = time.perf_counter() - begun
         await writer.make_rows(20)
         memory = (_resident(place) - empty) / rows / 1024
-        quiet, flushing, count = await pauses(writer, place.state() / "redo")
+        with Disk(place.state()) as disk:
+            quiet, flushing, count = await pauses(writer, place.state() / "redo", disk)
         place.kill()
         begun = time.perf_counter()
         place.start()
@@ -157,6 +161,11 @@ async def serving(place: Site, rows: int, size: int) -> list[Result]:
     print(f"p99 {quantile(quiet, 0.99) * 1000:.2f}, longest {max(quiet) * 1000:.2f}", flush=True)
     print(f"during {count} checkpoints: p50 {quantile(flushing, 0.5) * 1000:.2f} ms,", end=" ")
     print(f"p99 {quantile(flushing, 0.99) * 1000:.2f}, longest {max(flushing) * 1000:.2f}", flush=True)
+    print(
+        f"of another process, meanwhile: {len(disk.quiet)} fdatasyncs, longest {disk.longest(disk.quiet):.2f} ms, and "
+        f"{len(disk.flushing)} during checkpoints, longest {disk.longest(disk.flushing):.2f}",
+        flush=True,
+    )
     return [
         _seconds("database serves that dump after", first, AIM_READY),
         _seconds("database serves it again after kill -9", again, AIM_READY),
@@ -167,6 +176,13 @@ async def serving(place: Site, rows: int, size: int) -> list[Result]:
             reference=AIM_PAUSE,
             reference_name="aim",
             aim=1.0,
+        ),
+        Result(
+            name="  the same",
+            value=max(flushing) * 1000,
+            unit="ms",
+            reference=disk.longest(disk.flushing),
+            reference_name="another's fdatasync",
         ),
         Result(
             name="  longest at other times",
@@ -197,7 +213,48 @@ def _resident(place: Site) -> float:
     return float(psutil.Process(place.processes[0].pid).memory_info().rss)
 
 
-async def pauses(writer: Client, folder: Path) -> tuple[list[float], list[float], int]:
+class Disk:
+    """How long the same disk lets another process wait that writes 4 KiB and asks for an fdatasync, fifty times a
+    second. Milliseconds, of those that met no checkpoint, and of those that met one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "probe"
+        self.quiet: list[float] = []
+        self.flushing: list[float] = []
+        self.checkpoint = False
+
+    def __enter__(self) -> Self:
+        self._here, there = multiprocessing.Pipe()
+        self._process = multiprocessing.get_context("spawn").Process(target=_probe, args=(self._path, there))
+        self._process.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._here.send(None)
+        self._process.join()
+        self._path.unlink()
+
+    def look(self, checkpoint: bool) -> None:
+        """What was measured since belongs to a checkpoint if there was one at either end."""
+        while self._here.poll():
+            (self.flushing if checkpoint or self.checkpoint else self.quiet).append(self._here.recv())
+        self.checkpoint = checkpoint
+
+    def longest(self, of: list[float]) -> float:
+        return max(of, default=0.0)
+
+
+def _probe(path: Path, tell: Connection) -> None:
+    with path.open("wb", buffering=0) as file:
+        while not tell.poll(0.02):
+            before = time.perf_counter()
+            os.pwrite(file.fileno(), bytes(4096), 0)
+            os.fdatasync(file.fileno())
+            tell.send((time.perf_counter() - before) * 1000)
+
+
+async def pauses(writer: Client, folder: Path, disk: Disk) -> tuple[list[float], list[float], int]:
     """Seconds of transactions, one after the other: those that met no checkpoint, and those that met one."""
     quiet: list[float] = []
     flushing: list[float] = []
@@ -211,7 +268,9 @@ async def pauses(writer: Client, folder: Path) -> tuple[list[float], list[float]
         took = time.perf_counter() - before
         after = _writing(folder)
         # The fork comes before the file does: the one that met it is the first that sees the file afterwards.
-        (flushing if is_now or after or was else quiet).append(took)
+        met = is_now or after or was
+        (flushing if met else quiet).append(took)
+        disk.look(met)
         done += was and not is_now
         was = is_now or after
     if not flushing:

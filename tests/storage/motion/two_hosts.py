@@ -18,6 +18,7 @@ import pytest
 
 from services.storage import service as storage_service
 from services.storage.nbd.client import NbdClient
+from services.storage.nbd.front import readers
 from services.storage.nbd.server import NbdServer
 from services.storage.plugins import lifetime
 from services.vm import service as vm_service
@@ -246,6 +247,7 @@ async def two_hosts(folder: Path, certificates: Path, **options: Any) -> AsyncIt
     with pytest.MonkeyPatch.context() as patch:
         # A former service never ends here: its programs are killed, but its files stay open in this process.
         patch.setattr(lifetime, "begin", _begun)
+        patch.setattr(readers, "LAST_WORD", 0.1)  # there is no API
         for host in HOSTS:
             await made.start("storage", host, **options)
             await made.with_sr(host)
