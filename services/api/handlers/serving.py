@@ -128,6 +128,9 @@ class HandlerTable:
         token = current.set(context)
         try:
             await registered.body(request)
+        except ApiError as error:
+            log.warning("%s %s has failed: %s", request.row.method, request.row.path, error)
+            raise
         finally:
             current.reset(token)
 

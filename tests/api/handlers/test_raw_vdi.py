@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from services.api.decisions import unfinished_disks
 from services.api.edge.endpoint import Kind
+from shared.logs import JsonFormatter
 from tests.api.handlers.conftest import Site
 from tests.api.handlers.real_disks import RealDisks, real_disks
 from tests.api.harness import Pool
@@ -245,7 +247,10 @@ async def test_a_download_that_nobody_takes_holds_little_and_can_be_cancelled(si
     await site.pool.until(disks.storage.nothing_is_open)
 
 
-async def test_a_worker_that_is_killed_fails_the_download(site: Site, disks: RealDisks) -> None:
+async def test_a_worker_that_is_killed_fails_the_download(
+    site: Site, disks: RealDisks, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.handler.setFormatter(JsonFormatter("api", ""))
     ref, _ = await new_disk(site, 64 * MIB)
     task = await site.task()
     client = await site.connect()
@@ -257,9 +262,14 @@ async def test_a_worker_that_is_killed_fails_the_download(site: Site, disks: Rea
     with pytest.raises(ConnectionResetError):
         await client.reader.read(-1)
     await site.pool.until(disks.storage.nothing_is_open)
+    said = json.loads(next(line for line in caplog.text.splitlines() if '"api.handlers"' in line))
+    assert (said["level"], said["task"]) == ("warning", task)
+    assert f"GET /export_raw_vdi has failed: INTERNAL_ERROR({ended['error_info'][1]})" in said["message"]
 
 
-async def test_why_the_disk_cannot_be_had_comes_before_the_reply(site: Site, disks: RealDisks) -> None:
+async def test_why_the_disk_cannot_be_had_comes_before_the_reply(
+    site: Site, disks: RealDisks, caplog: pytest.LogCaptureFixture
+) -> None:
     ref, uuid = await new_disk(site)
     sr = next(iter(site.pool.store.rows("SR").values()))["uuid"]
     await disks.have(sr, uuid)
@@ -267,6 +277,7 @@ async def test_why_the_disk_cannot_be_had_comes_before_the_reply(site: Site, dis
         reply = await site.ask("GET", f"/export_raw_vdi?vdi={ref}")
     assert reply.status == 500
     assert f"VDI_IN_USE: [ {ref}" in reply.body.decode()
+    assert f"GET /export_raw_vdi has failed: VDI_IN_USE({ref}" in caplog.text
 
 
 async def test_two_clients_are_served_at_once(site: Site, disks: RealDisks) -> None:
