@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 import uuid
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -58,6 +59,8 @@ class VmEvents:
         self._api = api
         self._latest: dict[tuple[str, str], contract.VmStateChanged] = {}
         """By host and VM, both as uuid: what is not written yet."""
+        self._untold: deque[contract.VmStateChanged] = deque()
+        """What people are to hear of, in order."""
         self._wake = asyncio.Event()
         api.replica.watch(self._on_commit)
 
@@ -68,7 +71,12 @@ class VmEvents:
         self.offer(change)
 
     def offer(self, change: contract.VmStateChanged) -> None:
-        """Has it written as soon as no call is busy with the VM, unless something newer is known by then."""
+        """Has it written as soon as no call is busy with the VM, unless something newer is known by then. What happens
+        without a change of the power state is told whatever else happens by then.
+        """
+        if change.cause in _WITHOUT_CHANGE:
+            self._untold.append(change)
+            self._wake.set()
         key = (change.host, change.state.uuid)
         known = self._latest.get(key)
         if known is None or change.state.seq >= known.state.seq:
@@ -96,6 +104,7 @@ class VmEvents:
                     continue
                 if done and self._latest.get(key) is change:
                     del self._latest[key]
+            await self._tell_all()
 
     async def apply(self, change: contract.VmStateChanged) -> bool:
         """Brings the VM's rows in line with what its host says. False: a call is busy with the VM, later."""
@@ -114,8 +123,8 @@ class VmEvents:
         done = await self._api.database.decide(decision)
         if done:
             self._api.vm_states.note(change.host, change.state)
-            if self._power_state(change.state.uuid) != before or change.cause in _WITHOUT_CHANGE:
-                await self._tell(change)
+            if self._power_state(change.state.uuid) != before and change.cause not in _WITHOUT_CHANGE:
+                self._untold.append(change)
         return done
 
     def _power_state(self, vm: str) -> str | None:
@@ -138,6 +147,17 @@ class VmEvents:
             return []
         changes = vm_state.changes(store, host, vm, change.state, self._api.https_url)
         return [*changes, *published(store, "VM", vm, changes)] if changes else []
+
+    async def _tell_all(self) -> None:
+        """However often it takes: a newer state says nothing of what people have not heard."""
+        while self._untold:
+            try:
+                await self._tell(self._untold[0])
+            except BusError as error:
+                log.warning("people do not hear yet of VM %s: %s", self._untold[0].state.uuid, error)
+                asyncio.get_running_loop().call_later(1.0, self._wake.set)
+                return
+            self._untold.popleft()
 
     async def _tell(self, change: contract.VmStateChanged) -> None:
         """An alert for what the guest did (upstream has none for this; people want to know)."""

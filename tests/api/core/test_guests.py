@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import pytest
+
+from shared.bus.interface import BusError
 from shared.contracts import vm as contract
 from shared.contracts.alerts import ALERT, Alert
 from shared.contracts.db import Update
@@ -112,6 +116,46 @@ async def test_a_disk_without_room_that_nobody_heard_of_is_told_when_the_host_is
     await host.say(host.vms[uuid_of(pool, vm)], Cause.REQUEST)
     alert = await asyncio.wait_for(told.get(), 5)
     assert (alert.name, alert.obj_uuid) == ("VM_DISK_FULL", uuid_of(pool, vm))
+
+
+async def test_errors_of_two_disks_are_both_told_although_a_call_was_busy_with_the_vm(
+    pool: Pool, client: Client
+) -> None:
+    vm = await running_vm(pool, client)
+    told: asyncio.Queue[Alert] = asyncio.Queue()
+    host, uuid = pool.hosts[0], uuid_of(pool, vm)
+    gate = host.hold("vm.pause")
+    pausing = client.begin("VM.pause", vm)
+    await gate.reached.wait()
+    await pool.api.bus.subscribe(ALERT, lambda alert, _: told.put_nowait(alert))
+    for vbd in ("OpaqueRef:first", "OpaqueRef:second"):
+        await host.disk_fails(uuid, vbd)
+    await host.say(host.vms[uuid], Cause.REQUEST)
+    gate.open()
+    await pausing
+    names = [(await asyncio.wait_for(told.get(), 10)).name for _ in range(3)]
+    assert sorted(names) == ["VM_DISK_ERROR", "VM_DISK_ERROR", "VM_PAUSED"]
+
+
+async def test_what_a_guest_did_is_told_once_the_bus_takes_it(
+    pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = await running_vm(pool, client)
+    told: asyncio.Queue[Alert] = asyncio.Queue()
+    await pool.api.bus.subscribe(ALERT, lambda alert, _: told.put_nowait(alert))
+    publish, refused = pool.api.bus.publish, asyncio.Event()
+
+    async def refuse_once(*message: Any, **key: str) -> None:
+        if message[0] is ALERT and not refused.is_set():
+            refused.set()
+            raise BusError("INTERNAL_ERROR", "the broker is away")
+        await publish(*message, **key)
+
+    monkeypatch.setattr(pool.api.bus, "publish", refuse_once)
+    await pool.hosts[0].guest_halts(uuid_of(pool, vm), Cause.GUEST_CRASH)
+    alert = await asyncio.wait_for(told.get(), 10)
+    assert (alert.name, refused.is_set()) == ("VM_CRASHED", True)
+    assert pool.row("VM", vm)["power_state"] == "Halted"
 
 
 async def test_a_guest_that_reboots_by_itself_has_a_new_domain(pool: Pool, client: Client) -> None:
