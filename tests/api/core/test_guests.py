@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from shared.bus.contract import Topic
 from shared.bus.interface import BusError
 from shared.contracts import vm as contract
 from shared.contracts.alerts import ALERT, Alert
@@ -145,11 +146,11 @@ async def test_what_a_guest_did_is_told_once_the_bus_takes_it(
     await pool.api.bus.subscribe(ALERT, lambda alert, _: told.put_nowait(alert))
     publish, refused = pool.api.bus.publish, asyncio.Event()
 
-    async def refuse_once(*message: Any, **key: str) -> None:
-        if message[0] is ALERT and not refused.is_set():
+    async def refuse_once(topic: Topic[Any], message: Any, **key: Any) -> None:
+        if topic is ALERT and not refused.is_set():
             refused.set()
             raise BusError("INTERNAL_ERROR", "the broker is away")
-        await publish(*message, **key)
+        await publish(topic, message, **key)
 
     monkeypatch.setattr(pool.api.bus, "publish", refuse_once)
     await pool.hosts[0].guest_halts(uuid_of(pool, vm), Cause.GUEST_CRASH)
