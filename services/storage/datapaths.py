@@ -262,7 +262,7 @@ class Datapaths:
                     raise _translated(error) from error
                 self.checkpoint("open: done")
             fresh.extend(opening)
-            return [self._answer(disk.dp) for disk in disks]
+            return [await self._answer(disk.dp) for disk in disks]
 
     def _plan(self, disks: Sequence[DiskOpen]) -> dict[str, Entry]:
         """The datapaths that have to be opened, writers first (a reader cannot be joined by one)."""
@@ -503,13 +503,13 @@ class Datapaths:
         if not others:
             del self._on[entry.disk]
 
-    def _answer(self, dp: str) -> Backend:
+    async def _answer(self, dp: str) -> Backend:
         entry = self._entries[dp]
         if entry.backend is None:
             raise internal_error(f"datapath {dp} is open without a backend")
         plugin, _ = self._repositories.find(entry.sr)
         domain = Domain(host=self._repositories.host, dp=entry.known_as or dp, writable=entry.writable)
-        backend = plugin.datapath.located(entry.uri, domain, entry.backend)
+        backend = await plugin.datapath.located(entry.uri, domain, entry.backend)
         return Backend(
             dp=dp,
             kind=backend.kind,

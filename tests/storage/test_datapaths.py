@@ -55,6 +55,25 @@ async def test_an_open_disk_is_where_the_answer_says(pool: Machine, kind: str, t
     assert (held.dp, held.location, held.state, held.writable) == ("vbd/vm/0", location, "activated", True)
 
 
+@pytest.mark.parametrize("kind", ["file"])
+async def test_a_disk_that_another_host_snapshots_while_it_is_being_opened_is_written_to_above_the_snapshot(
+    pool: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location, snapshot = await with_disk(pool[HOST_A]), new_uuid()
+    datapath = pool.plugins["file"].datapath
+    activate = datapath.activate
+
+    async def overtaken(uri: str, domain: Domain) -> None:
+        monkeypatch.setattr(datapath, "activate", activate)
+        await pool[HOST_B].disks.clone(VdiClone(sr=SR, location=location, uuid=snapshot, snapshot=True))
+        await activate(uri, domain)
+
+    monkeypatch.setattr(datapath, "activate", overtaken)
+    [writer] = await pool[HOST_A].datapaths.open([disk(location)])
+    [reader] = await pool[HOST_B].datapaths.open([disk(snapshot, dp="task/reader", writable=False)])
+    assert writer.path != reader.path
+
+
 async def test_opening_and_closing_again_changes_nothing(pool: Machine) -> None:
     host = pool[HOST_A]
     location = await with_disk(host)

@@ -274,8 +274,10 @@ class Datapath(Protocol):
         """Checks that the disk can be used at all. Nothing is exclusive yet."""
         ...
 
-    def located(self, uri: str, domain: Domain, attached: Implementation) -> Implementation:
-        """What `attach` has answered, as it is to be opened once the disk is activated."""
+    async def located(self, uri: str, domain: Domain, attached: Implementation) -> Implementation:
+        """What `attach` has answered, as it is to be opened now that the disk is activated: nobody could be kept from
+        rearranging what is only attached. Asked again, by who has the disk activated, it may be another one.
+        """
         ...
 
     async def activate(self, uri: str, domain: Domain) -> None:

@@ -96,6 +96,6 @@ class VolumeSkeleton:
 
 
 class DatapathSkeleton:
-    def located(self, uri: str, domain: Domain, attached: Implementation) -> Implementation:
+    async def located(self, uri: str, domain: Domain, attached: Implementation) -> Implementation:
         """Activation changes nothing of where a disk is."""
         return attached

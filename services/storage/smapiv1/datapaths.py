@@ -68,7 +68,7 @@ class DatapathGroup:
         await self._note_caching(at, ref, found)
         return implementation(found, at.host.view)
 
-    def located(self, uri: str, domain: Domain, attached: Implementation) -> Implementation:
+    async def located(self, uri: str, domain: Domain, attached: Implementation) -> Implementation:
         at, _ = self._find(uri, domain)
         return relocated(attached, at.host.view)
 

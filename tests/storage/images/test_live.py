@@ -263,3 +263,24 @@ async def test_a_paused_disk_is_resumed_after_a_crash(world: Running) -> None:
     assert not world.hypervisor.closed
     await world.guest_writes()
     await world.check_running()
+
+
+async def test_a_merge_that_ends_between_attaching_a_disk_and_activating_it_does_not_lead_to_an_image_that_is_gone(
+    world: Running,
+) -> None:
+    """The guest's merge tells the snapshot of the lower image, and removes the one that was found at first."""
+    await world.guest_writes()
+    below = await world.snapshot(world.key)
+    await world.guest_writes()
+    wanted = await world.snapshot(world.key)
+    await world.guest_writes()
+    await world.destroy(below)
+    uri = (await world.plugin.volume.stat(world.sr, wanted)).uri[0]
+    reader = Domain(host=HOST_A, dp="task/reader", writable=False)
+    attached = await world.plugin.datapath.attach(uri, reader)
+    assert await world.plugin.coalesce(world.sr) > 0
+    assert Path(attached.path).stem not in world.plugin.attached(world.sr).folder.names()[0]
+    await world.plugin.datapath.activate_readonly(uri, reader)
+    found = await world.plugin.datapath.located(uri, reader, attached)
+    assert await content(found.path, world.scratch) == world.disks[wanted]
+    await world.plugin.datapath.deactivate(uri, reader)

@@ -41,7 +41,7 @@ class Sr:
     async def open(self, volume: Volume) -> NbdClient:
         attached = await self.plugin.datapath.attach(volume.uri[0], self.domain)
         await self.plugin.datapath.activate(volume.uri[0], self.domain)
-        found = self.plugin.datapath.located(volume.uri[0], self.domain, attached)
+        found = await self.plugin.datapath.located(volume.uri[0], self.domain, attached)
         socket, _, export = found.path.removeprefix("nbd:unix:").partition(":exportname=")
         return await NbdClient.connect(Address(path=socket, export=export))
 

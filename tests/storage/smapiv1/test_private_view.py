@@ -178,7 +178,7 @@ async def test_a_disk_that_a_driver_mounts_and_serves_is_read_and_written_from_o
     domain = Domain(host=bench.host.uuid, dp="vbd/vm/0")
     attached = await plugin.datapath.attach(made.uri[0], domain)
     await plugin.datapath.activate(made.uri[0], domain)
-    found = plugin.datapath.located(made.uri[0], domain, attached)
+    found = await plugin.datapath.located(made.uri[0], domain, attached)
     assert (found.kind, found.format) == ("nbd", "raw")
     socket, _, export = found.path.removeprefix("nbd:unix:").partition(":exportname=")
     assert export == made.uuid

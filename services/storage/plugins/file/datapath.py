@@ -31,6 +31,13 @@ class FileDatapath(DatapathSkeleton):
         chain = await self._chain(sr, key)
         return Implementation(kind="file", path=str(sr.folder.image(chain[0])), format="qcow2")
 
+    async def located(self, uri: str, domain: Domain, attached: Implementation) -> Implementation:
+        """Until it was activated, a merge may have given the disk another image, or another host a new one."""
+        sr, key = self._plugin.at(uri, domain.host)
+        if attached.format == "raw":
+            return attached
+        return Implementation(kind="file", path=str(sr.folder.image(await sr.run(sr.folder.top, key))), format="qcow2")
+
     async def activate(self, uri: str, domain: Domain) -> None:
         await self._acquire(uri, domain, writable=True)
 
