@@ -27,6 +27,8 @@ from bench.storm_kills import kill
 from bench.storm_pool import FAILED_CALL, MIB, Refused, StormPool
 from bench.vm import connect
 from pool import processes
+from shared.bus.contract import Empty
+from shared.contracts.vm import LIST
 from shared.errors import ApiError
 from tests.e2e.guest_disk import Shell
 from tests.e2e.test_faults_qemu import Machine
@@ -222,7 +224,9 @@ class GuestStorm:
         return wrong
 
     def _unsettled(self) -> list[str]:
-        """A killed QEMU is noticed; nobody works on disks."""
+        """A killed QEMU is noticed; nobody works on disks; each host answers for its VMs."""
+        for host in self._pool.uuids:
+            self._pool.ask(host, LIST, Empty())
         running = self._machine.state == "Running"
         found = [] if running == bool(self._machine.process) else ["the VM's state is not that of its QEMU"]
         rows = self._api("VDI.get_all_records").values()
