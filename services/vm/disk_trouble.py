@@ -91,13 +91,15 @@ class DiskTrouble:
                 await self._try(vm, stopped)
 
     async def _stands_still(self, vm: str) -> bool:
-        """Whether it is to be looked after: not a VM that somebody had paused before."""
+        """Whether it is to be looked after: not a VM that somebody had paused before, but one whose disk is closed for
+        the time being as well.
+        """
         async with self._host.living("disk_full", vm) as domain:
             device = await self._backend.disks.stalled(vm)
             if device and domain.record.power_state is PowerState.RUNNING:
                 log.warning("VM %s stands still: there is no room for disk %s", vm, device)
                 self._note(domain, PowerState.PAUSED, device, Cause.DISK_FULL)
-            return bool(device and domain.record.stalled)
+            return bool(domain.record.stalled)
 
     async def _try(self, vm: str, stopped: asyncio.Event) -> None:
         async with self._host.living("disk_room", vm) as domain:
@@ -131,6 +133,7 @@ class DiskTrouble:
                     domain.note(domain.record, Cause.DISK_ERROR, vbds[0])
         except ApiError as error:
             log.info("an error of disk %s of VM %s is not told: %s", device, vm, error)
+            self._told.pop((vm, device), None)
 
 
 async def _comes(event: asyncio.Event, within: float) -> bool:

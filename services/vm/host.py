@@ -132,7 +132,8 @@ class VmHost:
             if record.uuid in found:
                 # a guest that stands still while its disk changes goes on when that is settled
                 power_state = record.power_state if record.mirrors else found[record.uuid]
-                self._set(vm, msgspec.structs.replace(record, power_state=power_state))
+                stalled = record.stalled if power_state is PowerState.PAUSED else ""  # it has gone on meanwhile
+                self._set(vm, msgspec.structs.replace(record, power_state=power_state, stalled=stalled))
             elif record.phase is Phase.BUILT and record.boot == self._boot:
                 self._set(vm, record)  # the backend has told how it ended
             else:

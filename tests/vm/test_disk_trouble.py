@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.vm import disk_trouble
+from services.vm.backend import Expected
 from services.vm.qemu.disks import nodes
+from services.vm.simulator.backend import SimulatorBackend
 from services.vm.simulator.disks import SimulatedDisks
 from shared.bus.contract import Empty
+from shared.bus.endpoint import Endpoint
+from shared.bus.interface import BusError
 from shared.contracts import vm as contract
 from shared.contracts.vm import Cause, PowerState, VmId, VmStart
 from shared.errors import ApiError
@@ -127,27 +131,113 @@ def test_an_object_of_a_disk_names_its_device(path: str, device: str) -> None:
     assert nodes.device_of_path(path) == device
 
 
-async def test_a_hypervisor_that_does_not_answer_is_asked_again(
-    short_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A simulated one, which says that it has stopped the VM once it answers."""
-    asked: list[str] = []
+@pytest.fixture
+async def simulated(short_folder: Path) -> AsyncIterator[Pool]:
+    made = Pool(short_folder)
+    await made.open()
+    await made.start_service()
+    yield made
+    await made.close()
+
+
+async def with_a_running_vm(pool: Pool, monkeypatch: pytest.MonkeyPatch, *answers: str | ApiError) -> contract.VmSpec:
+    """`answers`: what the hypervisor says of the VM to the next process of the service; the last one from then on."""
+    left = list(answers)
 
     async def stalled(self: SimulatedDisks, vm: str) -> str:
-        asked.append(vm)
-        if len(asked) == 1:
-            raise ApiError("INTERNAL_ERROR", "no connection")
-        return "1"
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, ApiError):
+            raise answer
+        return answer
 
-    monkeypatch.setattr(disk_trouble, "ASK_AGAIN", 0.01)
-    pool = Pool(short_folder)
-    await pool.open()
-    await pool.start_service()
     vm = specs.vm(vbds=[specs.disk("1")])
     await pool.bus.call(contract.START, VmStart(vm=vm), host=HOST)
-    await pool.close_service(pool.services[0])
     monkeypatch.setattr(SimulatedDisks, "stalled", stalled)
+    await restarted(pool)
+    return vm
+
+
+async def restarted(pool: Pool) -> None:
+    await pool.close_service(pool.services[0])
+    pool.events.clear()
     await pool.start_service()
-    told = await pool.state(vm.uuid, PowerState.PAUSED, Cause.DISK_FULL)
+
+
+async def test_a_hypervisor_that_does_not_answer_is_asked_again(
+    simulated: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_trouble, "ASK_AGAIN", 0.01)
+    vm = await with_a_running_vm(simulated, monkeypatch, ApiError("INTERNAL_ERROR", "no connection"), "1")
+    told = await simulated.state(vm.uuid, PowerState.PAUSED, Cause.DISK_FULL)
     assert told.state.stalled == specs.disk("1").ref
-    await pool.close()
+
+
+async def test_a_vm_whose_full_disk_is_closed_when_it_is_looked_at_goes_on_all_the_same(
+    simulated: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever closed the disk leaves a paused VM as it is."""
+    vm = await with_a_running_vm(simulated, monkeypatch, "1")
+    await simulated.state(vm.uuid, PowerState.PAUSED, Cause.DISK_FULL)
+
+    async def closed(self: SimulatedDisks, vm: str) -> str:
+        return ""
+
+    monkeypatch.setattr(SimulatedDisks, "stalled", closed)
+    monkeypatch.setattr(disk_trouble, "FIRST_TRY", 0.01)
+    monkeypatch.setattr(disk_trouble, "HOLDS_AFTER", 0.01)
+    await restarted(simulated)
+    told = await simulated.state(vm.uuid, PowerState.RUNNING, Cause.DISK_ROOM)
+    assert told.state.stalled == ""
+
+
+async def test_a_vm_that_has_gone_on_when_the_service_starts_has_no_disk_without_room(
+    simulated: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The former process was killed between a try and noting that it had succeeded."""
+    vm = await with_a_running_vm(simulated, monkeypatch, "1")
+    await simulated.state(vm.uuid, PowerState.PAUSED, Cause.DISK_FULL)
+
+    async def running(self: SimulatorBackend, expected: Sequence[Expected]) -> dict[str, PowerState]:
+        found = await found_again(self, expected)
+        return dict.fromkeys(found, PowerState.RUNNING)
+
+    async def has_room(self: SimulatedDisks, vm: str) -> str:
+        return ""
+
+    found_again = SimulatorBackend.open
+    monkeypatch.setattr(SimulatorBackend, "open", running)
+    monkeypatch.setattr(SimulatedDisks, "stalled", has_room)
+    await restarted(simulated)
+    found = await simulated.bus.call(contract.QUERY, VmId(vm=vm.uuid), host=HOST)
+    assert (found.power_state, found.stalled) == (PowerState.RUNNING, "")
+
+
+async def test_an_error_of_which_nobody_could_be_told_is_told_with_the_next(
+    simulated: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = specs.vm(vbds=[specs.disk("1")])
+    await simulated.bus.call(contract.START, VmStart(vm=vm), host=HOST)
+    backends: list[SimulatorBackend] = []
+    found_again = SimulatorBackend.open
+
+    async def noted(self: SimulatorBackend, expected: Sequence[Expected]) -> dict[str, PowerState]:
+        backends.append(self)
+        return await found_again(self, expected)
+
+    monkeypatch.setattr(SimulatorBackend, "open", noted)
+    await restarted(simulated)
+    publish, refused = Endpoint.publish, asyncio.Event()
+
+    async def refuse_once(self: Endpoint, topic: Any, event: Any, **more: Any) -> None:
+        if getattr(event, "cause", None) is Cause.DISK_ERROR and not refused.is_set():
+            refused.set()
+            raise BusError("INTERNAL_ERROR", "the broker is away")
+        await publish(self, topic, event, **more)
+
+    monkeypatch.setattr(Endpoint, "publish", refuse_once)
+    backends[0].on_disk_error(vm.uuid, "1")
+    await refused.wait()
+    await simulated.bus.call(contract.UNPAUSE, VmId(vm=vm.uuid), host=HOST)  # the VM's turn is over
+    backends[0].on_disk_error(vm.uuid, "1")
+    told = await simulated.heard(lambda event: event.cause is Cause.DISK_ERROR)
+    assert told.vbd == specs.disk("1").ref
