@@ -12,7 +12,6 @@ from typing import Protocol
 
 from services.db.child import NICE, Child
 from services.db.committer import Committer
-from services.db.pages import prepare_fork
 from services.db.redo.interface import Checkpoint, CheckpointHeader, RedoLogError
 from shared.store import Store
 
@@ -49,6 +48,7 @@ class Checkpoints:
         self._log = redo_log
         self._boot = boot
         self._running: _Running | None = None
+        self._tidying: asyncio.Task[None] | None = None
 
     def _header(self, rows: Store, requests: dict[str, int]) -> CheckpointHeader:
         return CheckpointHeader(
@@ -57,7 +57,6 @@ class Checkpoints:
 
     async def write(self) -> bool:
         """Returns whether it counts."""
-        await prepare_fork()
         try:
             running = await self._committer.at_boundary(self._begin)
             await self._written(running)
@@ -77,7 +76,7 @@ class Checkpoints:
         except RedoLogError as error:
             log.error("no checkpoint: %s", error)
             return False
-        await _tidy(counts, running.checkpoint)
+        self._tidying = asyncio.create_task(_tidy(counts, running.checkpoint), name="tidy after a checkpoint")
         return counts
 
     async def replace(self, rows: Store, requests: dict[str, int]) -> None:
@@ -102,6 +101,8 @@ class Checkpoints:
         """Ends a child that still writes."""
         if self._running is not None:
             await self._running.child.kill()
+        if self._tidying is not None:
+            await self._tidying
 
     async def _begin(self) -> _Running:
         """The one that runs, or a new one. Raises `RedoLogError`."""

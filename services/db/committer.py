@@ -16,11 +16,11 @@ import concurrent.futures
 import logging
 import os
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 from services.db.health import Pauses, Policy
@@ -35,7 +35,7 @@ from shared.store import Store, Touched
 log = logging.getLogger("db.commit")
 
 REQUESTS: Final = 20_000
-"""Finished request ids remembered, so that a repeated request is not applied twice."""
+"""Finished request ids remembered (and up to a sixteenth more), so that a repeated request is not applied twice."""
 
 MESSAGE: Final = 1024 * 1024
 """Bytes of records that are published in one message, but for a single one that is longer."""
@@ -138,7 +138,8 @@ class Committer:
         """The last write that was waited for took no more than a moment."""
         self._pauses = Pauses()
         self._waiting: list[_Pending] = []
-        self._requests: OrderedDict[str, int] = OrderedDict()
+        self._requests: dict[str, int] = {}
+        """Oldest first. Copied before each fork, while nobody is served: 0.2 ms, and 3 of an OrderedDict."""
         self._running: dict[str, _Pending] = {}
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="redo-log")
@@ -154,8 +155,8 @@ class Committer:
         """Request ids that were committed before (from the log)."""
         for request, generation in requests:
             self._requests[request] = generation
-        while len(self._requests) > REQUESTS:
-            self._requests.popitem(last=False)
+        if (many := len(self._requests) - REQUESTS) > REQUESTS // 16:
+            self._requests = dict(islice(self._requests.items(), many, None))
 
     def knows(self, request: str) -> bool:
         """Whether it was committed, or is about to be."""
@@ -163,7 +164,7 @@ class Committer:
 
     @property
     def requests(self) -> dict[str, int]:
-        return dict(self._requests)
+        return self._requests.copy()
 
     @property
     def last_persistent(self) -> int:

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Final
+
+PIECE: Final = 1024 * 1024
+"""Bytes of a file that nobody needs any more, given back at once."""
+PAUSE: Final = 0.002
+"""Seconds until the next."""
 
 
 class Disk:
@@ -61,3 +71,52 @@ class Disk:
         while view:
             count = self.write(descriptor, view, offset)
             view, offset = view[count:], offset + count
+
+    # ---- large files that nobody needs any more
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Files of one folder. Their room is given back piece by piece, which takes 2 to 3 ms for each MiB.
+
+        Where the disk is told what is free (the mount option `discard`), every fdatasync meanwhile waits for all that
+        is given back at once: 17 to 25 ms for a file of 77 MB.
+        """
+        with ExitStack() as former:
+            folders = set()
+            for path in paths:
+                self._let_go_after(path, former)
+                self.unlink(path)
+                folders.add(path.parent)
+            for folder in folders:
+                self.sync_folder(folder)
+
+    def replace(self, new: Path, path: Path) -> None:
+        """Renames durably. The room of the file that had the name is given back like that of removed ones."""
+        with ExitStack() as former:
+            self._let_go_after(path, former)
+            self.rename(new, path)
+            self.sync_folder(path.parent)
+
+    def _let_go_after(self, path: Path, former: ExitStack) -> None:
+        try:
+            descriptor = self.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return
+        former.callback(self._let_go, descriptor)
+
+    def _let_go(self, descriptor: int) -> None:
+        try:
+            with suppress(OSError):  # closing gives all back
+                if _is_nobodys(descriptor):
+                    for left in range(self.size(descriptor) - PIECE, 0, -PIECE):
+                        self.truncate(descriptor, left)
+                        time.sleep(PAUSE)
+        finally:
+            self.close(descriptor)
+
+
+def _is_nobodys(descriptor: int) -> bool:
+    """It has no name any more, and nobody else has it open (only then there is such a lease). Raises `OSError`."""
+    if os.fstat(descriptor).st_nlink:
+        return False
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    return True

@@ -125,8 +125,7 @@ def _hashed(pieces: Iterable[bytes], digest: hashlib.blake2b) -> Iterator[bytes]
 def install(disk: Disk, path: Path) -> None:
     """Gives the prepared files their names, one after another. Raises `OSError`: then the old ones may be there."""
     for name in (origin_file(path), path, generation_file(path)):
-        disk.rename(_beside(name, _NEW), name)
-        disk.sync_folder(path.parent)
+        disk.replace(_beside(name, _NEW), name)
 
 
 def discard(disk: Disk, path: Path) -> None:

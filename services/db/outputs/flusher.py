@@ -18,7 +18,6 @@ from services.db.disk import Disk
 from services.db.outputs import dump_file, schedule
 from services.db.outputs.conf import Block, preferred
 from services.db.outputs.dump_file import Origin
-from services.db.pages import prepare_fork
 from shared.database_dump.writer import moment, pieces
 from shared.errors import ApiError
 from shared.store import Store
@@ -92,7 +91,6 @@ class Flusher:
 
     async def _write(self, block: Block) -> int:
         committer, disk, path = self._committer, self._disk, block.path
-        await prepare_fork()
         generation, taken_back = committer.store.generation, committer.taken_back
         # Commits that were taken back are not among the rows.
         persistent = min(committer.last_persistent, generation)

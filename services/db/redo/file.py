@@ -337,13 +337,13 @@ class FileRedoLog:
 
     def forget_before(self, checkpoint: int, segment: int) -> None:
         """Removes older checkpoints and segments than these."""
-        for pattern, kept in ((_CHECKPOINT, checkpoint), (segments.NAME, segment)):
-            for path in self._files(pattern):
-                match = pattern.fullmatch(path.name)
-                if match and int(match[1]) < kept:
-                    self._disk.unlink(path)
-        for leftover in self.folder.glob("*.new"):
-            self._disk.unlink(leftover)
+        older = [
+            path
+            for pattern, kept in ((_CHECKPOINT, checkpoint), (segments.NAME, segment))
+            for path in self._files(pattern)
+            if (match := pattern.fullmatch(path.name)) and int(match[1]) < kept
+        ]
+        self._disk.remove([*older, *self.folder.glob("*.new")])
 
 
 def _copy(other: Recovered, to: FileRedoLog) -> None:

@@ -392,9 +392,9 @@ def test_many_clients_and_doubtful_writes_stay_cheap() -> None:
     for number in range(1, 2000):
         outcome = UNKNOWN if number % 50 == 0 else OK
         story.op(number, number + 6.5, outcome, number if outcome is OK else 0, x=number * 10)
-    begin = time.monotonic()
+    begin = time.process_time()
     assert story.wrong == ""
-    assert time.monotonic() - begin < 5.0
+    assert time.process_time() - begin < 10.0  # what is not cheap takes for ever
 
 
 @pytest.mark.parametrize("field", ["writes", "generation"])
