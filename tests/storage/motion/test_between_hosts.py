@@ -123,9 +123,7 @@ async def test_a_copy_tells_its_task_how_far_it_is_and_ends_with_it(
 async def test_a_copy_that_is_cancelled_where_both_ends_are_open_leaves_nothing(hosts: TwoHosts, gate: Gate) -> None:
     source, _ = await filled(hosts)
     target = await hosts.disk(HOST_B)
-    context = CallContext(task="t1")
-    copying = asyncio.create_task(hosts.call(HOST_A, transfer.COPY, hosts.copy(source, target), context=context))
-    await gate.reached.wait()
+    copying = await begun(hosts, gate, source, target, context=CallContext(task="t1"))
     await hosts.client.publish(CANCEL, Cancel(task="t1"), task="t1")
     with pytest.raises(ApiError, match="TASK_CANCELLED"):
         await copying
@@ -133,12 +131,18 @@ async def test_a_copy_that_is_cancelled_where_both_ends_are_open_leaves_nothing(
     await hosts.destroy(HOST_B, target)
 
 
-async def begun(hosts: TwoHosts, gate: Gate, source: str, target: str) -> asyncio.Task[transfer.Moved]:
+async def begun(
+    hosts: TwoHosts, gate: Gate, source: str, target: str, **named: CallContext
+) -> asyncio.Task[transfer.Moved]:
     """Stands where both ends are open."""
     gate.reached.clear()
     gate.go.clear()
-    copying = asyncio.create_task(hosts.call(HOST_A, transfer.COPY, hosts.copy(source, target)))
-    await gate.reached.wait()
+    copying = asyncio.create_task(hosts.call(HOST_A, transfer.COPY, hosts.copy(source, target), **named))
+    reached = asyncio.create_task(gate.reached.wait())
+    await asyncio.wait({copying, reached}, return_when=asyncio.FIRST_COMPLETED)
+    if copying.done():
+        reached.cancel()
+        raise AssertionError("it does not stand there") from copying.exception()
     return copying
 
 
