@@ -6,7 +6,7 @@ import asyncio
 from functools import partial
 from typing import Final
 
-from services.api import nbd_readers, roles, sessions
+from services.api import nbd_readers, newest_rows, roles, sessions
 from services.api.api import Api
 from services.api.decisions import nbd
 from services.api.decisions.rows import existing
@@ -14,7 +14,7 @@ from services.api.decisions.vdi_types import incompatible
 from services.api.row_waiters import wait
 from services.api.storage_hosts import disk
 from shared.bus.contract import Empty
-from shared.contracts.db import DB_STATUS, Delta
+from shared.contracts.db import Delta
 from shared.contracts.nbd import NBD_DISK, NBD_READING, NBD_SERVING, DiskRequest, Known, Reading, ServedDisk, Serving
 from shared.contracts.storage import VdiRef
 from shared.errors import ApiError
@@ -23,8 +23,6 @@ from shared.store import Touched
 
 PATIENCE: Final = 20.0
 """Seconds until a host hears that nothing has changed."""
-CATCH_UP: Final = 10.0
-"""Seconds that this process may take to follow the database."""
 _DECIDING: Final = frozenset({"network", "PIF", "host"})
 """Classes that say where disks are served."""
 _NEEDED: Final = ("vbd.create", "vbd.plug")
@@ -87,8 +85,7 @@ class NbdService:
         except ApiError as error:
             if error.code not in _MAY_BE_NEW:
                 raise
-            status = await self._api.bus.call(DB_STATUS, Empty())
-            await self._api.replica.wait_generation(status.generation, timeout=CATCH_UP)
+            await newest_rows.arrive(self._api)
             found = self._found(request)
         ref, vdi = self._api.store.ref_of_uuid("host", host), self._api.store.ref_of_uuid("VDI", request.vdi)
         if request.connection and ref is not None and vdi is not None:

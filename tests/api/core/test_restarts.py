@@ -14,6 +14,7 @@ from services.api.decisions import unfinished_disks
 from shared import replica
 from shared.bus.memory import MemoryTransport
 from shared.contracts.db import Create, MapPut, Update
+from shared.contracts.secrets import SECRET_VALUE, SecretId
 from shared.contracts.vm import Cause
 from shared.database import Database
 from shared.errors import ApiError
@@ -365,6 +366,24 @@ async def test_a_commit_that_was_lost_on_its_way_is_noticed_by_whoever_only_read
     await Database(writer).transact([Create(cls="network", ref=ref, fields={"name_label": "n", "bridge": "b"})])
     await asyncio.wait_for(arrived.wait(), 5)
     assert member.store.row("network", ref) is not None
+    await writer.close()
+
+
+async def test_a_secret_is_told_by_a_host_that_the_news_of_it_has_not_reached(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks takes one that is not known for gone."""
+    monkeypatch.setattr(replica, "OVERDUE", 0.05)
+    await pool.start_api(1)
+    await pool.settled()
+    lose_next_event(pool)
+    writer, uuid = await pool.broker.connect("writer"), "5ec00000-0000-4000-8000-000000000001"
+    row = Create(cls="secret", ref="OpaqueRef:secret", fields={"uuid": uuid, "value": "open sesame"})
+    await Database(writer).transact([row])
+    told = await writer.call(SECRET_VALUE, SecretId(uuid=uuid), host=pool.hosts[1].uuid)
+    assert told.value == "open sesame"
+    with pytest.raises(ApiError, match="UUID_INVALID"):
+        await writer.call(SECRET_VALUE, SecretId(uuid="5ec00000-gone"), host=pool.hosts[1].uuid)
     await writer.close()
 
 
