@@ -11,8 +11,8 @@ from bench.storm_pool import FAILED_CALL, StormPool
 from pool import processes
 
 PROGRAMS = frozenset({"qemu-img", "qemu-nbd", "qemu-storage-daemon", "setpriv"})
-_SETTLES_WITHIN = 75.0
-"""Seconds. A transfer whose client was killed before it came is given up after 60."""
+_SETTLES_WITHIN = 30.0
+"""Seconds: less than the 60 after which transfers whose client never comes are given up, if nobody says so before."""
 
 
 def loop_devices() -> set[str]:

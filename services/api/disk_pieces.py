@@ -69,7 +69,12 @@ async def reading(api: Api, vdi: str) -> AsyncIterator[Bytes]:
     require_here(api, vdi)
     place, host = disk(api, vdi), api.host_uuid
     wanted = Export(
-        dp=f"task/{uuids.uuid4()}", sr=place.sr, location=place.location, uuid=api.uuid_of("VDI", vdi), format="raw"
+        dp=f"task/{uuids.uuid4()}",
+        sr=place.sr,
+        location=place.location,
+        uuid=api.uuid_of("VDI", vdi),
+        format="raw",
+        process=api.process,
     )
     size = existing(api.store, "VDI", vdi)["virtual_size"]
     prepared = await api.bus.call(EXPORT, wanted, host=host)
@@ -92,7 +97,13 @@ async def write(api: Api, vdi: str, parts: AsyncIterable[tuple[int, bytes]]) -> 
     require_here(api, vdi)
     place, host = disk(api, vdi), api.host_uuid
     wanted = Import(
-        dp=f"task/{uuids.uuid4()}", sr=place.sr, location=place.location, format="raw", chunked=True, differences=True
+        dp=f"task/{uuids.uuid4()}",
+        sr=place.sr,
+        location=place.location,
+        format="raw",
+        chunked=True,
+        differences=True,
+        process=api.process,
     )
     prepared = await api.bus.call(IMPORT, wanted, host=host)
     try:

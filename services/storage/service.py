@@ -171,6 +171,7 @@ class Handlers:
             (transfer.IMPORT, self._transfers.import_),
             (transfer.TRANSFER_END, self._transfer_end),
             (transfer.TRANSFER_CANCEL, _quiet(lambda request: self._transfers.cancel(request.transfer))),
+            (transfer.TRANSFERS_ABANDON, _quiet(lambda request: self._transfers.abandon(request.process))),
             (transfer.COPY, self._copy),
             (transfer.CHECKSUM, self._checksum),
         ]

@@ -2,7 +2,8 @@
 
 What goes to or comes from a client passes a Unix socket of the host, at the pace of the slower side; what is said about
 it goes over the bus. A transfer is prepared (`EXPORT`, `IMPORT`), its bytes are passed, and `TRANSFER_END` tells how it
-went. One whose socket nobody comes to, or that is cancelled, ends by itself and leaves nothing open.
+went. One whose socket nobody comes to, or that is cancelled, ends by itself and leaves nothing open. The API's process
+says when it begins, so that nobody waits for the one before it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Export(Record, frozen=True):
 
     `base_uuid`, `uuid`: as formats name them (the parent of a differencing VHD). `dp`: names the datapath, such as
     `task/<ref>`. `prefix`: folder of the entries of a tar. `lent`: who comes to the socket lends a connection
-    (`shared.contracts.loan`).
+    (`shared.contracts.loan`). `process`: of the API, which comes to the socket; see `TRANSFERS_ABANDON`.
     """
 
     dp: str
@@ -34,12 +35,13 @@ class Export(Record, frozen=True):
     base_uuid: str = ""
     prefix: str = ""
     lent: bool = False
+    process: str = ""
 
 
 class Import(Record, frozen=True):
     """`length`: bytes that were announced, None if unknown. `chunked`: the raw format's own chunks (offset, length,
-    data). `differences`: the disk holds the base that the stream's blocks go on top of, so absent blocks stay. `lent`:
-    as in `Export`.
+    data). `differences`: the disk holds the base that the stream's blocks go on top of, so absent blocks stay. `lent`,
+    `process`: as in `Export`.
     """
 
     dp: str
@@ -51,6 +53,7 @@ class Import(Record, frozen=True):
     differences: bool = False
     prefix: str = ""
     lent: bool = False
+    process: str = ""
 
 
 class Prepared(Record, frozen=True):
@@ -63,6 +66,12 @@ class Prepared(Record, frozen=True):
 
 class TransferId(Record, frozen=True):
     transfer: str
+
+
+class Begun(Record, frozen=True):
+    """`process`: of the host's API, as it calls itself since it began."""
+
+    process: str
 
 
 class Moved(Record, frozen=True):
@@ -129,6 +138,14 @@ TRANSFER_END = Method(
     errors=_ERRORS,
 )
 TRANSFER_CANCEL = Method(_S, "transfer_cancel", TransferId, Empty, "Ends a transfer; its disk is closed when this is.")
+TRANSFERS_ABANDON = Method(
+    _S,
+    "transfers_abandon",
+    Begun,
+    Empty,
+    "Ends the transfers that were prepared for earlier processes of the host's API: nobody comes for those.",
+    timeout=10,
+)
 COPY = Method(
     _S,
     "copy",

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 
 from msgspec.structs import replace
 
+from services.api.api import Api
 from services.api.edge.stream import ClientGone, Stream
 from services.api.handlers.disk_arguments import host_here
 from services.api.handlers.handler import Request
@@ -28,6 +29,8 @@ from shared.contracts.transfer import (
     IMPORT,
     TRANSFER_CANCEL,
     TRANSFER_END,
+    TRANSFERS_ABANDON,
+    Begun,
     Export,
     Import,
     Moved,
@@ -64,6 +67,16 @@ async def receive(request: Request, message: Import, begin: Begin) -> None:
     """A disk from the client. A stream that says itself where it ends may be shorter than was announced."""
     ends_itself = message.format != "raw" or message.chunked
     await _pass_on(request, IMPORT, message, begin, partial(_inwards, ends_itself=ends_itself))
+
+
+async def abandon(api: Api) -> None:
+    """Ends the transfers that earlier processes of this process's hosts have left: their disks are not in use then."""
+    begun = Begun(process=api.process)
+    for host in api.hosts:
+        try:
+            await api.bus.call(TRANSFERS_ABANDON, begun, host=host.uuid)
+        except ApiError as error:
+            log.info("transfers of an earlier process end with their patience, or with the service: %s", error)
 
 
 async def _lend(stream: Stream, service: socket.socket) -> None:
@@ -140,7 +153,7 @@ async def _pass_on(
     bus, host = request.api.bus, request.api.uuid_of("host", host_here(request))
     lent = request.stream.hold()
     try:
-        prepared = await _prepared(bus, method, replace(message, lent=lent), host)
+        prepared = await _prepared(bus, method, replace(message, lent=lent, process=request.api.process), host)
         transfer = TransferId(transfer=prepared.transfer)
         ended: asyncio.Future[Moved] = asyncio.ensure_future(bus.call(TRANSFER_END, transfer, host=host))
         try:

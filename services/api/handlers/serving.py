@@ -13,7 +13,7 @@ from services.api.edge.credentials import argument
 from services.api.edge.dispatcher import Authenticator, Basic, Credential, HttpRefusal, Session
 from services.api.edge.exchange import Exchange
 from services.api.edge.stream import ClientGone
-from services.api.handlers import tasks
+from services.api.handlers import disk_streams, tasks
 from services.api.handlers.handler import HANDLERS, REFUSALS, Registered, Request
 from shared.bus.context import current
 from shared.contracts.task import CANCEL, Cancel
@@ -33,6 +33,7 @@ class HandlerTable:
     async def begin(self) -> None:
         """Ends what an earlier process has left, and hears of tasks that are cancelled elsewhere."""
         await tasks.abandon(self._api)
+        await disk_streams.abandon(self._api)
         if not self._api.is_coordinator:  # which cancels what runs in its own process itself
             await self._api.bus.subscribe(CANCEL, self._on_cancel)
 

@@ -7,11 +7,11 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from services.storage.datapaths import Datapaths
 from services.storage.locks import Locks
@@ -47,17 +47,22 @@ Plan = Callable[[Sequence[Disk]], Awaitable[Job]]
 class Transfer:
     """One that runs, or has ended. `path`: where its client comes to, "" if it has none. `dps`: its datapaths.
 
-    All that it holds is closed when `ended` is done. `sr`: whose space it needs, which `space` knows.
+    All that it holds is closed when `ended` is done. `sr`: whose space it needs, which `space` knows. `process`: of the
+    API, which its client comes from, "" for none; `abandoned`: that one has ended before the disks were open.
     """
 
-    def __init__(self, dps: Sequence[str], sr: str, path: str, space: Space) -> None:
+    def __init__(self, dps: Sequence[str], sr: str, path: str, space: Space, process: str) -> None:
         self.id = secrets.token_hex(8)
-        self.dps, self.sr, self.path, self.space = list(dps), sr, path, space
+        self.dps, self.sr, self.path, self.space, self.process = list(dps), sr, path, space, process
         self.holds = AsyncExitStack()
-        self.cancelled = False
+        self.cancelled = self.abandoned = False
         self.length: int | None = None
         self.worker: Worker
         self.ended: asyncio.Task[Moved | ApiError]
+
+    def is_of_another(self, process: str) -> bool:
+        """Whether it is for another process of the API than this one."""
+        return self.process not in ("", process)
 
     async def cancel(self) -> None:
         """As `stop`, on somebody's wish."""
@@ -91,6 +96,7 @@ class Transfers:
         self._patience = patience
         self._sending = sending
         self._transfers: dict[str, Transfer] = {}
+        self._beginning: set[Transfer] = set()
 
     # ---- the contract
 
@@ -115,7 +121,7 @@ class Transfers:
                 lent=request.lent,
             )
 
-        return _prepared(await self._begin(disks, request.sr, plan))
+        return _prepared(await self._begin(disks, request.sr, plan, process=request.process))
 
     async def import_(self, request: Import) -> Prepared:
         """Raises what opening disks raises, SR_BACKEND_FAILURE_*."""
@@ -133,7 +139,7 @@ class Transfers:
             )
 
         disk = DiskOpen(dp=request.dp, sr=request.sr, location=request.location, writable=True)
-        return _prepared(await self._begin([disk], request.sr, plan))
+        return _prepared(await self._begin([disk], request.sr, plan, process=request.process))
 
     async def copy(self, request: Copy, report: Report) -> Moved:
         """Cancelled: nothing is open any more, and the target has some of the content."""
@@ -188,6 +194,15 @@ class Transfers:
         if known is not None:
             await settle(known.cancel())
 
+    async def abandon(self, process: str) -> None:
+        """Of other processes of the API than this one nobody comes, also not for disks that are only being opened."""
+        for transfer in self._beginning:
+            transfer.abandoned |= transfer.is_of_another(process)
+        left = [each for each in self._transfers.values() if each.is_of_another(process) and not each.ended.done()]
+        for transfer in left:
+            log.info("transfer %s ends: the API's process that wanted it has ended", transfer.id)
+        await settle(_all(transfer.cancel() for transfer in left))
+
     async def close(self) -> None:
         """The service stops."""
         await asyncio.gather(*(transfer.stop() for transfer in list(self._transfers.values())))
@@ -195,19 +210,29 @@ class Transfers:
     # ---- one transfer
 
     async def _begin(
-        self, disks: Sequence[DiskOpen], sr: str, plan: Plan, *, listening: bool = True, space: Space | None = None
+        self,
+        disks: Sequence[DiskOpen],
+        sr: str,
+        plan: Plan,
+        *,
+        listening: bool = True,
+        space: Space | None = None,
+        process: str = "",
     ) -> Transfer:
         dps = [disk.dp for disk in disks]
         for other in self._transfers.values():
             if not other.ended.done() and not set(dps).isdisjoint(other.dps):
                 raise internal_error(f"the datapath {dps[0]} has a transfer already")
         path = str(self._folder / f"{secrets.token_hex(6)}{_SUFFIX}") if listening else ""
-        transfer = Transfer(dps, sr, path, space or self._repositories)
+        transfer = Transfer(dps, sr, path, space or self._repositories, process)
+        self._beginning.add(transfer)
         try:
             await self._start(transfer, disks, plan)
         except BaseException:
             await settle(transfer.holds.aclose())
             raise
+        finally:
+            self._beginning.discard(transfer)
         return transfer
 
     async def _start(self, transfer: Transfer, disks: Sequence[DiskOpen], plan: Plan) -> None:
@@ -224,6 +249,8 @@ class Transfers:
         ready = await asyncio.shield(transfer.worker.ready)
         if isinstance(ready, Failed):
             raise await failures.translated(ready, job.way, transfer.space, transfer.sr)
+        if transfer.abandoned:
+            raise internal_error("the API's process that wanted the transfer has ended")
         transfer.length = ready.length
         transfer.ended = asyncio.create_task(self._finish(transfer, job), name=f"transfer {transfer.id}")
         self._transfers[transfer.id] = transfer
@@ -295,6 +322,10 @@ class Transfers:
         ended = [id for id, transfer in self._transfers.items() if transfer.ended.done()]
         for id in ended[: max(0, len(ended) - _KEPT)]:
             del self._transfers[id]
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    await asyncio.gather(*work)
 
 
 async def _dismiss_when_there(employing: asyncio.Task[tuple[Worker, int]], path: str) -> None:

@@ -57,10 +57,15 @@ class RealDisks:
             await transfers.cancel(request.transfer)
             return Empty()
 
+        async def abandon(request: contract.Begun) -> Empty:
+            await transfers.abandon(request.process)
+            return Empty()
+
         await bus.serve(contract.EXPORT, export, host=host)
         await bus.serve(contract.IMPORT, import_, host=host)
         await bus.serve(contract.TRANSFER_END, end, host=host)
         await bus.serve(contract.TRANSFER_CANCEL, cancel, host=host)
+        await bus.serve(contract.TRANSFERS_ABANDON, abandon, host=host)
 
     async def _closed(self, prepared: contract.Prepared) -> None:
         await self.told.wait()

@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.api.decisions import unfinished_disks
 from services.api.edge.endpoint import Kind
+from shared.contracts import transfer
 from shared.logs import JsonFormatter
 from tests.api.handlers.conftest import Site
 from tests.api.handlers.real_disks import RealDisks, real_disks
@@ -278,6 +280,22 @@ async def test_why_the_disk_cannot_be_had_comes_before_the_reply(
     assert reply.status == 500
     assert f"VDI_IN_USE: [ {ref}" in reply.body.decode()
     assert f"GET /export_raw_vdi has failed: VDI_IN_USE({ref}" in caplog.text
+
+
+async def test_a_disk_that_a_killed_process_had_opened_is_free_when_the_next_one_begins(
+    site: Site, disks: RealDisks
+) -> None:
+    """The process of the test is the next one, and keeps what it has opened itself."""
+    ref, uuid = await new_disk(site)
+    sr = next(iter(site.pool.store.rows("SR").values()))["uuid"]
+    host = site.pool.hosts[0]
+    wanted = transfer.Export(dp="task/killed", sr=sr, location=uuid, uuid=uuid, format="raw", process="killed")
+    await host.bus.call(transfer.EXPORT, wanted, host=host.uuid)
+    own = msgspec.structs.replace(wanted, dp="task/own", process=site.api.process)
+    await host.bus.call(transfer.EXPORT, own, host=host.uuid)
+    await site.handlers.begin()
+    assert [held.dp for held in disks.storage.host.datapaths.held()] == ["task/own"]
+    assert (await site.ask("GET", f"/export_raw_vdi?vdi={ref}")).status == 200
 
 
 async def test_two_clients_are_served_at_once(site: Site, disks: RealDisks) -> None:

@@ -126,6 +126,22 @@ async def test_a_client_that_never_comes_is_not_waited_for(tmp_path: Path) -> No
         assert storage.nothing_is_open()
 
 
+async def test_nobody_waits_for_a_process_that_has_ended(storage: Bench) -> None:
+    location = await storage.disk()
+    await storage.export(location, process="earlier")
+    own = await storage.export(location, process="new")
+    nobodys = await storage.export(location)
+    opening = asyncio.create_task(storage.export(location, process="earlier"))
+    await asyncio.sleep(0)  # it has begun
+    await storage.transfers.abandon("new")
+    with pytest.raises(ApiError, match="has ended"):
+        await opening
+    assert len(storage.host.datapaths.held()) == 2
+    for prepared in (own, nobodys):
+        assert len(await storage.take(prepared)) == 4 * MIB
+    assert storage.nothing_is_open()
+
+
 async def test_a_cancelled_transfer_has_closed_its_disks(storage: Bench) -> None:
     prepared = await storage.accept(await storage.disk())
     await storage.transfers.cancel(prepared.transfer)
