@@ -88,3 +88,21 @@ def stacks(loop: asyncio.AbstractEventLoop) -> str:
     for task in asyncio.all_tasks(loop):
         task.print_stack(file=text)
     return text.getvalue()
+
+
+_running: dict[str, None] = {}
+"""Tests that have begun and not ended, in this process or its workers."""
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    _running[nodeid] = None
+
+
+def pytest_runtest_logfinish(nodeid: str) -> None:
+    _running.pop(nodeid, None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Of a run that is interrupted: where it was."""
+    for nodeid in _running:
+        terminalreporter.write_line(f"STILL RUNNING {nodeid}")
