@@ -119,4 +119,5 @@ def _is_nobodys(descriptor: int) -> bool:
     if os.fstat(descriptor).st_nlink:
         return False
     fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return True
