@@ -11,6 +11,7 @@ import logging
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -43,6 +44,14 @@ ROOMY: Final = 0.75
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Durable commits as records that follow what the half holds now."""
+
+    entries: Sequence[Entry]
+    records: bytes
+
+
 class BlockRedoLog:
     """`half`: the valid one, or NONE. Offsets are in the half.
 
@@ -63,6 +72,7 @@ class BlockRedoLog:
         *,
         geometry: Geometry = UPSTREAM,
         format: bool = False,
+        create: bool = True,
         patience: float = PATIENCE,
         primary: Callable[[], bool] = lambda: True,
         on_behind: Callable[[str], None] = lambda why: None,
@@ -71,6 +81,7 @@ class BlockRedoLog:
         self.half = Half.NONE
         self.bytes = 0
         self.syncs = 0
+        self._create = create
         self._patience = Patience(patience)
         self._marker = b""
         self._base = 0
@@ -135,14 +146,19 @@ class BlockRedoLog:
             raise
 
     def _look(self) -> Recovered:
-        """Without a lock, and nothing where it cannot be read: whoever takes it over looks again."""
+        """Nothing where it cannot be read: whoever takes it over looks again."""
         try:
-            return self._recover(write=False)
+            return self.look()
         except RedoLogError as error:
             log.warning("%s; it is not this process's to write to, so that it starts all the same", error)
             self._nothing()
             self._looked = True
             return Recovered()
+
+    def look(self) -> Recovered:
+        """What the valid half holds, read without a lock. Raises as `recover` does."""
+        try:
+            return self._recover(write=False)
         finally:
             if not self._patience.stuck:
                 self.device.close()
@@ -168,7 +184,7 @@ class BlockRedoLog:
 
     def _open_and_read(self, write: bool) -> tuple[Half, bytes]:
         device = self.device
-        device.open(create=write, wait=LOCK_WAIT if write else 0.0, write=write)
+        device.open(create=write and self._create, wait=LOCK_WAIT if write else 0.0, write=write)
         if write:
             device.prepare()
         half = device.valid()
@@ -279,8 +295,11 @@ class BlockRedoLog:
     def append(self, entries: Sequence[Entry], sync: bool) -> None:
         """What is volatile has no place here, and is not kept."""
         durable = [entry for entry in entries if entry.record.durable]
-        if not sync or not durable:
-            return
+        if sync and durable:
+            self.write(self.batch(durable))
+
+    def batch(self, durable: Sequence[Entry]) -> Batch:
+        """For `write`; nothing happens yet. Raises `LogFull`, `RedoLogError`."""
         if not self._ready:
             raise RedoLogError(self._says("is not ready"))
         if not self._follows:
@@ -292,9 +311,13 @@ class BlockRedoLog:
             raise
         if not self._fits(records):
             raise LogFull(self._says(f"has no room for {len(records)} bytes in its half"))
-        self._append(records)
+        return Batch(durable, records)
+
+    def write(self, batch: Batch) -> None:
+        """Raises as `append` does."""
+        self._append(batch.records)
         if self._checkpoint is not None:
-            self._checkpoint.meanwhile += durable
+            self._checkpoint.meanwhile += batch.entries
 
     def _append(self, records: bytes) -> None:
         """Raises `RedoLogError`: it does not count; `Uncertain`."""
@@ -319,12 +342,11 @@ class BlockRedoLog:
         return self.device.geometry.start(self.half) + offset
 
     def close(self) -> None:
+        """One that does not answer is closed, and unlocked, when it does."""
         self._ready = False
         if self._patience.stuck:
-            log.error("%s still has not answered: it stays open", self.device.path)
-        else:
-            self.device.close()
-        self._patience.close()
+            log.error("%s still has not answered: it stays open until it does", self.device.path)
+        self._patience.close(self.device.close)
 
     # ---- checkpoints
 

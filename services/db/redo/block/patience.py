@@ -60,14 +60,19 @@ class Patience:
         result: Result = job.result
         return result
 
-    def close(self) -> None:
-        """Ends the thread, unless it is stuck: then it ends when it can, or with the process."""
+    def close(self, last: Callable[[], None]) -> None:
+        """Does that and ends the thread. While it is stuck both wait until it can, and nobody waits for them."""
         if self._thread is None:
+            last()
             return
+        job = _Job(last)
+        self._jobs.put(job)
         self._jobs.put(None)
         if not self.stuck:
-            self._thread.join()
+            self._thread.join(self.seconds)
         self._thread = None
+        if job.error is not None:
+            raise job.error
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
