@@ -144,7 +144,7 @@ def open_log(
 
 def _mirrored(journal: FileRedoLog, disk: Disk, kept: KeptFile, host: str, news: News) -> MirroredRedoLog:
     def copy(path: Path, writes: bool) -> BlockRedoLog:
-        return BlockRedoLog(path, disk, patience=PATIENCE_WITH_DISKS, primary=lambda: writes)
+        return BlockRedoLog(path, disk, create=False, patience=PATIENCE_WITH_DISKS, primary=lambda: writes)
 
     def reads() -> bool:
         return kept.kept.role == "primary"

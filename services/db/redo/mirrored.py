@@ -15,14 +15,13 @@ primary, finds more on the disk than in its local log, the disk's counts.
 from __future__ import annotations
 
 import logging
-import mmap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 from services.db.health import Pauses
 from services.db.redo.block.checkpoint import BlockCheckpoint
-from services.db.redo.block.log import BlockRedoLog
+from services.db.redo.block.log import Batch, BlockRedoLog
 from services.db.redo.file import FileRedoLog
 from services.db.redo.interface import (
     Checkpoint,
@@ -40,7 +39,7 @@ log = logging.getLogger("db.redo_log")
 
 State = Literal["none", "idle", "broken", "empty", "filling", "current"]
 
-UNWRITTEN: Final = "all rows could not be written to it in time"
+UNWRITTEN: Final = "not all rows could be written to it: too many, an error, or no time (see the log of the database)"
 
 
 class MirroredRedoLog:
@@ -173,11 +172,7 @@ class MirroredRedoLog:
         whole = not self._local.doubtful
         found = self._local.recover() if whole else Recovered()
         if self.path is not None and self._reads():
-            copy = self._open_copy(self.path, False)  # without a lock: who is to write to it is not decided yet
-            try:
-                other = copy.recover()
-            finally:
-                copy.close()
+            other = self._on_disk(self.path, needed=not found.rows and not found.records)
             if _strangers(found_pool := _pool_of(found), _pool_of(other)):
                 log.critical("the redo log %s is of another pool than %s: it is not used", self.path, found_pool)
             elif other.generation > found.generation:
@@ -195,6 +190,19 @@ class MirroredRedoLog:
         self._last_durable = max(durable, default=found.generation)
         return found
 
+    def _on_disk(self, path: Path, *, needed: bool) -> Recovered:
+        """Without a lock: who is to write to it is not decided yet. Raises `RedoLogError` only where it is `needed`."""
+        copy = self._open_copy(path, False)
+        try:
+            return copy.look()
+        except RedoLogError as error:
+            if needed:
+                raise
+            log.error("%s: this start uses the local log", error)
+            return Recovered()
+        finally:
+            copy.close()
+
     # ---- writing
 
     def begin(self, generation: int, term: int) -> None:
@@ -207,6 +215,8 @@ class MirroredRedoLog:
                 self._broke(str(error))
             else:
                 self._refuse_to_be_behind(found)
+        if self._armed and term == self._term and generation > self._last:
+            self._was_replaced()  # commits went on without any log, by the policy `continue`
         if self._replaced:
             self._last = self._last_durable = generation
         self._local.begin(generation, term)
@@ -279,31 +289,40 @@ class MirroredRedoLog:
             self.state = "empty"
 
     def append(self, entries: Sequence[Entry], sync: bool) -> None:
-        """Raises `LogFull` where the disk has no room before all rows are written to it anew; what the local log
-        raises.
+        """Raises `LogFull` where the disk has no room before all rows are written to it anew: nothing is written then.
+        And what the local log raises.
         """
-        self._local.append(entries, sync)
-        if self.wants_rest:
-            self.rest()
         durable = [entry for entry in entries if entry.record.durable]
+        batch = self._batch(durable)
+        self._local.append(entries, sync)
+        if durable and self.wants_rest:
+            self.rest()
         if durable and self._filling is not None:
             self._filling.follow(durable)
-        elif durable and self.state == "current" and self._copy is not None:
-            self._append_to(self._copy, durable)
+        elif batch is not None and self._copy is not None:
+            self._write(self._copy, batch)
         self._last = entries[-1].record.generation
         if durable:
             self._last_durable = durable[-1].record.generation
 
-    def _append_to(self, copy: BlockRedoLog, durable: Sequence[Entry]) -> None:
+    def _batch(self, durable: Sequence[Entry]) -> Batch | None:
+        """For the disk; None where it gets none of them. Raises `LogFull`, once."""
+        if not durable or self._copy is None or self.state != "current":
+            return None
         try:
-            copy.append(durable, sync=True)
+            return self._copy.batch(durable)
         except LogFull as full:
-            if self._full:
-                self._broke(str(full))
-                return
-            self._full = True
-            self._local.retract()
-            raise
+            if not self._full:
+                self._full = True
+                raise
+            self._broke(str(full))
+        except RedoLogError as error:
+            self._broke(str(error))
+        return None
+
+    def _write(self, copy: BlockRedoLog, batch: Batch) -> None:
+        try:
+            copy.write(batch)
         except RedoLogError as error:
             self._broke(str(error))
         else:
@@ -342,14 +361,13 @@ class MirroredRedoLog:
         return self.state == "current" if fill.goes_on else self._filling is fill
 
     def fill_ends(self, fill: CopyCheckpoint, why: str) -> None:
-        """`why`: "" where it counts."""
-        if self._filling is fill:
-            self._filling = None
-        if self._copy is not fill.copy:
+        """`why`: "" where it counts. One that nobody wants any more says nothing of the disk."""
+        if not self.still_wants(fill):
             return
+        self._filling = None
         if why:
             self._broke(why)
-        elif self.state in ("filling", "current"):
+        else:
             self._is_current()
 
     # ---- health
@@ -424,13 +442,12 @@ class _LocalCheckpoint:
 
 
 class CopyCheckpoint:
-    """All rows to the disk. `written`: whether the child has come to its end, as both processes see it."""
+    """All rows to the disk."""
 
     def __init__(self, redo_log: MirroredRedoLog, copy: BlockRedoLog, inner: BlockCheckpoint) -> None:
         self._log = redo_log
         self.copy = copy
         self._inner = inner
-        self._written = mmap.mmap(-1, 1)
         self.goes_on = False
         """Whether commits made meanwhile go to the half that is valid still."""
 
@@ -447,11 +464,10 @@ class CopyCheckpoint:
 
     def write(self, rows: Iterable[SnapshotRow]) -> None:
         self._inner.write(rows)
-        self._written[0] = 1
 
     def finish(self) -> None:
-        if not self._written[0] or not self._log.still_wants(self):
-            raise RedoLogError(UNWRITTEN)
+        if not self._log.still_wants(self):
+            raise RedoLogError("it failed meanwhile, or other rows have taken the place of all")
         self._inner.finish()
         self._log.fill_ends(self, "")
 

@@ -16,8 +16,9 @@ from typing import Final
 from services.db.disk import Disk
 from services.db.redo.block.log import BlockRedoLog
 from services.db.redo.file import FileRedoLog
-from services.db.redo.interface import RedoLog
+from services.db.redo.interface import Checkpoint, RedoLog
 from services.db.redo.layered import LayeredRedoLog
+from services.db.redo.mirrored import MirroredRedoLog
 from services.db.redo.off import NoRedoLog
 from services.db.redo.quorum.log import QuorumRedoLog
 from shared.redo_blocks.layout import Geometry
@@ -32,7 +33,8 @@ class Backend:
     """`durable`: what it acknowledged is there after a power cut. `full`: it raises `LogFull` after some commits.
 
     `checked`: its records have checksums, so that damage in the middle is noticed. `records`: of the file whose middle
-    is damaged by the suite, among those of the folder.
+    is damaged by the suite, among those of the folder. `rarely`: the suite may fail at fewer operations, since most are
+    another back end's.
     """
 
     kind: str
@@ -41,6 +43,7 @@ class Backend:
     full: bool = False
     checked: bool = True
     elsewhere: bool = False
+    rarely: bool = False
     records: str = "redo-*.log"
 
     def __str__(self) -> str:
@@ -71,6 +74,39 @@ def open_quorum(folder: Path, disk: Disk, boot: str) -> RedoLog:
     return LayeredRedoLog(synced, queue, lambda: queue.idle)
 
 
+class Mirrored(MirroredRedoLog):
+    """As the database process uses it: the start is over with its first `begin`, and reads a disk that has had all rows
+    before. Checkpoints are of the disk where that is what is wanted.
+    """
+
+    def __init__(self, folder: Path, local: FileRedoLog, open_copy: Callable[[Path, bool], BlockRedoLog]) -> None:
+        super().__init__(local, open_copy, lambda: True, lambda: True, lambda why: None, lambda healthy, why: None)
+        self._device = folder / "device"
+        self._standing = folder.with_name("standing")
+        if self._standing.exists():
+            self.use(self._device)
+
+    def begin(self, generation: int, term: int) -> None:
+        super().begin(generation, term)
+        if not self._armed:
+            if self.path is None:
+                self.use(self._device)
+            self.arm()
+            super().begin(generation, term)
+            if self.state == "current":
+                self._standing.touch()
+
+    def checkpoint(self) -> Checkpoint:
+        return self.copy_checkpoint() if self.full or self.wants_fill else super().checkpoint()
+
+
+def open_mirrored(folder: Path, disk: Disk, boot: str) -> RedoLog:
+    def copy(path: Path, writes: bool) -> BlockRedoLog:
+        return BlockRedoLog(path, disk, geometry=SMALL, primary=lambda: writes)
+
+    return Mirrored(folder, FileRedoLog(folder / "redo", boot, disk), copy)
+
+
 _broker: list[str] = []
 
 
@@ -83,5 +119,6 @@ BACKENDS: Final = (
     Backend("file", open_file),
     Backend("off", open_off, durable=False),
     Backend("block", open_block, full=True, records="device"),
-    Backend("quorum", open_quorum, elsewhere=True),
+    Backend("mirrored", open_mirrored, full=True, rarely=True),
+    Backend("quorum", open_quorum, elsewhere=True, rarely=True),
 )

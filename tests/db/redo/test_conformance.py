@@ -21,7 +21,7 @@ EVERY = int(os.environ.get("CRASH_EVERY", "5"))
 """Something goes wrong at each fifth operation, at other ones for each way that it does; `CRASH_EVERY=1`: at all."""
 
 FAR = 4
-"""Times as rarely where each start is one on a broker: what goes wrong on the disk is the journal's."""
+"""Times as rarely where each start is one on a broker, or most of what goes wrong is the local log's."""
 
 DURABLE = [backend for backend in BACKENDS if backend.durable]
 
@@ -122,7 +122,7 @@ def test_a_full_log_says_so_and_a_checkpoint_makes_room(machine: Machine) -> Non
 
 
 def step(backend: Backend) -> int:
-    return EVERY * FAR if backend.elsewhere else EVERY
+    return EVERY * FAR if backend.rarely else EVERY
 
 
 def operations(machine: Machine) -> int:

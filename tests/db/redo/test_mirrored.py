@@ -263,6 +263,9 @@ async def test_a_disk_that_cannot_be_used_is_refused_and_nothing_has_changed(hos
     assert "bytes" in str(await refusal())
     hosts.path.write_bytes(b"somebody's" * 20_000_000)
     assert "no redo log" in str(await refusal())
+    hosts.path.unlink()
+    assert "No such file" in str(await refusal())
+    assert not hosts.path.exists(), "the SR is away, and what would be made is on the host's own disk"
     assert hosts.open == set()
     pool = next(iter((await hosts.rows(0)).rows("pool").values()))
     assert not pool["redo_log_enabled"]
