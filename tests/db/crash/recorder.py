@@ -41,8 +41,10 @@ EVERY = 16
 """Generations between two states that a follower writes down as text."""
 
 
-RECOVERY = 10.0
-"""Seconds after an interruption in which a call may meet its deadline: it may have been begun anew several times."""
+RECOVERY = 30.0
+"""Seconds after an interruption in which a call may meet its deadline: it may have been begun anew several times, and a
+killed RabbitMQ takes 12 to 18 s to be back where others are at work.
+"""
 
 
 class Recorder:
