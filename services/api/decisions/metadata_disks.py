@@ -13,7 +13,9 @@ from shared.errors import ApiError
 METADATA: Final = "metadata"
 """The type of disks that hold databases."""
 REPLICATED: Final = "database_replication"
-"""Key of a disk's `other_config`; "true": the database is copied to it."""
+"""Key of a disk's `other_config`: the database is copied to it if this is its own uuid, since its snapshots and clones
+get the same map.
+"""
 MOST: Final = 8
 """Disks that it is copied to at once (database-pool-ha 2.5)."""
 
@@ -24,7 +26,7 @@ def is_ours(rows: Rows, row: Record) -> bool:
 
 
 def is_replicated(rows: Rows, row: Record) -> bool:
-    return is_ours(rows, row) and row["other_config"].get(REPLICATED) == "true"
+    return is_ours(rows, row) and row["other_config"].get(REPLICATED) == row["uuid"]
 
 
 def ours(rows: Rows, sr: str) -> list[str]:
@@ -33,8 +35,10 @@ def ours(rows: Rows, sr: str) -> list[str]:
 
 
 def usable(rows: Rows, sr: str) -> str | None:
-    """A disk of the SR that is there for it already. Raises HANDLE_INVALID."""
-    return next((ref for ref in ours(rows, sr) if rows.rows("VDI")[ref]["virtual_size"] >= REDO_LOG_SIZE), None)
+    """A disk of the SR that is there for it already, rather one that has it. Raises HANDLE_INVALID."""
+    found = {ref: existing(rows, "VDI", ref) for ref in ours(rows, sr)}
+    fit = [ref for ref, row in found.items() if row["virtual_size"] >= REDO_LOG_SIZE and not row["read_only"]]
+    return min(fit, key=lambda ref: not is_replicated(rows, found[ref]), default=None)
 
 
 def replicated(rows: Rows) -> list[str]:
@@ -46,10 +50,11 @@ def check_room(rows: Rows) -> ApiError | None:
     return ApiError("NO_MORE_REDO_LOGS_ALLOWED") if len(replicated(rows)) >= MOST else None
 
 
-def begun(vdi: str) -> Sequence[Change]:
-    """It has the newest rows, and gets those that follow."""
+def begun(rows: Rows, vdi: str) -> Sequence[Change]:
+    """It has the newest rows, and gets those that follow. Raises HANDLE_INVALID."""
+    uuid = existing(rows, "VDI", vdi)["uuid"]
     return [
-        MapPut(cls="VDI", ref=vdi, field="other_config", key=REPLICATED, value="true"),
+        MapPut(cls="VDI", ref=vdi, field="other_config", key=REPLICATED, value=uuid),
         latest(vdi, True),
     ]
 

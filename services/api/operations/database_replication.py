@@ -45,7 +45,7 @@ async def enable_database_replication(call: Call, sr: str) -> None:
             await stored_databases.save(call.api, vdi)
         except database_replication.FAILURES as error:
             raise ApiError("CANNOT_ENABLE_REDO_LOG", stored_databases.reason(error)) from error
-        await call.transact(metadata_disks.begun(vdi))
+        await call.transact(metadata_disks.begun(call.store, vdi))
 
 
 async def _made(call: Call, sr: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from services.api.database_replication import DatabaseReplication
+from services.api.decisions import metadata_disks
 from services.api.stored_databases import save
 from services.db.redo.block import reading
 from shared.contracts.alerts import ALERT, Alert
@@ -201,10 +202,27 @@ async def _broken(*_: object) -> None:
     raise ApiError("SR_FULL", "1", "0")
 
 
+async def test_snapshots_and_clones_of_a_copy_keep_what_they_have(real: Real, sr: str) -> None:
+    call, network = real.client.call, real.pool.ref("network", "network")
+    await call("SR.enable_database_replication", sr)
+    disk = disk_of(real, sr)
+    kept = [await call("VDI.snapshot", disk), await call("VDI.clone", disk)]
+    await call("network.set_name_label", network, "later")
+    begun = DatabaseReplication(real.pool.api).begin()
+    assert len(begun) == 1
+    await asyncio.wait(begun)
+    assert await (await opened(real.client, disk)).call("network.get_name_label", network) == "later"
+    for vdi in kept:
+        assert await (await opened(real.client, vdi)).call("network.get_name_label", network) == "network"
+    await call("SR.enable_database_replication", sr)
+    assert metadata_disks.replicated(real.pool.store) == [disk]
+
+
 async def test_there_are_eight_copies_at_most(real: Real, sr: str) -> None:
     pool = next(iter(real.pool.store.rows("pool")))
     for _ in range(8):
         disk = await metadata_disk(real, sr, MIB)
-        fields = {"metadata_of_pool": pool, "other_config": {"database_replication": "true"}}
+        own = real.pool.row("VDI", disk)["uuid"]
+        fields = {"metadata_of_pool": pool, "other_config": {"database_replication": own}}
         await real.pool.write(Update(cls="VDI", ref=disk, fields=fields))
     assert await real.client.refusal("SR.enable_database_replication", sr) == ["NO_MORE_REDO_LOGS_ALLOWED"]
