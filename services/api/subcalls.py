@@ -23,11 +23,16 @@ async def perform(call: Call, message: str, *arguments: Any) -> Any:
 
 
 async def perform_alone(api: Api, message: str, *arguments: Any) -> Any:
-    """Carries out a message that the coordinator itself wants: with locks and a task, but without a session."""
+    """Carries out a message that the coordinator itself wants: with locks and a task, but without a session.
+
+    Who is cancelled meanwhile ends as such, where a client would be told TASK_CANCELLED: these are the tasks of a
+    service that stops.
+    """
     caller = Caller(host=api.host_uuid, trusted=True, originator=OWN)
     call = Call(api, caller, model.messages[message], message, "")
-    value = await api.executor.run(call, OPERATIONS[message], arguments)
-    this = asyncio.current_task()
-    if this is not None and this.cancelling():  # while the outcome was being written, which is not interrupted
-        raise asyncio.CancelledError
-    return value
+    try:
+        return await api.executor.run(call, OPERATIONS[message], arguments)
+    finally:
+        this = asyncio.current_task()
+        if this is not None and this.cancelling():  # perhaps while the outcome was written, which nothing interrupts
+            raise asyncio.CancelledError

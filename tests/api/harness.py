@@ -185,7 +185,8 @@ class Pool:
 
     async def kill_api(self, host: int = 0) -> None:
         """As kill -9: nothing is finished, nobody gets an answer."""
-        service, _ = self._apis.pop(host)
+        service, core = self._apis.pop(host)
+        core.api.executor._closing = True  # else it would go on trying to write outcomes, for seconds
         await kill(service)
 
     async def stop_api(self, host: int = 0) -> None:

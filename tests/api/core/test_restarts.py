@@ -231,6 +231,21 @@ async def test_an_upload_goes_with_the_process_that_had_it_and_with_no_other(poo
     assert {nowhere, mine}.isdisjoint(pool.store.rows("VDI"))
 
 
+async def test_an_api_process_ends_at_once_while_it_removes_what_another_has_left(pool: Pool, client: Client) -> None:
+    mark = {unfinished_disks.MARK: unfinished_disks.upload("11111111-2222-4333-8444-555555555555", "1")}
+    held = pool.hosts[0].hold("storage.vdi_destroy")
+    await client.call("VDI.create", records.vdi(pool.ref("SR", "storage"), other_config=mark))
+    await pool.kill_api()
+    await pool.start_api()
+    await pool.hosts[0].heartbeat()
+    await held.reached.wait()
+    async with asyncio.timeout(removing.EVERY / 2):
+        await pool.kill_api()
+    await pool.start_api()
+    await pool.hosts[0].heartbeat()
+    await pool.until(lambda: not pool.store.rows("VDI"))
+
+
 async def test_an_api_process_finds_what_happened_while_it_was_away(pool: Pool, client: Client) -> None:
     vms = [await pool.vm(client, f"vm{number}") for number in range(3)]
     for vm in vms:
