@@ -118,6 +118,7 @@ class RedoDisk:
         self._news = news
         self._using = using
         self._deciding = asyncio.Lock()
+        self._taking: asyncio.Task[None] | None = None
         self._told = ""
         self._swept = time.monotonic()
 
@@ -191,6 +192,8 @@ class RedoDisk:
                     await self._look()
                 await asyncio.sleep(AGAIN)
         finally:
+            if self._taking is not None:
+                self._taking.cancel()
             await self.fills.close()
 
     async def _look(self) -> None:
@@ -236,8 +239,13 @@ class RedoDisk:
                 log.error("the disk %s of the redo log cannot be attached: %s", wanted.vdi, error)
 
     async def _change(self, disk: RedoLogDisk | None, path: Path | None, *, fresh: bool = False) -> None:
-        before, self._using, self._told = self._using, disk, ""
-        await self._in_turn(lambda: self._log.use(path, fresh=fresh))
+        before = self._using
+
+        async def change() -> None:
+            await self._committer.in_log_thread(lambda: self._log.use(path, fresh=fresh))
+            self._using, self._told = disk, ""
+
+        await self._committer.at_boundary(change)
         # Commits that were numbered before know nothing of the disk's layout.
         with suppress(ApiError):
             await self._committer.wait_durable(self._store.generation)
@@ -261,6 +269,12 @@ class RedoDisk:
         await self._take_up()
 
     async def _take_up(self) -> None:
+        """Goes on where who waits for it is cancelled: what was opened is used, or closed."""
+        if self._taking is None or self._taking.done():
+            self._taking = asyncio.create_task(self._look_and_take(), name="redo log on a disk: take up")
+        await asyncio.shield(self._taking)
+
+    async def _look_and_take(self) -> None:
         try:
             copy, found = await asyncio.to_thread(self._log.look)
         except RedoLogError as error:

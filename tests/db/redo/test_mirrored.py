@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from services.db import service as db_service
 from services.db.redo.block import reading
+from services.db.redo.mirrored import MirroredRedoLog
 from shared.bus.contract import Empty
 from shared.bus.interface import HostOffline
 from shared.contracts import storage
@@ -124,6 +126,9 @@ class Hosts(Cluster):
 
         await until(there)
         return await self.status()
+
+    def path_is_closed(self) -> bool:
+        return not any(_is(descriptor, self.path) for disk in self.disks.values() for descriptor in disk.descriptors)
 
     def forget(self, number: int) -> None:
         """That host's local log is lost."""
@@ -270,6 +275,36 @@ async def test_a_disk_that_cannot_be_used_is_refused_and_nothing_has_changed(hos
     pool = next(iter((await hosts.rows(0)).rows("pool").values()))
     assert not pool["redo_log_enabled"]
     await hosts.network("all the same")
+
+
+async def test_a_call_that_is_given_up_half_way_leaves_nothing_open_and_the_next_one_succeeds(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vdi = await hosts.vdi()
+    reached, go_on = asyncio.Event(), threading.Event()
+    loop, real = asyncio.get_running_loop(), MirroredRedoLog.look
+
+    def held_up(self: MirroredRedoLog) -> Any:
+        loop.call_soon_threadsafe(reached.set)
+        assert go_on.wait(20)
+        return real(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MirroredRedoLog, "look", held_up)
+        call = asyncio.create_task(hosts.use(vdi))
+        await reached.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        go_on.set()
+
+    async def left() -> bool:
+        status = await hosts.status()
+        return hosts.open == set() and status.redo_log_disk == "" and hosts.path_is_closed()
+
+    await until(left)
+    await hosts.use(vdi)
+    await hosts.network("afterwards")
+    assert "afterwards" in hosts.on_disk()
 
 
 async def test_a_disk_that_fails_is_told_of_and_left_behind_and_gets_all_rows_when_it_is_back(hosts: Hosts) -> None:
