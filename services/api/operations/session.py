@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from services.api import opened_databases, role_rows, sessions
+from services.api import opened_databases, reading_sessions, sessions
 from services.api.call import Call
 from services.api.decisions.rows import existing
-from services.api.identity import Identity
 from services.api.operation import operation
 from shared.contracts.db import Delete
 from shared.errors import ApiError
@@ -39,14 +38,8 @@ async def slave_local_login_with_password(call: Call, uname: str, pwd: str) -> s
 @operation("session.create_from_db_file")
 async def create_from_db_file(call: Call, filename: str) -> str:
     """A file of the coordinator's host. The session reads what is in it, with the role read-only."""
-    api = call.api
     rows = await opened_databases.open_file(filename)
-    api.opened.keep(lambda session: api.store.row("session", session) is not None)
-    granted = tuple(name for name, roles in role_rows.holders().items() if opened_databases.ROLE in roles)
-    identity = Identity(user_name=opened_databases.USER, auth_user_sid=opened_databases.SID, rbac_permissions=granted)
-    session = await sessions.open_session(api, call.caller, identity, "xapi")
-    api.opened.open(session, rows)
-    return session
+    return await reading_sessions.begin(call.api, call.caller, rows, opened_databases.USER)
 
 
 @operation("session.logout")

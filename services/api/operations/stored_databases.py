@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from services.api import opened_databases, role_rows, sessions, stored_databases
+from services.api import reading_sessions, stored_databases
 from services.api.call import Call
 from services.api.decisions.metadata_disks import METADATA
 from services.api.decisions.rows import existing
 from services.api.decisions.vdi_types import incompatible
-from services.api.identity import Identity
 from services.api.operation import operation
 from shared.errors import ApiError
 from shared.redo_blocks.layout import Damaged
@@ -22,13 +21,7 @@ async def open_database(call: Call, self: str) -> str:
     kind = existing(call.store, "VDI", self)["type"]
     if kind != METADATA:
         raise incompatible(self, kind)
-    api, rows = call.api, await _rows(call, self)
-    api.opened.keep(lambda session: api.store.row("session", session) is not None)
-    granted = tuple(name for name, roles in role_rows.holders().items() if opened_databases.ROLE in roles)
-    identity = Identity(user_name=USER, auth_user_sid=opened_databases.SID, rbac_permissions=granted)
-    session = await sessions.open_session(api, call.caller, identity, "xapi")
-    api.opened.open(session, rows)
-    return session
+    return await reading_sessions.begin(call.api, call.caller, await _rows(call, self), USER)
 
 
 async def _rows(call: Call, vdi: str) -> Store:
