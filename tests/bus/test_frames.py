@@ -6,13 +6,16 @@ import itertools
 from types import SimpleNamespace
 from typing import Any
 
+import pika.callback
+import pika.channel
+import pika.connection
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pika import frame
 from pika.spec import Basic, BasicProperties, Channel
 
-from shared.bus import pika_frames
+from shared.bus import pika_channel, pika_frames
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 CHANNEL, OTHER = 3, 4
@@ -173,3 +176,34 @@ def test_a_request_and_a_reply_are_written_as_pika_does(
         made: list[Any] = [frame.Method(CHANNEL, publish), frame.Header(CHANNEL, len(body), known)]
         wanted = b"".join(item.marshal() for item in (*made, *([frame.Body(CHANNEL, body)] if body else [])))
         assert pika_frames.published(CHANNEL, "rpc", key, raw, body, mandatory) == wanted
+
+
+class Sending:
+    """What pika's connection is to a channel that writes."""
+
+    _body_max_length = MAX_BODY
+    _send_method = pika.connection.Connection._send_method
+    _send_message = pika.connection.Connection._send_message
+    _output_marshaled_frames = pika.connection.Connection._output_marshaled_frames
+
+    def __init__(self) -> None:
+        self.callbacks = pika.callback.CallbackManager()
+        self.bytes_sent = self.frames_sent = 0
+        self.sent = b""
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        self.sent += data
+
+
+@pytest.mark.parametrize("length", [0, 1, MAX_BODY - 1, MAX_BODY, MAX_BODY + 1, MAX_BODY * 5])
+async def test_a_message_of_any_length_is_written_as_pika_does(length: int) -> None:
+    ours, theirs, body = Sending(), Sending(), bytes(length)
+    channels = [pika.channel.Channel(each, CHANNEL, lambda _: None) for each in (ours, theirs)]
+    for each in channels:
+        each._set_state(each.OPEN)
+    request = pika_frames.request_properties("id", "to", "30000", "call")
+    pika_channel.Channel(channels[0]).publish("rpc", "key", body, request, mandatory=True)
+    known = BasicProperties(correlation_id="id", reply_to="to", expiration="30000", type="call")
+    channels[1].basic_publish("rpc", "key", body, known, mandatory=True)
+    assert ours.sent == theirs.sent
+    assert ours.bytes_sent == theirs.bytes_sent
