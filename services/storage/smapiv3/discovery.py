@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from services.storage.plugins.interface import ActivatedOnAnotherHost, Unimpleme
 from services.storage.registry import Registry
 from services.storage.smapiv3 import bindings
 from services.storage.smapiv3.datapaths import Schemes
+from services.storage.smapiv3.failures import was_killed
 from services.storage.smapiv3.plugin import ScriptPlugin
 from services.storage.smapiv3.query import WrongVersion, query
 from services.storage.smapiv3.scripts import Scripts
@@ -30,6 +31,8 @@ log = logging.getLogger("storage.smapiv3")
 
 INTERVAL = 0.5
 """Seconds between two looks."""
+ASKED_AGAIN = 2
+"""How often one that was killed is asked again what it is."""
 PREFIX = "org.xen.xapi.storage."
 _IGNORED = frozenset({"__pycache__"})
 
@@ -161,7 +164,7 @@ class Discovery:
     async def _ask(self, folder: Folder) -> None:
         try:
             await self._write_bindings()
-            await (self._datapath(folder.name) if folder.part == "datapath" else self._volume(folder.name))
+            await self._patiently(self._datapath if folder.part == "datapath" else self._volume, folder.name)
         except _Broken as error:
             log.error("SMAPIv3: %s %s cannot be used: %s", *folder, error)
             self._remove(folder)
@@ -169,6 +172,16 @@ class Discovery:
             # a fault of ours, for which the other plug-ins must not suffer
             log.exception("SMAPIv3: %s %s cannot be used", *folder)
             self._remove(folder)
+
+    async def _patiently(self, ask: Callable[[str], Awaitable[None]], name: str) -> None:
+        """One that is killed is no broken one, and nothing in its folder changes for it to be asked another time."""
+        for _ in range(ASKED_AGAIN):
+            try:
+                return await ask(name)
+            except ApiError as error:
+                if not was_killed(error):
+                    raise
+        return await ask(name)
 
     async def _write_bindings(self) -> None:
         """Before the first script runs."""

@@ -59,6 +59,14 @@ _SHOWN = 2048
 """Bytes of output that an error carries."""
 
 
+def was_killed(error: Exception) -> bool:
+    """Whether a signal has ended the script, so that it could say nothing."""
+    return isinstance(error, ApiError) and error.code == "SCRIPT_FAILED" and error.params[1] == _SIGNALLED
+
+
+_SIGNALLED = "signalled"
+
+
 def wrong_result(script: Path, what: object, run: str) -> ApiError:
     """The result is not of the declared type."""
     return ApiError("SCRIPT_RETURNED_RPC_ERROR", script, what, log_line(run))
@@ -69,7 +77,7 @@ def reported(script: Path, outcome: Outcome, subject: Subject) -> Exception:
     if outcome.endless:
         return failed(script, "it printed more than a result can be", len(outcome.stdout), outcome)
     if outcome.status < 0:
-        return failed(script, "signalled", -outcome.status, outcome)
+        return failed(script, _SIGNALLED, -outcome.status, outcome)
     try:
         report = msgspec.json.decode(outcome.stdout, type=Report)
     except msgspec.MsgspecError:

@@ -123,10 +123,20 @@ async def test_one_that_hangs_holds_nobody_up_and_is_asked_again_when_it_has_cha
     await made.close()
 
 
+async def test_one_that_is_killed_is_asked_again(found: Discovery, registry: Registry, tmp_path: Path) -> None:
+    folder = volume(tmp_path / "root", "met")
+    killed = f"[ -e {tmp_path}/met ] || {{ touch {tmp_path}/met; kill -9 $$; }}\n"
+    script(folder, "Plugin.Query", (QUERY % ("", "5.0", "")).replace("\n", f"\n{killed}", 1))
+    await settle(found)
+    assert "met" in registry
+    assert (tmp_path / "met").exists()
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("#!/bin/sh\necho garbage\n", "SCRIPT_FAILED"),
+        ("#!/bin/sh\nkill -9 $$\n", "signalled"),
         ('#!/bin/sh\necho \'{"code": "X", "params": ["no disk"]}\'; exit 1\n', "no disk"),
         (QUERY % ("", "4.0", ""), "needs version '4.0'"),
         ("#!/bin/sh\necho '{}'\n", "SCRIPT_RETURNED_RPC_ERROR"),
