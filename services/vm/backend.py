@@ -85,27 +85,26 @@ class Expected(NamedTuple):
 OnStopped = Callable[[Stopped], None]
 """Called once for each domain that stops by itself, never for one that is being destroyed."""
 
-OnReleased = Callable[[str], None]
-"""Called with the VM (uuid) when its guest has let go of a device, asked or not."""
 
-OnStalled = Callable[[str], None]
-"""Called with the VM (uuid) when the hypervisor has stopped it, since a disk had no room; maybe more than once."""
+class DiskNews:
+    """Who is told what happens to disks under running guests; nobody before these are set. All may come too often.
 
-OnDiskError = Callable[[str, str], None]
-"""Called with VM (uuid) and device when its guest was told that a disk has failed to read or write something."""
+    `changed`: called with the VM (uuid) when its guest has let go of a device or opened a drive, asked or not.
+    `stalled`: with the VM when the hypervisor has stopped it, since a disk had no room. `failed`: with VM and device
+    when its guest was told that a disk has failed to read or write something.
+    """
 
-OnTrayOpened = Callable[[str], None]
-"""Called with the VM (uuid) when the tray of one of its drives was opened, by its guest or by us."""
+    def __init__(self) -> None:
+        self.changed: Callable[[str], None] = lambda vm: None
+        self.stalled: Callable[[str], None] = lambda vm: None
+        self.failed: Callable[[str, str], None] = lambda vm, device: None
 
 
 class Backend(Protocol):
     """`vm` is a VM's uuid. Methods raise `ApiError`. A method that is cancelled leaves what `destroy` can clean up."""
 
     name: str
-    on_released: OnReleased
-    on_stalled: OnStalled
-    on_disk_error: OnDiskError
-    on_tray_opened: OnTrayOpened
+    disk_news: DiskNews
 
     @property
     def disks(self) -> Disks: ...

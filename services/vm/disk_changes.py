@@ -27,8 +27,7 @@ class DiskChanges:
         self._ops = host.ops
         self._disks = host.backend.disks
         self._settling: set[str] = set()
-        host.backend.on_released = self._settle_later
-        host.backend.on_tray_opened = self._settle_later
+        host.backend.disk_news.changed = self._settle_later
 
     def settle_all(self) -> None:
         """After a start of the service."""

@@ -40,8 +40,8 @@ class DiskTrouble:
         self._stops: dict[str, asyncio.Event] = {}
         """VMs (uuid) that somebody looks after: set when the hypervisor has stopped one again."""
         self._told: dict[tuple[str, str], float] = {}
-        self._backend.on_stalled = self._stalled
-        self._backend.on_disk_error = self._error
+        self._backend.disk_news.stalled = self._stalled
+        self._backend.disk_news.failed = self._error
 
     def settle_all(self) -> None:
         """After a start of the service."""

@@ -235,9 +235,9 @@ async def test_an_error_of_which_nobody_could_be_told_is_told_with_the_next(
         await publish(self, topic, event, **more)
 
     monkeypatch.setattr(Endpoint, "publish", refuse_once)
-    backends[0].on_disk_error(vm.uuid, "1")
+    backends[0].disk_news.failed(vm.uuid, "1")
     await refused.wait()
     await simulated.bus.call(contract.UNPAUSE, VmId(vm=vm.uuid), host=HOST)  # the VM's turn is over
-    backends[0].on_disk_error(vm.uuid, "1")
+    backends[0].disk_news.failed(vm.uuid, "1")
     told = await simulated.heard(lambda event: event.cause is Cause.DISK_ERROR)
     assert told.vbd == specs.disk("1").ref

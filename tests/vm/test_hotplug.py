@@ -127,7 +127,7 @@ async def test_a_medium_that_the_guest_has_ejected_is_seen(bench: Bench, images:
     drive, disk = specs.empty_cd("3"), specs.disk("3", type="CD", mode="RO")
     domain = await bench.create(specs.vm(vbds=[drive]), [Disk(drive)])
     slot, opened = GuestDisk(backend, domain, "3").slot, asyncio.Event()
-    backend.on_tray_opened = lambda vm: opened.set()
+    backend.disk_news.changed = lambda vm: opened.set()
     await backend.disks.plug(slot, images.disk(disk, await images.make("cd")))
     assert not await backend.disks.ejected(slot)
     opened.clear()
@@ -137,6 +137,21 @@ async def test_a_medium_that_the_guest_has_ejected_is_seen(bench: Bench, images:
     assert await backend.disks.ejected(slot)
     await backend.disks.unplug(slot, force=False)
     assert not await backend.disks.ejected(slot)
+
+
+async def test_after_the_connection_to_a_guest_was_lost_its_disks_are_to_be_looked_at(bench: Bench) -> None:
+    if bench.backend.name == "simulator":
+        pytest.skip("there is no connection")
+    backend, told = bench.backend, asyncio.Queue[str]()
+    assert isinstance(backend, QemuBackend)
+    backend.disk_news.changed = lambda vm: told.put_nowait("changed")
+    backend.disk_news.stalled = lambda vm: told.put_nowait("stalled")
+    domain = await bench.create(bench.kind.spec())
+    client = backend.guest(domain.vm.uuid)._client
+    assert client is not None
+    assert told.empty(), "nothing was missed of a new guest"
+    await client.disconnect()
+    assert [await asyncio.wait_for(told.get(), 20) for _ in range(2)] == ["changed", "stalled"]
 
 
 async def test_a_disk_that_cannot_be_opened_leaves_nothing(bench: Bench, images: Images) -> None:

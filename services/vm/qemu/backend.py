@@ -9,17 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.vm import checks
-from services.vm.backend import (
-    Built,
-    Domain,
-    Expected,
-    OnDiskError,
-    OnReleased,
-    OnStalled,
-    OnStopped,
-    OnTrayOpened,
-    Stopped,
-)
+from services.vm.backend import Built, DiskNews, Domain, Expected, OnStopped, Stopped
 from services.vm.options import AccelChoice, private_folder
 from services.vm.qemu import command_line, event_log, host_facts, process, program
 from services.vm.qemu.accelerator import Accelerator, choose
@@ -67,10 +57,7 @@ class QemuBackend:
         self._on_stopped = on_stopped
         self._guests: dict[str, Guest] = {}
         self.disks = QemuDisks(self._living, settings.unplug_timeout)
-        self.on_released: OnReleased = lambda vm: None
-        self.on_stalled: OnStalled = lambda vm: None
-        self.on_disk_error: OnDiskError = lambda vm, device: None
-        self.on_tray_opened: OnTrayOpened = lambda vm: None
+        self.disk_news = DiskNews()
         self._choosing: asyncio.Task[Accelerator] | None = None
         self._trimming: asyncio.Task[None] | None = None
 
@@ -255,12 +242,9 @@ class QemuBackend:
 
     def _follow(self, domain: Domain, handle: Handle) -> Guest:
         vm = domain.vm.uuid
-        guest = self._guests[vm] = Guest(domain, self._paths.domain(domain.domid), handle, self._stopped)
-        guest.on_released = lambda device: self.on_released(vm)
-        guest.on_stalled = lambda: self.on_stalled(vm)
-        guest.on_tray_opened = lambda: self.on_tray_opened(vm)
-        guest.on_disk_error = lambda device: self.on_disk_error(vm, device)
-        return guest
+        paths = self._paths.domain(domain.domid)
+        self._guests[vm] = Guest(domain, paths, handle, self._stopped, self.disk_news)
+        return self._guests[vm]
 
     def _stopped(self, stopped: Stopped) -> None:
         log.info("domain %d of VM %s stopped by itself: %s", stopped.domid, stopped.vm, stopped.reason)

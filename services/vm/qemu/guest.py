@@ -10,7 +10,7 @@ from typing import Any
 
 from qemu.qmp import EventListener, QMPClient, QMPError, Runstate
 
-from services.vm.backend import Domain, OnStopped, Stopped, StopReason
+from services.vm.backend import DiskNews, Domain, OnStopped, Stopped, StopReason
 from services.vm.qemu import event_log, process
 from services.vm.qemu.disks import nodes
 from services.vm.qemu.paths import DomainPaths
@@ -60,17 +60,18 @@ class _Listener(EventListener):
 class Guest:
     """Close it when the service lets go of it, `end` it when the domain is to be no more.
 
-    `on_released`: called with the id of each device that the guest has let go of. `on_stalled`: when QEMU has stopped
-    it for a disk without room. `on_tray_opened`: when a drive has opened. `on_disk_error`: with the device (position)
-    of a disk when the guest was told of an error. `unplug_refused`: ids of devices that it said it would not let go of.
+    `unplug_refused`: ids of devices that it said it would not let go of.
     """
 
-    def __init__(self, domain: Domain, paths: DomainPaths, handle: Handle, on_stopped: OnStopped) -> None:
+    def __init__(
+        self, domain: Domain, paths: DomainPaths, handle: Handle, on_stopped: OnStopped, disk_news: DiskNews
+    ) -> None:
         self.domain = domain
         self.paths = paths
         self.stopped: StopReason | None = None
         self._handle = handle
         self._on_stopped = on_stopped
+        self._disk_news = disk_news
         self._ending = False
         self._client: QMPClient | None = None
         self._connected = asyncio.Event()
@@ -79,10 +80,6 @@ class Guest:
         self._console: SerialConsole | None = None
         self._pulse = asyncio.Event()
         self.closed = False
-        self.on_released: Callable[[str], None] = lambda device: None
-        self.on_stalled: Callable[[], None] = lambda: None
-        self.on_tray_opened: Callable[[], None] = lambda: None
-        self.on_disk_error: Callable[[str], None] = lambda device: None
         self.unplug_refused: set[str] = set()
         handle.on_exit(self._exit)
         self._task = asyncio.create_task(self._stay_connected(), name=f"QMP of domain {domain.domid}")
@@ -199,11 +196,11 @@ class Guest:
         elif name == "POWERDOWN":
             self._powerdown.set()
         elif name == "DEVICE_DELETED" and "device" in data:
-            self.on_released(str(data["device"]))
+            self._disk_news.changed(self.domain.vm.uuid)
         elif name == "DEVICE_UNPLUG_GUEST_ERROR" and "device" in data:
             self.unplug_refused.add(str(data["device"]))
         elif name == "DEVICE_TRAY_MOVED" and data.get("tray-open"):
-            self.on_tray_opened()
+            self._disk_news.changed(self.domain.vm.uuid)
         elif name == "BLOCK_IO_ERROR":
             self._disk_error(data)
         self._heard()
@@ -212,9 +209,9 @@ class Guest:
         log.warning("domain %d: error of disk %s: %s", self.domain.domid, data.get("node-name"), data.get("reason"))
         device = nodes.device_of(str(data.get("node-name", "")))
         if data.get("action") == "stop":
-            self.on_stalled()
+            self._disk_news.stalled(self.domain.vm.uuid)
         elif device:
-            self.on_disk_error(device)
+            self._disk_news.failed(self.domain.vm.uuid, device)
 
     def _stop(self, reason: StopReason) -> None:
         if self.stopped is None and not self._ending:
@@ -234,7 +231,7 @@ class Guest:
     # ---- the connection
 
     async def _stay_connected(self) -> None:
-        pause = 0.02
+        pause, again = 0.02, False
         while not self._exited.is_set():
             client = QMPClient(f"domain {self.domain.domid}")
             client.events.event_filter = lambda _: False  # it would keep all of them for ever
@@ -246,7 +243,10 @@ class Guest:
                 self._client = client
                 self._connected.set()
                 self._heard()
-                pause = 0.02
+                if again:  # who knows what happened meanwhile
+                    self._disk_news.changed(self.domain.vm.uuid)
+                    self._disk_news.stalled(self.domain.vm.uuid)
+                pause, again = 0.02, True
                 while client.runstate is Runstate.RUNNING:
                     await client.runstate_changed()
             except (QMPError, OSError, TimeoutError) as error:

@@ -20,18 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.vm import checks
-from services.vm.backend import (
-    Built,
-    Domain,
-    Expected,
-    OnDiskError,
-    OnReleased,
-    OnStalled,
-    OnStopped,
-    OnTrayOpened,
-    Stopped,
-    StopReason,
-)
+from services.vm.backend import Built, DiskNews, Domain, Expected, OnStopped, Stopped, StopReason
 from services.vm.console import Console
 from services.vm.simulator.console import SimulatedTerminal
 from services.vm.simulator.disks import SimulatedDevices, SimulatedDisks
@@ -77,10 +66,7 @@ class SimulatorBackend:
         self._used = MEMORY_OVERHEAD
         self._domains: dict[str, _Domain] = {}
         self.disks = SimulatedDisks(lambda vm: self._domains[vm].devices if vm in self._domains else None)
-        self.on_released: OnReleased = lambda vm: None
-        self.on_stalled: OnStalled = lambda vm: None
-        self.on_disk_error: OnDiskError = lambda vm, device: None
-        self.on_tray_opened: OnTrayOpened = lambda vm: None
+        self.disk_news = DiskNews()
 
     async def open(self, expected: Sequence[Expected]) -> dict[str, PowerState]:
         """All of them: nothing can have happened to them. What they do by themselves, they do from now on."""
