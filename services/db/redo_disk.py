@@ -139,11 +139,11 @@ class RedoDisk:
 
     @property
     def _where(self) -> str:
-        """The host whose storage service attaches it: the coordinator, for a process without a host of its own."""
+        """The host whose storage service attaches it: the coordinator, for a process without one of its own. "": none."""
         if self._host:
             return self._host
-        pool = next(iter(self._store.rows("pool").values()))
-        master = self._store.row("host", pool["master"])
+        pool = next(iter(self._store.rows("pool").values()), None)
+        master = None if pool is None else self._store.row("host", pool["master"])
         return "" if master is None else str(master["uuid"])
 
     # ---- what is asked for
@@ -204,7 +204,7 @@ class RedoDisk:
             await self._have()
         if self._log.wants_fill:
             await self._fill()
-        if time.monotonic() - self._swept > SWEEP:
+        if self._where and time.monotonic() - self._swept > SWEEP:
             self._swept = time.monotonic()
             await self._sweep()
 

@@ -81,9 +81,9 @@ class MirroredRedoLog:
         """Generation of the newest commit, and of the newest that outlives the machine."""
         self._term = 0
         self._pool = ""
-        """Uuid of the pool that a start has found; "" if there was none."""
+        """Uuid of the pool that a start has found; "" if there was none, or other rows have taken their place since."""
         self._replaced = False
-        """Other rows have taken the place of all, and nothing was begun since."""
+        """The disk lacks what others than its commits have changed, and nothing was begun since."""
         self._full = False
         """It was full already when it was written anew."""
         self._filling: CopyCheckpoint | None = None
@@ -216,7 +216,7 @@ class MirroredRedoLog:
             else:
                 self._refuse_to_be_behind(found)
         if self._armed and term == self._term and generation > self._last:
-            self._was_replaced()  # commits went on without any log, by the policy `continue`
+            self._lacks_rows()  # commits went on without any log, by the policy `continue`
         if self._replaced:
             self._last = self._last_durable = generation
         self._local.begin(generation, term)
@@ -335,6 +335,10 @@ class MirroredRedoLog:
         return _LocalCheckpoint(self._local.checkpoint(), self._was_replaced)
 
     def _was_replaced(self) -> None:
+        self._pool = ""
+        self._lacks_rows()
+
+    def _lacks_rows(self) -> None:
         self._replaced, self._filling = True, None
         if self._copy is not None and self.state in ("filling", "current"):
             self.state = "empty"

@@ -12,6 +12,8 @@ from services.db.disk import Disk
 from services.db.redo.block.log import BlockRedoLog
 from services.db.redo.file import FileRedoLog
 from services.db.redo.interface import RedoLogError
+from shared.contracts.db import Delta, RowCreated
+from shared.store import Store
 from tests.db.redo.backends import SMALL, Backend, Mirrored
 from tests.db.redo.primary import Machine, Primary, judge
 from tests.support.faulty_disk import Fault, FaultyDisk
@@ -157,6 +159,33 @@ def test_rows_that_are_replaced_while_all_are_written_are_written_anew_and_the_d
         fill.finish()
     fill.abandon()
     assert log.state == "empty"
+    primary.close()
+
+
+def test_a_disk_that_has_the_restored_rows_of_another_pool_is_ours_when_it_comes_back(tmp_path: Path) -> None:
+    machine = machine_of(tmp_path, Disk(), Disk())
+    primary = machine.start()
+    entry = primary._applied([RowCreated(cls="pool", ref="p", fields={"uuid": "ours"})], durable=True)
+    primary.log.append([entry], sync=True)
+    primary.close()
+    primary = machine.start()
+    log = mirrored(primary)
+    theirs = Store()
+    made = RowCreated(cls="pool", ref="q", fields={"uuid": "theirs"})
+    theirs.apply(Delta(term=1, generation=1, previous=0, changes=[made]))
+    restored = super(Mirrored, log).checkpoint()
+    restored.hold(primary.header())
+    restored.write(theirs.snapshot())
+    restored.finish()
+    log.begin(primary.store.generation, primary.store.term)
+    fill = log.copy_checkpoint()
+    fill.begin()
+    fill.hold(primary.header())
+    fill.write(theirs.snapshot())
+    fill.finish()
+    log.use(log.path)
+    take_up(primary)
+    assert log.state == "current"
     primary.close()
 
 
