@@ -139,7 +139,7 @@ class RedoDisk:
 
     @property
     def _where(self) -> str:
-        """The host whose storage service attaches it: the coordinator, for a process without one of its own. "": none."""
+        """The host whose storage service attaches it: the coordinator, for a process without one of its own; or ""."""
         if self._host:
             return self._host
         pool = next(iter(self._store.rows("pool").values()), None)
