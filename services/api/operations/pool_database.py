@@ -11,6 +11,7 @@ from services.api.decisions.rows import existing
 from services.api.operation import operation
 from services.api.storage_hosts import ask
 from services.api.subcalls import perform
+from shared.bus.interface import BusError
 from shared.contracts import storage
 from shared.contracts.db import USE_REDO_LOG, RedoLogDisk, UseRedoLog
 from shared.errors import ApiError
@@ -34,15 +35,17 @@ async def enable_redo_log(call: Call, sr: str) -> None:
         except ApiError as error:
             raise ApiError("CANNOT_ENABLE_REDO_LOG", f"there is no disk for it on that SR: {error}") from error
         before = _used(call)
-        disk = _place(call, vdi)
+        disk, asked = _place(call, vdi), False
         try:
             for host in call.store.rows("host"):
                 require_live(call.store, host)
                 wanted = storage.DiskOpen(dp=disk.datapath, sr=disk.sr, location=disk.location, writable=True)
                 await ask(call.api, host, storage.OPEN, storage.Open(disks=[wanted]))
+            asked = True
             await _use(call, vdi)
         except ApiError as error:
-            if disk != before:
+            in_doubt = asked and isinstance(error, BusError)  # the hosts close what turns out to be open for nothing
+            if disk != before and not in_doubt:
                 await _close(call, disk)
             if error.code == "CANNOT_ENABLE_REDO_LOG":
                 raise

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from shared.contracts.db import Update
+import pytest
+
+from shared.bus.interface import BusError
+from shared.contracts.db import REDO_LOG_DATAPATHS, USE_REDO_LOG, Update
 from shared.redo_blocks import layout
 from tests.api.core import records
 from tests.api.messages.real_storage import Real
@@ -69,6 +73,29 @@ async def test_another_sr_takes_the_place_of_the_first(real: Real) -> None:
     assert await real.client.refusal("VDI.destroy", old) == ["REDO_LOG_IS_ENABLED"]
     await real.client.call("pool.disable_redo_log")
     await real.client.call("VDI.destroy", old)
+    assert real.bench.nothing_is_open()
+
+
+async def test_a_disk_stays_open_when_nobody_knows_whether_the_database_has_taken_it(
+    real: Real, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sr, bus = await real.sr("log"), real.pool.api.bus
+    answered = bus.call
+
+    async def unheard(method: Any, request: Any, **more: Any) -> Any:
+        answer = await answered(method, request, **more)
+        if method is USE_REDO_LOG:
+            raise BusError("INTERNAL_ERROR", "no answer")
+        return answer
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bus, "call", unheard)
+        assert "no answer" in await reason(real, sr)
+    await real.pool.until(lambda: pool_row(real)["redo_log_enabled"])
+    [held] = real.bench.host.datapaths.held()
+    [vdi] = disks(real, sr)
+    assert held.dp == REDO_LOG_DATAPATHS + real.pool.row("VDI", vdi)["uuid"]
+    await real.client.call("pool.disable_redo_log")
     assert real.bench.nothing_is_open()
 
 
