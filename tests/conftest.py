@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,14 @@ LONG = ("conformance", "e2e", "vm", "clients", "pool", "ha", "network", "storage
 """Folders whose files take long: runs on several processes, which give out whole files, begin with them, so that none
 is left alone at the end.
 """
+
+
+def pytest_configure() -> None:
+    """Modules are compiled once, whatever the environment says: pools start some hundred processes, and each of them
+    would compile its own, a third of what a start costs.
+    """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

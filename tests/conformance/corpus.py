@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -59,6 +60,11 @@ def areas() -> list[str]:
 def committed() -> list[str]:
     """The cases that are known to pass."""
     return PASSING.read_text().split()
+
+
+def deviations() -> list[str]:
+    """Names, or patterns of names, of the cases that differ on purpose."""
+    return [deviation["case"] for deviation in tomllib.loads(DEVIATIONS.read_text())["deviation"]]
 
 
 def replay(url: str, password: str, only: Iterable[str], timeout: float = 1200.0) -> Outcome:

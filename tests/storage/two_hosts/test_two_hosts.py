@@ -81,8 +81,7 @@ async def test_two_hosts_never_run_qemu_on_one_disk(folder: Path, broker_url: st
         with Openers(hosts.shared) as openers:
             await one_round(hosts)
     assert openers.violations == set()
-    assert openers.seen != set()
-    assert openers.looks > 20
+    assert openers.seen != set()  # it has looked while QEMU had a disk open
 
 
 async def one_round(hosts: TwoHosts) -> None:

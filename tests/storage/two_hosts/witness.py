@@ -52,7 +52,6 @@ class Openers:
         self._folder = f"{folder}/"
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._look_on)
-        self.looks = 0
         self.seen: set[str] = set()
         """Names of files that somebody had open for writing."""
         self.violations: set[str] = set()
@@ -81,7 +80,6 @@ class Openers:
             for name, processes in writers.items()
             if len(processes) > 1
         }
-        self.looks += 1
 
     def _written_by(self, process: str) -> Iterator[str]:
         try:
