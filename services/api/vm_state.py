@@ -73,21 +73,25 @@ def changes(store: Store, host: str, vm: str, state: VmState, url: Url) -> list[
                 continue
             now: dict[str, object] = {"currently_attached": ref in attached}
             if cls == "VBD" and ref in attached:
-                now |= _vbd(store, device, state.disks.get(ref, ""))
-                if ref in state.empty and not device["current_operations"]:
-                    now |= {"VDI": NULL, "empty": True}  # its guest has ejected the medium
+                now |= _vbd(store, device, state.disks.get(ref, ""), ref in state.empty)
             if any(device[name] != value for name, value in now.items()):
                 result.append(Update(cls=cls, ref=ref, fields=now))
     return result
 
 
-def _vbd(store: Store, device: Mapping[str, Any], disk: str) -> dict[str, object]:
-    """`disk`: what the VM has there; another than before when it has moved and nobody could write that down."""
+def _vbd(store: Store, device: Mapping[str, Any], disk: str, empty: bool) -> dict[str, object]:
+    """`disk`: what the VM has there; another than before when it has moved, or was inserted, and nobody could write
+    that down. `empty`: it is a drive without a medium; its guest may have ejected that. Calls that are busy with a
+    drive write for themselves what is in it.
+    """
     now: dict[str, object] = {}
     if not device["device"]:
         now["device"] = _linux_device(str(device["userdevice"]))
-    if not device["empty"] and store.row("VDI", disk) is not None:
-        now["VDI"] = disk
+    busy = bool(device["current_operations"])
+    if store.row("VDI", disk) is not None and not (busy and device["empty"]):
+        now |= {"VDI": disk, "empty": False}
+    elif empty and not busy:
+        now |= {"VDI": NULL, "empty": True}
     return now
 
 

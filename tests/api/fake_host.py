@@ -243,7 +243,8 @@ class FakeHost:
         await self._change(self.vms[name], Cause.DISK_FULL, power_state=PowerState.PAUSED, stalled=vbd)
 
     async def guest_ejects(self, name: str, vbd: str) -> None:
-        await self._change(self.vms[name], empty=[vbd])
+        disks = {other: disk for other, disk in self.vms[name].disks.items() if other != vbd}
+        await self._change(self.vms[name], disks=disks, empty=[vbd])
 
     async def disk_has_room(self, name: str) -> None:
         await self._change(self.vms[name], Cause.DISK_ROOM, power_state=PowerState.RUNNING, stalled="")
@@ -356,7 +357,8 @@ class FakeHost:
             if self.disks.open.setdefault(vbd.location, request.vm) != request.vm:
                 raise ApiError("VDI_IN_USE", vbd.location)
             self._media[vbd.ref] = vbd.location
-        return await self._change(state, vbds=[*(ref for ref in state.vbds if ref != vbd.ref), vbd.ref])
+        vbds = [*(ref for ref in state.vbds if ref != vbd.ref), vbd.ref]
+        return await self._change(state, vbds=vbds, disks={**state.disks, vbd.ref: vbd.vdi} if vbd.vdi else state.disks)
 
     async def _vbd_unplug(self, request: vm_disks.VbdUnplug) -> vm.VmState:
         state = await self._vbd_eject(request)
@@ -365,7 +367,9 @@ class FakeHost:
     async def _vbd_eject(self, request: vm_disks.VbdUnplug) -> vm.VmState:
         state = self._present(request.vm)
         self.disks.open.pop(self._media.pop(request.vbd, ""), None)
-        return await self._change(state)
+        return await self._change(
+            state, disks={vbd: disk for vbd, disk in state.disks.items() if vbd != request.vbd}, empty=[request.vbd]
+        )
 
     async def _vbd_move(self, request: vm_disks.VbdMove) -> vm.VmState:
         state, vbd = self._present(request.vm), request.vbd

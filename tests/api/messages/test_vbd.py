@@ -188,6 +188,30 @@ async def test_a_drive_whose_medium_its_guest_has_ejected_is_empty(pool: Pool, c
     await pool.until(lambda: "insert" in pool.row("VBD", vbd)["allowed_operations"])
 
 
+@pytest.mark.parametrize(("message", "method"), [("VBD.insert", "vm.vbd_insert"), ("VBD.eject", "vm.vbd_eject")])
+async def test_what_is_in_a_drive_is_known_after_the_api_was_killed_before_it_could_write_that_down(
+    pool: Pool, client: Client, message: str, method: str
+) -> None:
+    vm, vdi = await pool.vm(client, domain_type="hvm"), await a_disk(pool, client)
+    vbd = await empty_drive(client, vm)
+    await client.call("VM.start", vm, False, False)
+    host, arguments = pool.host_of(vm), [vbd, vdi]
+    if message == "VBD.eject":
+        await client.call("VBD.insert", vbd, vdi)
+        arguments = [vbd]
+    done = host.after(method)
+    client.begin(message, *arguments)
+    await done.reached.wait()
+    before = medium(pool, vbd)
+    await pool.kill_api()
+    done.open()
+    await pool.start_api()
+    await host.heartbeat()
+    await pool.until(lambda: not pool.row("VBD", vbd)["current_operations"])
+    await pool.until(lambda: medium(pool, vbd) != before)
+    assert medium(pool, vbd) == ((vdi, False) if message == "VBD.insert" else (NULL, True))
+
+
 async def test_a_medium_that_somebody_writes_to_is_not_inserted(pool: Pool, client: Client) -> None:
     first, second = await running(pool, client), await pool.vm(client, "second")
     vdi = await a_disk(pool, client)
