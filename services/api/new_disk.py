@@ -24,6 +24,7 @@ class NewDisk:
 
     def __init__(self, call: Call, sr: str, uuid: str = "") -> None:
         self._derived = "" if uuid else _derived(call)
+        self._named = bool(uuid)
         self.uuid = uuid or self._derived or str(uuids.uuid4())
         self.sr_uuid = call.api.uuid_of("SR", sr)
         self._call = call
@@ -35,6 +36,10 @@ class NewDisk:
     async def make(self, method: Method[Any, contract.VdiInfo], request: Any, host: str = "") -> contract.VdiInfo:
         """`host`: reference, "" for any with the SR."""
         call = self._call
+        if not (self._derived or self._named):
+            note = unfinished_disks.noted(self._sr, call.task, self.uuid)
+            call.ending.append(unfinished_disks.forgotten(note))
+            await call.transact([note])
         call.undo.append(self._undo)
         try:
             self._info = await ask(call.api, host or host_for(call.store, self._sr), method, request)
@@ -66,7 +71,7 @@ class NewDisk:
     def _marked(self, given: Mapping[str, Any], uuid: str, before: Mapping[str, str]) -> Mapping[str, Any]:
         """With a mark, until the call has succeeded, for a disk that could not be found by the call's task; until what
         it is made for has, when the caller gives an owner. A mark that was copied from another disk is none. `before`:
-        the map that a driver has written.
+        the map that a driver has written, and what it was marked with then.
         """
         call, key = self._call, unfinished_disks.MARK
         config = dict(given.get("other_config", before))
@@ -76,7 +81,8 @@ class NewDisk:
         elif uuid != self._derived and call.message.wire_name not in unfinished_disks.USED_UNSEEN:
             config[key] = unfinished_disks.mark(call.task, uuid)
             call.on_success.append(MapDrop(cls="VDI", ref=self._ref, field="other_config", key=key))
-        return {**given, "other_config": config} if key in config or "other_config" in given else given
+        said = "other_config" in given or key in config or key in before
+        return {**given, "other_config": config} if said else given
 
     async def _undo(self) -> None:
         """First the disk: a driver looks at its row, and may remove it."""

@@ -36,8 +36,8 @@ class UnfinishedDisks:
         await self._api.replica.wait_ready()
         while True:
             if self._api.is_coordinator:
-                for sr, tasks in self._lost().items():
-                    await self._try(sr, self._look_into(sr, tasks))
+                for sr, calls in self._lost().items():
+                    await self._try(sr, self._look_into(sr, calls))
             for vdi in [ref for ref, row in self._api.store.rows("VDI").items() if self._is_left(decisions.owner(row))]:
                 await self._try(vdi, self._remove(vdi))
             await asyncio.sleep(EVERY)
@@ -64,14 +64,14 @@ class UnfinishedDisks:
         return api.is_coordinator and owner not in api.running
 
     def _lost(self) -> dict[str, list[str]]:
-        """SRs in which calls may have left a disk, and the calls' tasks."""
+        """SRs in which calls may have left a disk, and the calls."""
         rows = self._api.store.rows("SR").items()
-        return {sr: tasks for sr, row in rows if (tasks := decisions.lost_in(row, self._api.running))}
+        return {sr: calls for sr, row in rows if (calls := decisions.lost_in(row, self._api.running))}
 
-    async def _look_into(self, sr: str, tasks: list[str]) -> None:
+    async def _look_into(self, sr: str, calls: list[str]) -> None:
         api = self._api
         await rescan(api, sr, api.uuid_of("host", host_for(api.store, sr)))
-        changes = decisions.looked_into(api.store, sr, tasks)
+        changes = decisions.looked_into(api.store, sr, calls)
         await api.database.transact(changes, [RowPresent(cls=change.cls, ref=change.ref) for change in changes])
 
     async def _remove(self, vdi: str) -> None:

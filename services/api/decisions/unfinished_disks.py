@@ -2,7 +2,8 @@
 
 Disks that a call makes have uuids that follow from its task, so that they are known by it, with a row or without.
 Some have others: a driver of SMAPIv1 chooses for itself, and a client's task may be that of several calls. Their rows,
-and those of disks that are being uploaded, say in `other_config` for whom they are made until that has succeeded.
+and those of disks that are being uploaded, say in `other_config` for whom they are made until that has succeeded: the
+former from when the driver writes them; the latter are named in the SR's before there is a row.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ MARK: Final = "unfinished"
 """Key of a VDI's other_config: its owner, and its own uuid, since clients copy such maps from one disk to another."""
 
 LOST: Final = "unfinished_by:"
-"""Begins a key of an SR's other_config: with a task whose call may have left a disk without a row there."""
+"""Begins a key of an SR's other_config: with a task whose call may have left a disk without a row there, and, behind a
+slash, the disk's uuid, unless it follows from the task.
+"""
 
 UPLOAD: Final = "upload/"
 """Begins an owner that is no call's task: host (uuid) and the API process that has the upload."""
@@ -68,9 +71,21 @@ def is_unused(rows: Rows, ref: str) -> bool:
     return row["type"] in ORDINARY and not row["VBDs"] and not suspended
 
 
-def left_by(rows: Store, task: str) -> list[Change]:
-    """Marks the disks of a lost call, those that have rows."""
-    found = {uuid: rows.ref_of_uuid("VDI", uuid) for uuid in (disk_of(task, number) for number in range(DISKS))}
+def noted(sr: str, task: str, uuid: str) -> MapPut:
+    """Before a call makes a disk in an SR whose uuid does not follow from its task."""
+    return MapPut(cls="SR", ref=sr, field="other_config", key=f"{LOST}{task}/{uuid}", value="")
+
+
+def forgotten(note: MapPut) -> MapDrop:
+    """When the call has ended."""
+    return MapDrop(cls=note.cls, ref=note.ref, field=note.field, key=note.key)
+
+
+def left_by(rows: Store, call: str) -> list[Change]:
+    """Marks the disks of a lost call that have rows. `call`: its task, and perhaps the disk, as behind `LOST`."""
+    task, _, named = call.partition("/")
+    uuids = [named] if named else [disk_of(task, number) for number in range(DISKS)]
+    found = {uuid: rows.ref_of_uuid("VDI", uuid) for uuid in uuids}
     return [
         MapPut(cls="VDI", ref=ref, field="other_config", key=MARK, value=mark(task, uuid))
         for uuid, ref in found.items()
@@ -89,12 +104,12 @@ def lost(rows: Store, tasks: Iterable[str], srs: Iterable[tuple[str, str]]) -> l
 
 
 def lost_in(row: Record, running: Container[str]) -> list[str]:
-    """The tasks of lost calls that may have left a disk in an SR."""
-    tasks = (key.removeprefix(LOST) for key in row["other_config"] if key.startswith(LOST))
-    return [task for task in tasks if task not in running]
+    """Lost calls that may have left a disk in an SR, as it names them."""
+    calls = (key.removeprefix(LOST) for key in row["other_config"] if key.startswith(LOST))
+    return [call for call in calls if call.partition("/")[0] not in running]
 
 
-def looked_into(rows: Store, sr: str, tasks: Sequence[str]) -> list[Change]:
+def looked_into(rows: Store, sr: str, calls: Sequence[str]) -> list[Change]:
     """After a scan of the SR: what the calls have left there has rows now."""
-    dropped: list[Change] = [MapDrop(cls="SR", ref=sr, field="other_config", key=f"{LOST}{task}") for task in tasks]
-    return [*(change for task in tasks for change in left_by(rows, task)), *dropped]
+    dropped: list[Change] = [MapDrop(cls="SR", ref=sr, field="other_config", key=f"{LOST}{call}") for call in calls]
+    return [*(change for call in calls for change in left_by(rows, call)), *dropped]

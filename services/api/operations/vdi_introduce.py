@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from services.api.allowed import published
 from services.api.call import Call, new_ref
-from services.api.decisions import sm_sessions, vdi_rows
+from services.api.decisions import sm_sessions, unfinished_disks, vdi_rows
 from services.api.decisions.rows import existing
 from services.api.operation import Lock, operation
 from services.api.storage_hosts import ask, disk, host_for
@@ -95,8 +95,12 @@ _RECORD: Final = (
 """Fields, in the order of the messages' parameters."""
 
 
-async def _insert(call: Call, values: tuple[Any, ...]) -> str:
+async def _insert(call: Call, values: tuple[Any, ...], owner: str = "") -> str:
+    """`owner`: the task that a disk is made for, until that has succeeded. What is not managed is part of another."""
     fields = dict(zip(_RECORD, values, strict=True))
+    if owner and fields["managed"]:
+        mark = unfinished_disks.mark(owner, fields["uuid"])
+        fields["other_config"] = {**fields["other_config"], unfinished_disks.MARK: mark}
     if vdi_rows.disk_at(call.store, fields["SR"], fields["location"]) is not None:
         raise ApiError("LOCATION_NOT_UNIQUE", fields["SR"], fields["location"])
     if UUID.fullmatch(fields["uuid"]) is None:
@@ -116,7 +120,7 @@ async def pool_introduce(call: Call, *values: Any) -> str:
 async def db_introduce(call: Call, *values: Any) -> str:
     """For the SR's plug-in."""
     sm_sessions.require_own(call.store, call.session, values[_RECORD.index("SR")])
-    return await _insert(call, values)
+    return await _insert(call, values, sm_sessions.makes_for(call.store, call.session))
 
 
 @operation("VDI.db_forget")

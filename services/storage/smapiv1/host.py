@@ -31,6 +31,13 @@ _FOR_RECOVERY: Final = frozenset(
 )
 """What may be done to an SR that disaster recovery has brought in."""
 
+_MAKING: Final = frozenset(("vdi_create", "vdi_clone", "vdi_snapshot"))
+"""What makes a disk, whose row the driver writes."""
+
+DRIVER_INFO: Final = "sr_get_driver_info"
+_ASKED_AGAIN: Final = 2
+"""How often a driver that was killed is asked again what it is: it is no broken one, and nobody else would ask."""
+
 _FAILED: Final = "SR_BACKEND_FAILURE"
 _TOLD: Final = 10_000
 """Characters of a driver's output that are told."""
@@ -130,7 +137,7 @@ class DriverHost:
         """Needs no API. Raises `ApiError`, `Unimplemented`."""
         async with self._opening:
             await self._open()
-        return await self._run(program, Call("sr_get_driver_info", host="", device_config={}), "")
+        return await self._run(program, Call(DRIVER_INFO, host="", device_config={}), "")
 
     async def probe(self, program: Program, device_config: Mapping[str, str], sm_config: Mapping[str, str]) -> Any:
         call = Call(
@@ -174,6 +181,10 @@ class DriverHost:
             sr=row["uuid"],
             location=location,
         )
+        task = context.current.get().task
+        if command in _MAKING and task:
+            async with self.xapi.making(sr, task) as session:
+                return await self._run(program, call, session)
         return await self._run(program, call, await self.xapi.session(sr))
 
     async def vdi_call(
@@ -223,7 +234,12 @@ class DriverHost:
 
     async def _ended(self, program: Program, call: Call, words: Sequence[str]) -> process.Ended:
         try:
-            return await process.run(words, environment(self.xapi.socket))
+            ended = await process.run(words, environment(self.xapi.socket))
+            for _ in range(_ASKED_AGAIN if call.command == DRIVER_INFO else 0):
+                if ended.status >= 0:
+                    break
+                ended = await process.run(words, environment(self.xapi.socket))
+            return ended
         except (OSError, ValueError) as error:
             log.error("driver %s: %s cannot be run: %s", program.type, call.command, error)
             raise plugin_failed(f"{program.path} cannot be run", error) from error

@@ -9,8 +9,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,9 @@ log = logging.getLogger("storage.smapiv1")
 ORIGINATOR: Final = "SM"
 MARK: Final = "_sm_session"
 """Key in the session's `other_config`: the reference of the SR whose records it may set."""
+
+MAKES_FOR: Final = "_sm_makes_for"
+"""Another: the task for which its driver makes a disk. The disk's row names it until the task has succeeded."""
 
 NULL: Final = "OpaqueRef:NULL"
 _INVALID: Final = "SESSION_INVALID"
@@ -59,12 +62,25 @@ class Xapi:
         """Raises `ApiError`."""
         async with self._making.setdefault(sr, asyncio.Lock()):
             if sr not in self._sessions:
-                session: str = await self._request("session.login_with_password", "root", "", "", ORIGINATOR)
-                self._kept.add(session)
-                if sr:
-                    await self._request("session.add_to_other_config", session, session, MARK, sr)
-                self._sessions[sr] = session
+                self._sessions[sr] = await self._log_in({MARK: sr} if sr else {})
             return self._sessions[sr]
+
+    @asynccontextmanager
+    async def making(self, sr: str, task: str) -> AsyncIterator[str]:
+        """A session of that SR in which one disk is made, for a task (references). Raises `ApiError`."""
+        session = await self._log_in({MARK: sr, MAKES_FOR: task})
+        try:
+            yield session
+        finally:
+            with suppress(ApiError):  # the next process tries again
+                await self._end(session)
+
+    async def _log_in(self, config: Mapping[str, str]) -> str:
+        session: str = await self._request("session.login_with_password", "root", "", "", ORIGINATOR)
+        self._kept.add(session)
+        for key, value in config.items():
+            await self._request("session.add_to_other_config", session, session, key, value)
+        return session
 
     async def logout(self, srs: Iterable[str] | None = None) -> None:
         """Ends the sessions of those SRs, or all of them."""

@@ -10,11 +10,12 @@ import pytest
 
 from services.api import execute
 from services.api import unfinished_disks as removing
-from services.api.decisions import unfinished_disks
+from services.api.decisions import sm_sessions, unfinished_disks
 from shared import replica
 from shared.bus.memory import MemoryTransport
 from shared.contracts.db import Create, MapPut, Update
 from shared.contracts.secrets import SECRET_VALUE, SecretId
+from shared.contracts.storage import VdiInfo
 from shared.contracts.vm import Cause
 from shared.database import Database
 from shared.errors import ApiError
@@ -22,6 +23,7 @@ from shared.store import NULL
 from tests.api.core import records
 from tests.api.core.leftovers import leftovers
 from tests.api.harness import Client, Pool
+from tests.api.messages.test_vdi import described
 
 
 def again(pool: Pool, session: str) -> Client:
@@ -159,6 +161,59 @@ async def vm_with_disks(pool: Pool, client: Client, number: int) -> tuple[str, s
     for disk in disks:
         await client.call("VBD.create", records.vbd(vm, disk))
     return vm, set(disks)
+
+
+async def test_a_disk_that_is_made_inside_a_clients_own_task_goes_with_the_process(pool: Pool, client: Client) -> None:
+    """It was there without a row. What else was made inside that task stays."""
+    sr = pool.ref("SR", "storage")
+    task = await client.call("task.create", "several", "")
+    kept = await client.sending(task=task).call("VDI.create", records.vdi(sr))
+    assert pool.row("SR", sr)["other_config"] == {}
+    made = pool.hosts[0].after("storage.vdi_create")
+    creating = client.sending(task=task).begin("VDI.create", records.vdi(sr))
+    await made.reached.wait()
+    await pool.kill_api()
+    creating.cancel()
+    await pool.start_api()
+    await pool.hosts[0].heartbeat()
+    await pool.until(partial(_has_disks, pool, pool.row("SR", sr)["uuid"], 1))
+    await pool.until(lambda: not pool.row("SR", sr)["other_config"])
+    assert pool.row("VDI", kept)["other_config"] == {}
+    await again(pool, client.session).call("task.set_status", task, "success")
+    await nothing_left(pool)
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_disk_whose_row_its_driver_has_written_goes_with_the_process_that_wanted_it(
+    pool: Pool, client: Client, late: bool
+) -> None:
+    """A driver of SMAPIv1 names it as it likes, and hears nothing of a process that is killed."""
+    sr = pool.ref("SR", "storage")
+    gate = pool.hosts[0].hold("storage.vdi_create")
+    creating = client.begin("VDI.create", records.vdi(sr))
+    await gate.reached.wait()
+    driver = await pool.login()
+    [task] = pool.row("SR", sr)["current_operations"]
+    for key, value in ((sm_sessions.OWN_SR, sr), (sm_sessions.MAKES_FOR, task)):
+        await driver.call("session.add_to_other_config", driver.session, key, value)
+
+    async def introduce() -> None:
+        uuid = "0f7b7c9e-7a8e-4a0e-9d5e-8f1d3c2b1a00"
+        info = VdiInfo(uuid=uuid, location="loc", virtual_size=1, physical_utilisation=0)
+        pool.disks.srs[pool.row("SR", sr)["uuid"]]["loc"] = info
+        vdi = await again(pool, driver.session).call("VDI.db_introduce", *described(sr, uuid))
+        assert unfinished_disks.owner(pool.row("VDI", vdi)) == task
+
+    if not late:
+        await introduce()
+    await pool.kill_api()
+    creating.cancel()
+    await pool.start_api()
+    await pool.hosts[0].heartbeat()
+    if late:
+        await introduce()
+    await pool.until(partial(_has_disks, pool, pool.row("SR", sr)["uuid"], 0))
+    await nothing_left(pool)
 
 
 @pytest.mark.parametrize(

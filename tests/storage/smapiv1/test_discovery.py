@@ -98,6 +98,11 @@ async def test_a_broken_driver_is_rejected_alone(folder: Folder, caplog: pytest.
     assert rejected == {"Fails", "Garbage", "Killed", "Plain", "Lacks", "None", "Dummy", "Lost"}
 
 
+async def test_a_driver_that_is_killed_is_asked_again(folder: Folder) -> None:
+    folder.put("MetSR", f"[ -e {folder.path}/met ] || {{ touch {folder.path}/met; kill -9 $$; }}\necho '{INFO}'")
+    assert await folder.look() == {"met"}
+
+
 async def test_only_allowed_drivers_are_run(tmp_path: Path) -> None:
     folder = Folder(tmp_path, allowed=("One", "Two"))
     ran = tmp_path / "ran"

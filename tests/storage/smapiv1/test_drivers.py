@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from services.api.decisions import unfinished_disks
 from services.storage.plugins.interface import Domain, Unimplemented
 from services.storage.smapiv1.marks import Activation
 from services.storage.smapiv1.plugin import DriverPlugin
+from shared.bus import context
+from shared.bus.context import CallContext
 from shared.contracts.db import Update
 from shared.errors import ApiError
 from tests.api.harness import error_of
@@ -60,6 +63,24 @@ async def test_a_driver_is_told_who_and_where_it_is(bench: Bench) -> None:
     assert resize["vdi_uuid"] == made.uuid
     assert (resize["vdi_on_boot"], resize["vdi_allow_caching"]) == ("persist", "false")
     assert "vdi_ref" not in attach
+
+
+@pytest.mark.parametrize("command", ["vdi_create", "vdi_clone", "vdi_snapshot"])
+async def test_a_disk_that_is_made_for_a_task_says_so_in_its_row(bench: Bench, command: str) -> None:
+    """Until the task's call says that it has succeeded: its process may be killed."""
+    plugin, sr, ref = await bench.attached("testdummy")
+    source = await disk(plugin, sr)
+    token = context.current.set(CallContext(task="OpaqueRef:task"))
+    if command == "vdi_create":
+        made = await disk(plugin, sr, "another")
+    else:
+        made = await getattr(plugin.volume, command.removeprefix("vdi_"))(sr, source.key, new("another"))
+    context.current.reset(token)
+    owner = {volume.uuid: unfinished_disks.owner(bench.vdi(volume)) for volume in (source, made)}
+    assert owner == {source.uuid: None, made.uuid: "OpaqueRef:task"}
+    asked = bench.calls(command)[-1]
+    assert asked["session_ref"] != await bench.host.xapi.session(ref)
+    await bench.pool.until(lambda: bench.pool.row("session", asked["session_ref"]) is None)
 
 
 async def test_a_driver_may_change_what_its_sr_is_attached_with(bench: Bench) -> None:
