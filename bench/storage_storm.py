@@ -46,13 +46,12 @@ def command(arguments: list[str]) -> int:
     seed = given.seed or random.randrange(1, 10**6)
     print(f"bench: storm: {given.rounds} rounds, seed {seed}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="bench-storm-"))
-    loops = storm_remains.loop_devices()
     with storm_pool.running(folder / "p", scripts=given.scripts) as pool:
         storm = Storm(pool, folder, seed, given.kills)
         wrong = storm.run(given.rounds)
         if wrong:
             shutil.copytree(pool.directory, folder / "found", ignore=storm_remains.sockets, dirs_exist_ok=True)
-    wrong += [f"loop device {name}" for name in storm_remains.loop_devices() - loops]
+    wrong += [f"loop device {name}" for name in storm_remains.loop_devices(folder)]
     wrong += [f"mounted: {path}" for path in storm_remains.mounts(folder)]
     print(storm.summary())
     for each in wrong:

@@ -15,9 +15,10 @@ _SETTLES_WITHIN = 30.0
 """Seconds: less than the 60 after which transfers whose client never comes are given up, if nobody says so before."""
 
 
-def loop_devices() -> set[str]:
-    """Those that have a file."""
-    return {str(path.parent.name) for path in Path("/sys/block").glob("loop*/loop")}
+def loop_devices(folder: Path) -> list[str]:
+    """Those whose file is in the folder: others on this machine may make some, too."""
+    files = Path("/sys/block").glob("loop*/loop/backing_file")
+    return [path.parts[3] for path in files if str(folder) in path.read_text()]
 
 
 def settled(look: Callable[[], list[str]], within: float = _SETTLES_WITHIN) -> list[str]:
