@@ -57,7 +57,7 @@ class Motion:
                 self.moved[vdi] = new
                 call.on_failure += await self._finish()
                 call.undo.clear()
-            elif in_doubt and not found.living:
+            elif in_doubt and not found.known:
                 raise internal_error(f"nobody knows which disk the VM had at its end: {vdi} and {new} are both kept")
             else:
                 for step in reversed(undo):

@@ -101,19 +101,23 @@ class UnfinishedMoves:
         return known
 
     async def _has_moved(self, move: Move, new: str) -> bool:
-        """Asks the VM's host, which ends the move. Raises when nobody can tell: then both disks are kept."""
+        """Asks the VM's host, which ends the move; or, when the VM has ended, those where it may have been. Raises when
+        nobody can tell: then both disks are kept.
+        """
         api = self._api
         vm = vdi_migration.vm_of(api.store, move.former)
         vbd = vdi_migration.vbd_of(api.store, vm, move.former)
-        host = existing(api.store, "VM", vm)["resident_on"]
-        if not (vdi_migration.is_live(api.store, vm) and is_attached(existing(api.store, "VBD", vbd))):
-            raise ApiError("VM_BAD_POWER_STATE", vm, "running", existing(api.store, "VM", vm)["power_state"].lower())
-        place = disk(api, new)
+        place, row = disk(api, new), existing(api.store, "VM", vm)
         spec = msgspec.structs.replace(vbd_spec(api.store, vbd), sr=place.sr, location=place.location, vdi=new)
-        found = await ask(api, host, vm_disks.VBD_MOVE_END, vm_disks.VbdMove(vm=api.uuid_of("VM", vm), vbd=spec))
-        if not found.moved and not found.living:
-            raise ApiError("VM_BAD_POWER_STATE", vm, "running", "halted")
-        return found.moved
+        request = vm_disks.VbdMove(vm=api.uuid_of("VM", vm), vbd=spec)
+        runs = vdi_migration.is_live(api.store, vm) and is_attached(existing(api.store, "VBD", vbd))
+        for host in [row["resident_on"]] if runs else self._seeing(new):
+            if not (runs or is_live(api.store, host)):
+                raise ApiError("HOST_OFFLINE", host)
+            found = await ask(api, host, vm_disks.VBD_MOVE_END, request)
+            if found.known:
+                return found.moved
+        raise ApiError("VM_BAD_POWER_STATE", vm, "running", "halted" if runs else row["power_state"].lower())
 
     async def _remove(self, move: Move, new: str) -> None:
         log.info("disk %s has not moved: its new one, %s, is removed", move.former, move.uuid)
@@ -129,9 +133,15 @@ class UnfinishedMoves:
         """A host that is silent cannot say that it copies no more to the one that has the disk open for it."""
         api = self._api
         end = motion.ReceiveEnd(dp=target_datapath(move.uuid))
-        for pbd in plugged_pbds(api.store, existing(api.store, "SR", existing(api.store, "VDI", new)["SR"])):
-            if is_live(api.store, pbd["host"]):
-                await ask(api, pbd["host"], motion.RECEIVE_END, end)
+        for host in self._seeing(new):
+            if is_live(api.store, host):
+                await ask(api, host, motion.RECEIVE_END, end)
+
+    def _seeing(self, vdi: str) -> list[str]:
+        """The hosts that have the disk's SR, those that answer first."""
+        rows = self._api.store
+        hosts = [pbd["host"] for pbd in plugged_pbds(rows, existing(rows, "SR", existing(rows, "VDI", vdi)["SR"]))]
+        return sorted(hosts, key=lambda host: not is_live(rows, host))
 
     async def _write(self, changes: list[Change]) -> None:
         await self._api.database.transact(changes, [RowPresent(cls=change.cls, ref=change.ref) for change in changes])

@@ -74,7 +74,7 @@ class DiskMoves:
     async def end(self, request: VbdMove) -> VbdMoved:
         vm, vbd = request.vm, request.vbd
         dp = plan.mirror_datapath(vm, vbd.device, vbd.vdi)
-        living = True
+        moved, known, move = False, True, (vm, vbd.ref, vbd.vdi)
         try:
             async with self._host.living("vbd_move_end", vm) as domain:
                 mirror = domain.record.mirror(vbd.device)
@@ -85,8 +85,8 @@ class DiskMoves:
         except ApiError as error:
             if not _is_over(error):
                 raise
-            living, moved = False, False
-        return VbdMoved(moved=moved or (vm, vbd.ref, vbd.vdi) in self._host.landed, living=living)
+            moved, known = self._host.counting.get(move, False), move in self._host.counting
+        return VbdMoved(moved=moved or move in self._host.landed, known=known or move in self._host.landed)
 
     async def _move(self, vm: str, vbd: VbdSpec, dp: str) -> None:
         async with self._host.living("vbd_move", vm) as domain:
@@ -109,7 +109,7 @@ class DiskMoves:
         except BaseException as error:
             if not self._closing:
                 log.warning("VBD %s does not go on with its new disk: %s", vbd.uuid, error or type(error).__name__)
-                await to_the_end(self._give_up(vm, dp))
+                await to_the_end(self._give_up(vm, vbd, dp))
             if isinstance(error, ApiError) and error.code in _BROKEN:
                 raise ApiError("MIRROR_FAILED", former.vdi) from error
             raise
@@ -169,6 +169,7 @@ class DiskMoves:
         if not mirror.landed:
             mirror = msgspec.structs.replace(mirror, landed=True)
             self._note(domain, domain.record.with_mirror(mirror))
+        self._host.counting[domain.record.uuid, mirror.vbd.ref, mirror.vbd.vdi] = True
         return mirror
 
     async def _go_on(self, domain: Living) -> None:
@@ -194,6 +195,7 @@ class DiskMoves:
             await self._disks.mirror_end(slot, pivot=False)
         await self._bus.call(storage.CLOSE, storage.Close(dps=[mirror.dp]), host=self._host.uuid)
         self._note(domain, domain.record.without(mirror))
+        self._host.counting[domain.record.uuid, mirror.vbd.ref, mirror.vbd.vdi] = False
 
     async def _undo_or_leave(self, domain: Living, mirror: Mirror) -> None:
         try:
@@ -226,8 +228,8 @@ class DiskMoves:
 
     # ---- what is left
 
-    async def _give_up(self, vm: str, dp: str) -> None:
-        """The end of a domain closes everything."""
+    async def _give_up(self, vm: str, vbd: VbdSpec, dp: str) -> None:
+        """The end of a domain closes everything, and leaves the former disk, unless the new one counted already."""
         _for_nobody()
         try:
             async with self._host.living("settle_moves", vm) as domain:
@@ -235,7 +237,9 @@ class DiskMoves:
                     if mirror.dp == dp:
                         await self._settle_one(domain, mirror)
         except (ApiError, OSError) as error:
-            if not _is_over(error):
+            if _is_over(error):
+                self._host.counting.setdefault((vm, vbd.ref, vbd.vdi), False)
+            else:
                 log.warning("what is left of the move to %s is settled later: %s", dp, error)
                 self._settle_later(vm)
 

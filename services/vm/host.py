@@ -106,6 +106,8 @@ class VmHost:
         """VMs that this process found in the middle of an operation and halted: its request may come again."""
         self.landed: set[tuple[str, str, str]] = set()
         """VM (uuid), VBD and VDI of moves of disks that have come about, so that it is known when the VM has ended."""
+        self.counting: dict[tuple[str, str, str], bool] = {}
+        """Whether a move's new disk is the one that counts, should the VM end; also of moves that have failed."""
         self._stops: dict[str, Stopped] = {}
         """What guests did by themselves and nobody has acted upon yet."""
         self._boot = boot_id()
@@ -147,8 +149,10 @@ class VmHost:
     def _without_domain(self, record: Record) -> Record:
         """A disk that it went on with is the one that counts."""
         for mirror in record.mirrors:
+            move = (record.uuid, mirror.vbd.ref, mirror.vbd.vdi)
+            self.counting[move] = mirror.landed
             if mirror.landed:
-                self.landed.add((record.uuid, mirror.vbd.ref, mirror.vbd.vdi))
+                self.landed.add(move)
                 record = msgspec.structs.replace(record.moved(mirror), mirrors=record.mirrors)  # still to be closed
         return record
 

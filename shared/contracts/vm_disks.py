@@ -40,10 +40,12 @@ class VbdMove(Record, frozen=True):
 
 
 class VbdMoved(Record, frozen=True):
-    """`moved`: the VM has, or had until its end, the new disk. `living`: it has a domain."""
+    """`moved`: the VM has, or had until its end, the new disk. `known`: that is sure; it has a domain, or this process
+    of the service has seen what became of the move.
+    """
 
     moved: bool
-    living: bool
+    known: bool
 
 
 class DiskId(Record, frozen=True):

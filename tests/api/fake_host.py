@@ -104,6 +104,8 @@ class FakeHost:
         self.datapaths: dict[str, storage.DiskOpen] = {}
         self._media: dict[str, str] = {}
         """Locations by VBD."""
+        self.remembered: set[str] = set()
+        """VMs (uuids) that have ended, and of which it knows which disks they had."""
         self._bus: Endpoint | None = None
 
     @property
@@ -383,7 +385,7 @@ class FakeHost:
 
     async def _vbd_move_end(self, request: vm_disks.VbdMove) -> vm_disks.VbdMoved:
         moved = self._media.get(request.vbd.ref) == request.vbd.location
-        return vm_disks.VbdMoved(moved=moved, living=request.vm in self.vms)
+        return vm_disks.VbdMoved(moved=moved, known=request.vm in self.vms or request.vm in self.remembered)
 
     async def _open(self, request: storage.Open) -> storage.Opened:
         self.disks.asked.append(request)

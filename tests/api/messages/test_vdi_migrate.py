@@ -290,6 +290,32 @@ async def test_a_mirror_whose_api_is_killed_is_ended_as_the_host_says(
     assert leftovers(pool) == {}
 
 
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("remembered", [False, True])
+async def test_a_mirror_whose_vm_has_ended_while_the_api_was_away_is_ended_if_the_host_remembers_its_disk(
+    pool: Pool, client: Client, other: str, disk: str, running: str, after: bool, remembered: bool
+) -> None:
+    host, sr = pool.host_of(running), pool.ref("SR", "storage")
+    gate = host.after(MOVE) if after else host.hold(MOVE)
+    client.begin("VDI.pool_migrate", disk, other, {})
+    await gate.reached.wait()
+    await pool.kill_api()
+    if after:
+        gate.open()
+    [name] = host.vms
+    del host.vms[name]
+    host.remembered |= {name} if remembered else set()
+    await pool.start_api()
+    for each in pool.hosts:
+        await each.heartbeat()
+    await pool.until(lambda: pool.row("VM", running)["power_state"] == "Halted")
+    await pool.until(lambda: KEY not in (pool.row("VDI", disk) or {"sm_config": {}})["sm_config"])
+    await pool.idle()
+    one = (0, 1) if after else (1, 0)
+    assert (len(held(pool, sr)), len(held(pool, other))) == (one if remembered else (1, 1))
+    assert of_vm(pool, running, pool.row("SR", other)["VDIs"][0] if after and remembered else disk)
+
+
 async def test_a_former_disk_that_could_not_be_removed_goes_when_it_can(
     pool: Pool, client: Client, other: str, disk: str, vm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,7 @@ class Moving:
     async def end(self, target: tuple[str, str]) -> bool:
         """Ends the move; whether the VM has the target, which is then where its disk is."""
         found = await self.host.call(vm_disks.VBD_MOVE_END, self.request(target))
+        assert found.known
         former = self.at
         if found.moved:
             self.at = target

@@ -52,7 +52,7 @@ async def test_a_moved_disk_is_the_vms_over_restarts_of_the_service_and_reboots(
         assert [(name, one.location) for name, one in opened(pool).items()] == [(dp, "new")]
     await pool.close_service(pool.services[0])
     await pool.start_service()
-    assert await ended(pool, vm) == VbdMoved(moved=True, living=True)
+    assert await ended(pool, vm) == VbdMoved(moved=True, known=True)
     known_as = f"vbd/{vm.uuid}/0/{NEW.vdi}"
     chains = [await pool.bus.call(vm_disks.DISK_CHAIN, DiskId(dp=name), host=HOST) for name in (dp, known_as)]
     assert chains == [Chain(images=["/nowhere"])] * 2
@@ -60,7 +60,7 @@ async def test_a_moved_disk_is_the_vms_over_restarts_of_the_service_and_reboots(
     await pool.bus.call(contract.REBOOT, VmReboot(vm=again), host=HOST)
     assert [one.location for one in opened(pool).values()] == ["new"]
     await pool.bus.call(contract.SHUTDOWN, VmShutdown(vm=vm.uuid), host=HOST)
-    assert (await ended(pool, vm), opened(pool)) == (VbdMoved(moved=False, living=False), {})
+    assert (await ended(pool, vm), opened(pool)) == (VbdMoved(moved=False, known=False), {})
 
 
 @pytest.mark.parametrize("method", ["open", "hand over"])
@@ -73,15 +73,15 @@ async def test_a_storage_service_that_refuses_leaves_the_move_undone_or_to_be_co
         await pool.bus.call(vm_disks.VBD_MOVE, VbdMove(vm=vm.uuid, vbd=NEW), host=HOST)
     storage.refuse.clear()
     moved = method == "hand over"
-    assert await ended(pool, vm) == VbdMoved(moved=moved, living=True)
+    assert await ended(pool, vm) == VbdMoved(moved=moved, known=True)
     assert [one.location for one in opened(pool).values()] == ["new" if moved else "former"]
     await pool.bus.call(contract.SHUTDOWN, VmShutdown(vm=vm.uuid), host=HOST)
-    assert await ended(pool, vm) == VbdMoved(moved=moved, living=False)
+    assert await ended(pool, vm) == VbdMoved(moved=moved, known=True)
 
 
 async def test_a_disk_that_the_vm_does_not_have_does_not_move(pool: Pool, vm: VmSpec) -> None:
     other = specs.disk("1", sr="sr-2", location="new", vdi="OpaqueRef:new")
     with pytest.raises(ApiError, match="DEVICE_NOT_ATTACHED"):
         await pool.bus.call(vm_disks.VBD_MOVE, VbdMove(vm=vm.uuid, vbd=other), host=HOST)
-    assert await ended(pool, vm, other) == VbdMoved(moved=False, living=True)
+    assert await ended(pool, vm, other) == VbdMoved(moved=False, known=True)
     assert [one.location for one in opened(pool).values()] == ["former"]
