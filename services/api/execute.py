@@ -159,8 +159,7 @@ class Executor:
                 raise failed from problem
             for note in call.written:
                 note()
-            for alert in call.alerts:
-                await call.api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name)
+            await _tell(call)
         else:
             await self._fail(call, operation, arguments, error)
 
@@ -276,6 +275,15 @@ async def _to_its_end(ending: asyncio.Task[None], error: ApiError | None) -> Non
     if ending.cancelled():
         raise internal_error("the service stopped before the outcome was written")
     ending.result()
+
+
+async def _tell(call: Call) -> None:
+    """People, who are not told where the bus is away: the call has succeeded all the same."""
+    for alert in call.alerts:
+        try:
+            await call.api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name)
+        except BusError as error:
+            log.warning("nobody hears of %s: %s", alert.name, error, extra={"task": call.task})
 
 
 def _unexpected(call: Call, problem: Exception) -> ApiError:

@@ -138,12 +138,8 @@ async def test_errors_of_two_disks_are_both_told_although_a_call_was_busy_with_t
     assert sorted(names) == ["VM_DISK_ERROR", "VM_DISK_ERROR", "VM_PAUSED"]
 
 
-async def test_what_a_guest_did_is_told_once_the_bus_takes_it(
-    pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    vm = await running_vm(pool, client)
-    told: asyncio.Queue[Alert] = asyncio.Queue()
-    await pool.api.bus.subscribe(ALERT, lambda alert, _: told.put_nowait(alert))
+def refusing_an_alert(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """The bus does not take the next one; set when that has happened."""
     publish, refused = pool.api.bus.publish, asyncio.Event()
 
     async def refuse_once(topic: Topic[Any], message: Any, **key: Any) -> None:
@@ -153,6 +149,24 @@ async def test_what_a_guest_did_is_told_once_the_bus_takes_it(
         await publish(topic, message, **key)
 
     monkeypatch.setattr(pool.api.bus, "publish", refuse_once)
+    return refused
+
+
+async def test_a_call_has_succeeded_although_nobody_can_be_told(
+    pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = refusing_an_alert(pool, monkeypatch)
+    vm = await running_vm(pool, client)
+    assert (refused.is_set(), pool.row("VM", vm)["power_state"]) == (True, "Running")
+
+
+async def test_what_a_guest_did_is_told_once_the_bus_takes_it(
+    pool: Pool, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = await running_vm(pool, client)
+    told: asyncio.Queue[Alert] = asyncio.Queue()
+    await pool.api.bus.subscribe(ALERT, lambda alert, _: told.put_nowait(alert))
+    refused = refusing_an_alert(pool, monkeypatch)
     await pool.hosts[0].guest_halts(uuid_of(pool, vm), Cause.GUEST_CRASH)
     alert = await asyncio.wait_for(told.get(), 10)
     assert (alert.name, refused.is_set()) == ("VM_CRASHED", True)
