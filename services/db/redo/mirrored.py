@@ -258,8 +258,8 @@ class MirroredRedoLog:
         self._begin_copy(copy, self._last, found)
 
     def failed(self, why: str) -> None:
-        """The disk is not to be had."""
-        if self.path is not None and self._writes:
+        """The disk is not to be had; unless it has been taken up meanwhile."""
+        if self.path is not None and self._copy is None and self._writes:
             self._broke(why)
 
     def _refuse_to_be_behind(self, found: Recovered) -> None:
