@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid as uuids
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +17,8 @@ from services.api import stored_databases
 from services.api.api import Api
 from services.api.decisions import metadata_disks
 from services.api.decisions.rows import Rows, existing, the_pool
+from shared import alerts
 from shared.bus.interface import BusError
-from shared.contracts.alerts import ALERT, Alert
 from shared.contracts.db import Delta, RowPresent
 from shared.errors import ApiError
 from shared.redo_blocks import deltas
@@ -137,17 +136,8 @@ class DatabaseReplication:
             return
         name, priority = HEALTHY if healthy else BROKEN
         body = f"Redo log [DR redo log for VDI {uuid}]" + (f": {why}" if why else "")
-        alert = Alert(
-            id=str(uuids.uuid4()),
-            name=name,
-            priority=priority,
-            cls="Pool",
-            obj_uuid=pool["uuid"],
-            body=body,
-            time=time.time(),
-        )
         try:
-            await self._api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(priority), name=name)
+            await alerts.publish(self._api.bus, alerts.new(name, priority, "Pool", pool["uuid"], body))
         except BusError as error:
             log.warning("nobody hears that %s: %s", body, error)
 

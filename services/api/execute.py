@@ -23,10 +23,9 @@ from services.api.host_errors import with_refs
 from services.api.on_hosts import named_host
 from services.api.operation import Operation
 from services.api.patience import ATTEMPTS, may_pass, pause
-from shared import trace
+from shared import alerts, trace
 from shared.bus.context import CallContext, current
 from shared.bus.interface import BusError
-from shared.contracts.alerts import ALERT
 from shared.contracts.db import Change, Create
 from shared.errors import ApiError, DatabaseConflict, internal_error
 
@@ -281,7 +280,7 @@ async def _tell(call: Call) -> None:
     """People, who are not told where the bus is away: the call has succeeded all the same."""
     for alert in call.alerts:
         try:
-            await call.api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name)
+            await alerts.publish(call.api.bus, alert)
         except BusError as error:
             log.warning("nobody hears of %s: %s", alert.name, error, extra={"task": call.task})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
@@ -13,8 +12,8 @@ from xml.sax.saxutils import escape
 import msgspec
 
 from services.api import clock
+from shared import alerts
 from shared.bus.interface import BusError
-from shared.contracts.alerts import ALERT, Alert
 from shared.errors import ApiError
 
 if TYPE_CHECKING:
@@ -105,10 +104,10 @@ async def report(api: Api, now: float) -> None:
     if not body:
         return
     pool = str(api.pool()["uuid"])
-    alert = Alert(id=str(uuid.uuid4()), name=NAME, priority=PRIORITY, cls="Pool", obj_uuid=pool, body=body, time=now)
+    alert = alerts.new(NAME, PRIORITY, "Pool", pool, body, at=now)
     told, api.failed_logins = api.failed_logins, FailedLogins()
     try:
-        await api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name)
+        await alerts.publish(api.bus, alert)
     except BusError:
         api.failed_logins.add(told)
         raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid as uuids
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final
@@ -18,8 +17,8 @@ from services.api.decisions.sm_features import features, is_v1, plugged_pbds
 from services.api.decisions.vdi_rows import DIRTY
 from services.api.storage_hosts import restat
 from services.api.subcalls import perform_alone
+from shared import alerts
 from shared.bus.interface import BusError
-from shared.contracts.alerts import ALERT, Alert
 from shared.errors import ApiError
 
 log = logging.getLogger("api.sr")
@@ -132,16 +131,8 @@ class SrUpkeep:
             await self._tell(row, wanted, sr_alarms.body(value, perfmon))
 
     async def _tell(self, sr: Record, wanted: sr_alarms.Threshold, body: str) -> None:
-        alert = Alert(
-            id=str(uuids.uuid4()),
-            name=sr_alarms.MESSAGE,
-            priority=wanted.priority,
-            cls="SR",
-            obj_uuid=sr["uuid"],
-            body=body,
-            time=time.time(),
-        )
+        alert = alerts.new(sr_alarms.MESSAGE, wanted.priority, "SR", sr["uuid"], body)
         try:
-            await self._api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name)
+            await alerts.publish(self._api.bus, alert)
         except BusError as error:
             log.warning("nobody hears that SR %s is full: %s", sr["uuid"], error)

@@ -19,8 +19,9 @@ from services.api.api import Api
 from services.api.ballot import Ballot
 from services.api.decisions.host_role import due
 from services.api.decisions.rows import the_pool
+from shared import alerts
 from shared.bus.contract import Empty, Method, Request
-from shared.contracts.alerts import ALERT, Alert
+from shared.contracts.alerts import Alert
 from shared.contracts.coordinator import (
     ABORT,
     COMMIT,
@@ -281,5 +282,5 @@ class Succession:
             body="",
             time=time.time(),
         )
-        await self._api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name)
+        await alerts.publish(self._api.bus, alert)
         self._api.role.settled()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-import uuid
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -20,9 +18,9 @@ from services.api.api import Api
 from services.api.decisions import vm_messages
 from services.api.decisions.rows import existing
 from services.api.decisions.vm_state_reset import OFF_DUTY
+from shared import alerts
 from shared.bus.interface import BusError
 from shared.contracts import vm as contract
-from shared.contracts.alerts import ALERT, Alert
 from shared.contracts.db import Change, Delta, Precondition, Unchanged
 from shared.errors import ApiError
 from shared.store import NULL, Store, Touched
@@ -171,16 +169,9 @@ class VmEvents:
             return
         words = _WORDS[cause].format(disk=vm_messages.disk(self._api.store, change.vbd or change.state.stalled))
         log.info("VM %s %s", row["uuid"], words, extra={"host_uuid": change.host})
-        alert = Alert(
-            id=str(uuid.uuid4()),
-            name=name,
-            priority=_PRIORITIES.get(name, vm_messages.PRIORITY),
-            cls="VM",
-            obj_uuid=row["uuid"],
-            body=f"VM '{row['name_label']}' (uuid: {row['uuid']}) {words}",
-            time=time.time(),
-        )
-        await self._api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name)
+        body = f"VM '{row['name_label']}' (uuid: {row['uuid']}) {words}"
+        alert = alerts.new(name, _PRIORITIES.get(name, vm_messages.PRIORITY), "VM", row["uuid"], body)
+        await alerts.publish(self._api.bus, alert)
 
 
 _ALERTS: Final = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -29,9 +28,9 @@ from services.api.directory.plugin import (
     tagged,
 )
 from services.api.directory.types import Types
+from shared import alerts
 from shared.bus.contract import Empty
 from shared.contracts import directory as contract
-from shared.contracts.alerts import ALERT, Alert
 from shared.contracts.db import Delta
 from shared.errors import ApiError
 from shared.store import NULL, Touched
@@ -290,16 +289,7 @@ class HostDirectory:
 
     async def _alert(self, setup: Setup) -> None:
         body = f"{setup.auth_type} {setup.service_name}: {self._problem}"
-        alert = Alert(
-            id=str(uuid.uuid4()),
-            name=NOT_INITIALISED,
-            priority=2,
-            cls="Host",
-            obj_uuid=self.host,
-            body=body,
-            time=time.time(),
-        )
-        await self._api.bus.publish(ALERT, alert, cls=alert.cls, priority=str(alert.priority), name=alert.name)
+        await alerts.publish(self._api.bus, alerts.new(NOT_INITIALISED, 2, "Host", self.host, body))
 
 
 async def _exit(plugin: Plugin) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
-import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,6 +12,7 @@ from services.api.directory import hooks
 from services.api.directory.host_directory import Setup, setup_of
 from services.api.operation import operation
 from services.api.subcalls import perform
+from shared import alerts
 from shared.bus.interface import HostOffline
 from shared.contracts import directory as contract
 from shared.contracts.alerts import Alert
@@ -225,12 +224,4 @@ def _alert(call: Call, host: str, theirs: tuple[str, str], ours: tuple[str, str]
         "master_external_auth_service_name": ours[1],
     }
     body = ", ".join(f"{name}={value}" for name, value in told.items())
-    return Alert(
-        id=str(uuid.uuid4()),
-        name=NON_HOMOGENEOUS,
-        priority=2,
-        cls="Host",
-        obj_uuid=_uuid(call, host),
-        body=body,
-        time=time.time(),
-    )
+    return alerts.new(NON_HOMOGENEOUS, 2, "Host", _uuid(call, host), body)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
-import uuid as uuids
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -17,9 +15,9 @@ from services.api.decisions import placement as placing
 from services.api.decisions.rows import existing, is_null
 from services.api.forwarding import vm_spec
 from services.api.operation import Lock, operation
+from shared import alerts
 from shared.bus.interface import BusError, HostOffline
 from shared.contracts import vm as contract
-from shared.contracts.alerts import Alert
 from shared.contracts.db import Change, MapDrop, MapPut, Update
 from shared.errors import ApiError
 from shared.store import NULL, Store
@@ -268,14 +266,5 @@ def assert_can_boot_here(call: Call, vm: str, host: str) -> None:
 def _alert(call: Call, vm: str, name: str, *, host: Any = None, forcibly: bool = False) -> None:
     """The XenAPI message that tells people; published once the outcome is written."""
     row = existing(call.store, "VM", vm)
-    call.alerts.append(
-        Alert(
-            id=str(uuids.uuid4()),
-            name=name,
-            priority=vm_messages.PRIORITY,
-            cls="VM",
-            obj_uuid=row["uuid"],
-            body=vm_messages.body(name, row, host=host, forcibly=forcibly),
-            time=time.time(),
-        )
-    )
+    body = vm_messages.body(name, row, host=host, forcibly=forcibly)
+    call.alerts.append(alerts.new(name, vm_messages.PRIORITY, "VM", row["uuid"], body))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import uuid as uuids
 from collections.abc import Container
 from typing import Any
 
@@ -16,7 +14,7 @@ from services.api.operation import Lock, operation
 from services.api.operations.vdi_copies import clone_disk, snapshot_disk
 from services.api.operations.vm_copies import fresh, require_disks, with_allowed
 from services.api.subcalls import perform
-from shared.contracts.alerts import Alert
+from shared import alerts
 from shared.contracts.db import Change, MapDrop, MapPut, Update
 from shared.errors import ApiError
 from shared.store import Store
@@ -94,14 +92,5 @@ async def revert(call: Call, snapshot: str) -> None:
 
 def _alert(call: Call, vm: str, name: str, snapshot: Record) -> None:
     row = existing(call.store, "VM", vm)
-    call.alerts.append(
-        Alert(
-            id=str(uuids.uuid4()),
-            name=name,
-            priority=vm_messages.PRIORITY,
-            cls="VM",
-            obj_uuid=row["uuid"],
-            body=vm_messages.body(name, row, snapshot=snapshot),
-            time=time.time(),
-        )
-    )
+    body = vm_messages.body(name, row, snapshot=snapshot)
+    call.alerts.append(alerts.new(name, vm_messages.PRIORITY, "VM", row["uuid"], body))
