@@ -47,7 +47,8 @@ async def with_sr(running: Running) -> None:
 
 
 async def appear(running: Running, root: Path) -> None:
-    """The plug-ins are put there, and the API hears of it."""
+    """The plug-ins are put there when it is known what was there before, and the API hears of it."""
+    await running.client.call(contract.DRIVERS, Empty(), host=HOST_A)
     heard = asyncio.Event()
 
     def listen(_: contract.DriversChanged, __: str) -> None:
