@@ -31,7 +31,7 @@ from shared.contracts.db import TRANSACT, Committed, Create, RowAbsent, Transact
 from shared.errors import DatabaseConflict
 from shared.service import Service
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def alert(name: str = "VM_STARTED", priority: int = 5, **fields: Any) -> Alert:

@@ -39,7 +39,7 @@ from shared.store import Store
 from tests.api.fake_host import MIB, Disks, FakeHost
 
 QUICK = Timing(probe_first=0.05, probe_every=0.1, grace=0.3, settle=0.05, drain=2.0)
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds that a test waits for something before it fails."""
 
 

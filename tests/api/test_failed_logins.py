@@ -82,7 +82,7 @@ async def test_every_wrong_proof_counts_and_an_alert_tells_once(pool: Pool) -> N
     await error_of(client.raw("session.slave_login", "OpaqueRef:x", "wrong"))
     await error_of(client.raw("session.slave_local_login_with_password", "root", "wrong"))
     await failed_logins.report(pool.api, NOON)
-    alert = await asyncio.wait_for(heard.get(), 5)
+    alert = await asyncio.wait_for(heard.get(), 30)
     pool_uuid = pool.api.pool()["uuid"]
     assert (alert.name, alert.priority, alert.cls, alert.obj_uuid) == ("FAILED_LOGIN_ATTEMPTS", 3, "Pool", pool_uuid)
     body = ElementTree.fromstring(alert.body)

@@ -27,7 +27,7 @@ TIMEOUT = 40.0
 """Of a call; far more than a broker needs to come back on a busy machine."""
 HURRIED = 1.5
 """Of the calls of every tenth caller: less than the broker is away."""
-LATE = 1.0
+LATE = 5.0
 """Seconds that a call may end after its deadline, on a busy machine."""
 SHORT_GRACE = replace(Timing(), probe_first=0.5, probe_every=1.0, grace=3.0)
 
@@ -94,7 +94,7 @@ async def server_process(url: str, service: str) -> AsyncIterator[asyncio.subpro
     )
     try:
         assert process.stdout is not None
-        assert await asyncio.wait_for(process.stdout.readline(), 20) == b"ready\n"
+        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"ready\n"
         yield process
     finally:
         if process.returncode is None:
@@ -104,7 +104,7 @@ async def server_process(url: str, service: str) -> AsyncIterator[asyncio.subpro
 
 async def begun(process: asyncio.subprocess.Process, n: int) -> None:
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 10) == f"slow {n}\n".encode()
+    assert await asyncio.wait_for(process.stdout.readline(), 30) == f"slow {n}\n".encode()
 
 
 async def test_a_call_to_a_server_that_is_killed_ends_within_the_grace(broker_url: str, contract: Contract) -> None:
@@ -116,10 +116,10 @@ async def test_a_call_to_a_server_that_is_killed_ends_within_the_grace(broker_ur
             process.kill()
             killed = time.monotonic()
             with pytest.raises(HostOffline):
-                await asyncio.wait_for(call, 20)
-            assert time.monotonic() - killed < SHORT_GRACE.probe_every + SHORT_GRACE.grace + 2
+                await asyncio.wait_for(call, 30)
+            assert time.monotonic() - killed < SHORT_GRACE.probe_every + SHORT_GRACE.grace + LATE
             with pytest.raises(HostOffline):
-                await asyncio.wait_for(client.call(contract.slow, Number(n=2)), 1)
+                await asyncio.wait_for(client.call(contract.slow, Number(n=2)), SHORT_GRACE.grace)
     finally:
         await client.close()
 
@@ -137,7 +137,7 @@ async def test_a_server_that_is_restarted_runs_again_what_may_run_again(broker_u
         async with server_process(broker_url, contract.service) as process:
             await begun(process, 1)
             with pytest.raises(ResultUnknown):
-                await asyncio.wait_for(once, 10)
+                await asyncio.wait_for(once, 30)
             patient.cancel()
             assert await client.call(contract.slow, Number(n=0)) == Number(n=0)
     finally:

@@ -17,7 +17,7 @@ from tests.bus.proxy import Proxy
 QUICK = Timing(probe_first=0.3, probe_every=0.5, grace=1.5, settle=0.5, drain=0.5)
 
 
-async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], object], timeout: float = 30.0) -> None:
     """For what has no event to wait for, such as a counter. Raises `TimeoutError`."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110

@@ -58,7 +58,7 @@ async def start(broker: MemoryBroker, tmp_path: Path, monkeypatch: pytest.Monkey
 async def ends(service: Service, tmp_path: Path, role: HostRole) -> None:
     """When the host gets that role."""
     host_role.write(tmp_path / "pool.conf", role)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await service.stopping.wait()
     assert service.status == RESTART
     await service.close()

@@ -145,7 +145,7 @@ async def test_what_the_database_could_not_take_is_written_when_it_is_back(start
     records = Records(A)
     records.away = True
     await start(A, records=records)
-    await asyncio.wait_for(records.refused.wait(), 5)
+    await asyncio.wait_for(records.refused.wait(), 30)
     records.away = False
     await records.wait({A: True})
 
@@ -172,7 +172,7 @@ async def test_a_lost_bus_makes_nobody_dead(start: Start, broker: MemoryBroker) 
     broker.kill()
     await asyncio.sleep(0.5)  # longer than the limit: the point of the test
     broker.restart()
-    await asyncio.wait_for(back.wait(), 5)
+    await asyncio.wait_for(back.wait(), 30)
     await asyncio.sleep(0.1)
     assert lost == []
     assert records.rows == {A: True}
@@ -188,7 +188,7 @@ async def test_a_clock_that_is_far_off_is_told_of_once_until_it_was_right_again(
     for seq, ahead in enumerate((299.0, 310.0, 400.0, 200.0, -310.0, 0.0, -310.0, -400.0)):
         beat = Heartbeat(host=B, boot="b", seq=seq, interval=2.0, time=time.time() + ahead)
         await client.publish(HEARTBEAT, beat, uuid=B)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         told = [await alerts.get() for _ in range(2)]
     assert [(alert.name, alert.priority, alert.obj_uuid) for alert in told] == [("HOST_CLOCK_SKEW_DETECTED", 3, B)] * 2
     assert "host b is 310 seconds ahead of" in told[0].body

@@ -9,7 +9,7 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-def eventually(what: str, look: Callable[[], Found | None], timeout: float = 15.0) -> Found:
+def eventually(what: str, look: Callable[[], Found | None], timeout: float = 60.0) -> Found:
     """The first true value of `look`. Fails with `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (found := look()):

@@ -77,7 +77,7 @@ def test_a_role_that_cannot_be_written_leaves_the_old_one(path: Path, monkeypatc
 
 async def test_whoever_follows_the_file_hears_each_new_role_once(path: Path) -> None:
     host_role.write(path, COORDINATOR)
-    async with asyncio.timeout(5), aclosing(host_role.changes(path, COORDINATOR)) as changes:
+    async with asyncio.timeout(30), aclosing(host_role.changes(path, COORDINATOR)) as changes:
         first = asyncio.ensure_future(anext(changes))
         await asyncio.sleep(0.02)  # it looks, and there is nothing new
         host_role.write(path, member_of("10.0.0.2"))
@@ -95,7 +95,7 @@ async def test_a_service_whose_host_becomes_coordinator_ends_to_start_anew(servi
     host_role.write(path, member_of("10.0.0.1"))
     assert host_role.follow(service, path) == member_of("10.0.0.1")
     host_role.write(path, COORDINATOR)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await service.stopping.wait()
     assert service.status == RESTART
 

@@ -108,7 +108,7 @@ class PoolUnderTest:
         os.kill(pid, number)
         return pid
 
-    def wait_restarted(self, service: str, host: str = "host1", *, other_than: int, timeout: float = 20.0) -> int:
+    def wait_restarted(self, service: str, host: str = "host1", *, other_than: int, timeout: float = 60.0) -> int:
         deadline = time.monotonic() + timeout
         while (pid := self.pid(service, host)) in (0, other_than):
             assert time.monotonic() < deadline, f"{host}/{service} has not come back within {timeout:g} s"

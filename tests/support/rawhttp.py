@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds within which an answer, or the end of the connection, has to come."""
 _LENGTH = re.compile(rb"^content-length: *(\d+)", re.IGNORECASE | re.MULTILINE)
 

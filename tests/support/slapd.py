@@ -19,7 +19,7 @@ SUFFIX = "dc=example,dc=test"
 ADMIN = f"cn=admin,{SUFFIX}"
 ADMIN_PASSWORD = "the admin's"
 
-START_PATIENCE = 20.0
+START_PATIENCE = 60.0
 
 
 def required() -> None:

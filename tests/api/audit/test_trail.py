@@ -139,7 +139,7 @@ async def test_a_full_disk_delays_lines_and_the_most_recent_are_kept(
     file = FullDisk(tmp_path / "audit.log", lambda: loop.call_soon_threadsafe(attempted.set))
     async with running(Trail(file, lost)) as trail:
         trail.note(line(0))
-        await asyncio.wait_for(attempted.wait(), 5)
+        await asyncio.wait_for(attempted.wait(), 30)
         for number in range(1, 5):
             trail.note(line(number))
         file.full = False

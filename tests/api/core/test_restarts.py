@@ -60,7 +60,7 @@ async def test_an_api_process_that_was_killed_leaves_tasks_that_fail_and_no_lock
     assert row["status"] == "failure"
     assert row["error_info"][0] == "INTERNAL_ERROR"
     assert list(pool.store.rows("task")) == [task]
-    await asyncio.wait_for(asyncio.gather(gate.cancelled.wait(), held.cancelled.wait()), 5)
+    await asyncio.wait_for(asyncio.gather(gate.cancelled.wait(), held.cancelled.wait()), 30)
     assert leftovers(pool) == {}
     client = again(pool, client.session)
     await pool.hosts[0].heartbeat()
@@ -434,7 +434,7 @@ async def test_a_commit_that_was_lost_on_its_way_is_noticed_by_whoever_only_read
     ref = "OpaqueRef:network"
     writer = await pool.broker.connect("writer")
     await Database(writer).transact([Create(cls="network", ref=ref, fields={"name_label": "n", "bridge": "b"})])
-    await asyncio.wait_for(arrived.wait(), 5)
+    await asyncio.wait_for(arrived.wait(), 30)
     assert member.store.row("network", ref) is not None
     await writer.close()
 

@@ -293,7 +293,7 @@ async def test_what_a_role_may_do_follows_changes_of_the_row(pool: Pool) -> None
 
 
 async def _ended(pool: Pool, client: Client, task: str) -> Any:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await pool.until(lambda: pool.row("task", task)["status"] != "pending")
     return pool.row("task", task)
 

@@ -91,7 +91,7 @@ class Running:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """For what happens to sockets: there is no event to wait for."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not holds():  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
 

@@ -77,7 +77,7 @@ async def test_a_client_that_goes_ends_its_command(edge: Running) -> None:
     await client.send(REQUEST + BANNER)
     await client.reader.readexactly(len(BANNER) + len(PRINT))
     client.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await edge.bus.ended.wait()
     await edge.until(lambda: not edge.edge.connections)
     assert edge.bus.input.get_nowait() == b"", "the service is told"

@@ -93,7 +93,7 @@ async def test_when_the_client_goes_the_backend_is_left(edge: Running, backend: 
     client = await edge.client(Kind.TLS)
     await connected(client)
     client.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await backend.ended.wait()
     await edge.until(lambda: not edge.edge.connections)
     assert edge.authenticator.ended == 1

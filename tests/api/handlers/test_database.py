@@ -102,7 +102,7 @@ async def test_the_api_process_is_started_anew_after_a_while(site: Site, monkeyp
     monkeypatch.setattr(database, "FUSE", 0)
     assert not site.pool.stopped
     await restored(site, await dumped(site))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await site.pool.until_stopped()
 
 

@@ -60,7 +60,7 @@ async def test_an_alarm_tells_that_an_sr_is_full(pool: Pool, client: Client) -> 
     await asyncio.gather(*upkeep.begin_figures())
     assert pool.row("SR", sr_of(pool))["physical_size"] == pool.disks.size
     await asyncio.gather(*upkeep.begin_figures())
-    alert = await asyncio.wait_for(told.get(), 5)
+    alert = await asyncio.wait_for(told.get(), 30)
     assert (alert.name, alert.priority, alert.cls) == ("ALARM", 2, "SR")
     assert alert.body == f"value: 0.000000\nconfig:\n{perfmon}"
 
