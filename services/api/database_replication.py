@@ -113,22 +113,24 @@ class DatabaseReplication:
                 log.warning("the database cannot be copied to disk %s: %s", vdi, why)
                 await self._say(vdi, False, why)
             return
-        disk.has, disk.pause = changes, 0.0
+        disk.pause = 0.0
         disk.again = time.monotonic() + self._share * (time.monotonic() - began)
-        await self._say(vdi, True, "")
+        if await self._say(vdi, True, ""):
+            disk.has = changes
 
-    async def _say(self, vdi: str, healthy: bool, why: str) -> None:
-        """To the disk's row and to people, when it is other than before."""
+    async def _say(self, vdi: str, healthy: bool, why: str) -> bool:
+        """To the disk's row and to people, when it is other than before. False: the database did not take it."""
         store = self._api.store
         if not _wanted(store, vdi) or existing(store, "VDI", vdi)["metadata_latest"] == healthy:
-            return
+            return True
         uuid = existing(store, "VDI", vdi)["uuid"]
         try:
             await self._api.database.transact([metadata_disks.latest(vdi, healthy)], [RowPresent(cls="VDI", ref=vdi)])
         except ApiError as error:
             log.warning("the row of disk %s does not say how copying goes: %s", vdi, error)
-            return
+            return False
         await self._alert(uuid, healthy, why)
+        return True
 
     async def _alert(self, uuid: str, healthy: bool, why: str) -> None:
         pool = the_pool(self._api.store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid as uuids
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,6 +25,12 @@ from tests.api.messages.real_storage import Real
 from tests.storage.support import MIB
 
 SIZE = 121 * MIB
+
+
+@pytest.fixture(autouse=True)
+def nobody_else_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The coordinator's own does nothing: tests begin when it suits them."""
+    monkeypatch.setattr("services.api.service.DatabaseReplication", partial(DatabaseReplication, every=3600.0))
 
 
 @pytest.fixture
@@ -186,6 +193,29 @@ async def test_a_copy_that_fails_tells_people_and_goes_on(
         True,
     )
     assert real.pool.row("VDI", disk)["metadata_latest"]
+
+
+async def test_that_a_copy_is_well_again_is_said_once_the_database_takes_it(
+    real: Real, sr: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await real.client.call("SR.enable_database_replication", sr)
+    disk, database = disk_of(real, sr), real.pool.api.database
+    await real.pool.write(Update(cls="VDI", ref=disk, fields={"metadata_latest": False}))
+    transact, refused = database.transact, asyncio.Event()
+
+    async def refuses_once(*arguments: Any) -> int:
+        if not refused.is_set():
+            refused.set()
+            raise ApiError("INTERNAL_ERROR", "the database is away")
+        return await transact(*arguments)
+
+    monkeypatch.setattr(database, "transact", refuses_once)
+    replication = DatabaseReplication(real.pool.api, share=0)
+    await asyncio.gather(*replication.begin())
+    assert not real.pool.row("VDI", disk)["metadata_latest"]
+    await asyncio.gather(*replication.begin())
+    assert real.pool.row("VDI", disk)["metadata_latest"]
+    assert replication.begin() == []
 
 
 async def test_a_copy_that_cannot_begin_leaves_no_disk(
