@@ -88,9 +88,8 @@ class VmState(Record, frozen=True):
     """What the backend knows. `domid`: -1 when halted, else new at each start or reboot. `start_time`: Unix time.
 
     `vbds`, `vifs`: references of the devices that are attached. `disks`: by VBD, the reference of its disk. `empty`:
-    references of drives without a medium. `stalled`:
-    reference of the VBD without whose disk having room again a paused VM does not go on, "" if it could. `seq`: rises
-    with every change of this VM on this host.
+    references of drives without a medium. `stalled`: reference of the VBD without whose disk having room again a paused
+    VM does not go on, "" if it could. `seq`: rises with every change of this VM on this host.
     """
 
     uuid: str
