@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from services.api.api import Api
@@ -13,7 +14,7 @@ from services.api.decisions.vdi_rows import reconciled, stat_fields
 from shared.bus.contract import Method, Reply, Request
 from shared.contracts import storage as contract
 from shared.contracts.db import Change, Precondition, RowPresent, Update
-from shared.contracts.storage import SrStat
+from shared.contracts.storage import SrScan, SrStat
 from shared.errors import ApiError, internal_error
 from shared.store import Store
 
@@ -49,18 +50,19 @@ async def rescan(api: Api, sr: str, host: str, more: Sequence[Change] = ()) -> N
         for _ in range(SCANS):
             before = _disks(api.store, sr)
             found = await api.bus.call(contract.SR_SCAN, request, host=host)
-            if _others(api.store, sr, before, moving):
-                continue
-
-            def decision(store: Store) -> tuple[Sequence[Change], Sequence[Precondition], bool]:
-                if _others(store, sr, before, moving):  # noqa: B023 - decided before the next turn
-                    return [], [], False
-                changes = [*more, *reconciled(store, sr, found, moving)]  # noqa: B023
-                return changes, [RowPresent(cls="SR", ref=sr)], True
-
+            decision = partial(_in_line, sr=sr, before=before, moving=moving, found=found, more=more)
             if await api.database.decide(decision):
                 return
     raise internal_error(f"the disks of SR {request.sr} changed {SCANS} times while it was scanned")
+
+
+def _in_line(
+    store: Store, *, sr: str, before: dict[str, str], moving: set[str], found: SrScan, more: Sequence[Change]
+) -> tuple[Sequence[Change], Sequence[Precondition], bool]:
+    """What brings rows in line with what was found; False if others have changed them since `before`."""
+    if _others(store, sr, before, moving):
+        return [], [], False
+    return [*more, *reconciled(store, sr, found, moving)], [RowPresent(cls="SR", ref=sr)], True
 
 
 def _disks(store: Store, sr: str) -> dict[str, str]:
