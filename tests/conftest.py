@@ -7,9 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.support.accounts", "tests.support.broker", "tests.support.pool", "tests.support.time_limit"]
 
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
+"""An example that takes long once is no fault: a machine may stall. All else stays as CI or the caller chose it."""
 
 LONG = ("conformance", "e2e", "vm", "clients", "pool", "ha", "network", "storage", "cli", "db")
 """Folders whose files take long: runs on several processes, which give out whole files, begin with them, so that none

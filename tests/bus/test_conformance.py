@@ -17,6 +17,9 @@ from shared.errors import ApiError
 from tests.bus.contract import Contract, Number, Text
 from tests.bus.wire import QUICK, Wire, until
 
+AT_ONCE = 5.0
+"""Seconds, nearly all of them for a busy machine; what is waited for in vain takes longer."""
+
 
 async def add(request: Number) -> Number:
     return Number(n=request.n + 1)
@@ -190,7 +193,7 @@ async def test_a_host_without_consumer_is_offline_at_once(wire: Wire, contract: 
     with pytest.raises(HostOffline) as caught:
         await client.call(contract.on_host, Number(n=1), host="nobody")
     assert caught.value.description == ["HOST_OFFLINE", "nobody"]
-    assert time.monotonic() - begun < 1.0
+    assert time.monotonic() - begun < AT_ONCE
 
 
 async def test_a_method_that_waits_reaches_a_server_that_comes_later(wire: Wire, contract: Contract) -> None:
@@ -254,8 +257,8 @@ async def test_a_handler_past_its_deadline_is_cancelled(wire: Wire, contract: Co
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         await client.call(contract.slow, Number(n=1), timeout=0.3)
-    assert time.monotonic() - begun < 2.0
-    await asyncio.wait_for(gate.cancelled.wait(), 2)
+    assert time.monotonic() - begun < AT_ONCE
+    await asyncio.wait_for(gate.cancelled.wait(), 30)
     assert client.metrics()["deadline_exceeded"] == 1
 
 
@@ -267,7 +270,7 @@ async def test_an_inherited_deadline_caps_the_timeout(wire: Wire, contract: Cont
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         await client.call(contract.slow, Number(n=1), timeout=60, context=context)
-    assert time.monotonic() - begun < 2.0
+    assert time.monotonic() - begun < AT_ONCE
 
 
 async def test_a_call_whose_deadline_has_passed_is_not_sent(wire: Wire, contract: Contract) -> None:
@@ -286,7 +289,7 @@ async def test_cancelling_the_caller_cancels_the_handler(wire: Wire, contract: C
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
-    await asyncio.wait_for(gate.cancelled.wait(), 2)
+    await asyncio.wait_for(gate.cancelled.wait(), 30)
     assert server.metrics()["running"] == 0
 
 
@@ -306,7 +309,7 @@ async def test_cancelling_a_task_cancels_every_handler_that_works_for_it(wire: W
     await client.publish(task.CANCEL, task.Cancel(task=ours), task=ours)
     for call in calls[:2]:
         with pytest.raises(ApiError) as caught:
-            await asyncio.wait_for(call, 2)
+            await asyncio.wait_for(call, 30)
         assert caught.value.description == ["TASK_CANCELLED", ours]
     assert not gates["h3"].cancelled.is_set()
     gates["h3"].open.set()
@@ -473,7 +476,7 @@ async def test_leaving_a_stream_stops_its_generator(wire: Wire, contract: Contra
         if record.n == 10:
             break
     await records.aclose()  # type: ignore[attr-defined]
-    await asyncio.wait_for(stopped.wait(), 2)
+    await asyncio.wait_for(stopped.wait(), 30)
 
 
 async def test_a_server_does_not_run_far_ahead_of_a_slow_consumer(wire: Wire, contract: Contract) -> None:

@@ -38,7 +38,7 @@ async def test_two_hundred_clients_at_once_are_all_served(client: Client) -> Non
 
     begun = time.monotonic()
     await asyncio.gather(*(work(number, one) for number, one in enumerate(clients)))
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
     assert not any(key.startswith("client-") for key in await client.call("pool.get_other_config", pool))
     for one in clients:
         one.close()
@@ -80,7 +80,7 @@ async def test_one_change_reaches_five_hundred_waiting_clients(client: Client) -
     await client.call("pool.set_name_description", pool, description)
     for found in await asyncio.gather(*waiting):
         assert [event["snapshot"]["name_description"] for event in found["events"]] == [description]
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     for one in clients:
         one.close()
 
