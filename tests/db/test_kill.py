@@ -21,7 +21,7 @@ from shared.errors import ApiError
 from shared.replica import Replica
 from tests.db import rows, soundness
 
-ROUNDS = 6
+ROUNDS = 4
 WRITERS = 4
 
 
@@ -100,7 +100,7 @@ class Writer:
 
 @pytest.mark.broker
 @pytest.mark.timeout(170)
-async def test_no_acknowledged_write_is_lost_in_six_kills(database: DatabaseProcess, bus: Bus, tmp_path: Path) -> None:
+async def test_no_acknowledged_write_is_lost_in_four_kills(database: DatabaseProcess, bus: Bus, tmp_path: Path) -> None:
     writers = [Writer(bus) for _ in range(WRITERS)]
     for writer in writers:
         await writer.create()

@@ -21,7 +21,7 @@ from pool.programs import STAGES, Program
 from tests.support.pool import ROOT, addresses
 
 SERVICES = [service for stage in STAGES for service in stage]
-STOP_LIMIT = 15.0
+STOP_LIMIT = 30.0
 PATIENCE = 60.0
 
 WAITING = {"api": "waiting for the database"}

@@ -19,6 +19,8 @@ from tests.support.pool import PoolUnderTest, addresses
 
 pytestmark = [pytest.mark.pool, pytest.mark.timeout(400)]
 
+WORDS = "printed"
+
 
 def remains(pool: PoolUnderTest) -> dict[str, list[str]]:
     """What the pool has left on the machine, where others may run: what has its name or its folder."""
@@ -44,37 +46,26 @@ def running(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Iterato
     pool = PoolUnderTest(
         directory, "--hosts", "2", "--simulate", "3", "--backend", "simulator", *addresses(worker_id, 71)
     )
-    pool.up()
+    (directory / WORDS).write_text(pool.up().stdout)
     yield pool
     pool.command("down", timeout=200)
 
 
-def test_a_started_pool_prints_and_keeps_what_a_client_needs(new_pool: PoolUnderTest) -> None:
-    output = new_pool.up().stdout
-    env = new_pool.env
-    assert env["XAPI_URL"] in output
-    assert env["XAPI_PASSWORD"] in output
-    assert "RabbitMQ: starting" in output
+@pytest.fixture
+def first_words(running: PoolUnderTest) -> str:
+    """What was printed when it was started."""
+    return (running.directory / WORDS).read_text()
+
+
+def test_a_started_pool_prints_and_keeps_what_a_client_needs(running: PoolUnderTest, first_words: str) -> None:
+    env = running.env
+    assert env["XAPI_URL"] in first_words
+    assert env["XAPI_PASSWORD"] in first_words
+    assert "RabbitMQ: starting" in first_words
     assert set(env) == {"XAPI_URL", "XAPI_USER", "XAPI_PASSWORD", "XAPI_COORDINATOR", "XAPI_HOSTS", "XE_SOCKET"}
     assert Path(env["XE_SOCKET"]).is_socket()
     for name in ("env", "password", "users"):
-        assert (new_pool.directory / name).stat().st_mode & 0o077 == 0, f"{name} can be read by others"
-
-    pool_uuid = new_pool.plan.uuid
-    new_pool.down()
-    assert remains(new_pool) == {}
-    assert not (new_pool.directory / "env").exists()
-
-    new_pool.up()
-    assert new_pool.plan.uuid == pool_uuid
-    assert new_pool.password == env["XAPI_PASSWORD"]
-    session = ready.Session(new_pool.url)
-    session.login("root", new_pool.password)
-    pools = session.call("pool.get_all_records")
-    session.logout()
-    assert [pool["uuid"] for pool in pools.values()] == [pool_uuid]
-    new_pool.down()
-    assert remains(new_pool) == {}
+        assert (running.directory / name).stat().st_mode & 0o077 == 0, f"{name} can be read by others"
 
 
 def test_a_second_start_says_that_it_runs(running: PoolUnderTest) -> None:
@@ -143,8 +134,23 @@ def test_a_pool_without_its_supervisor_is_stopped_all_the_same(running: PoolUnde
     os.kill(processes.read_pid(running.directory / "supervisor.pid"), signal.SIGKILL)
     eventually("the supervisor is gone", lambda: not supervisor.runs(running.directory))
     running.down()
-    assert list(processes.marked(running.directory)) == []
+    assert remains(running) == {}
+    assert not (running.directory / "env").exists()
     assert "no pool runs" in running.down().stdout
+
+
+def test_a_pool_comes_back_with_what_it_had(running: PoolUnderTest) -> None:
+    """The last of those that share a pool: it has stopped before, and stops for good."""
+    uuid, password = running.plan.uuid, (running.directory / "password").read_text().strip()
+    running.up()
+    assert (running.plan.uuid, running.password) == (uuid, password)
+    session = ready.Session(running.url)
+    session.login("root", running.password)
+    pools = session.call("pool.get_all_records")
+    session.logout()
+    assert [pool["uuid"] for pool in pools.values()] == [uuid]
+    running.down()
+    assert remains(running) == {}
 
 
 def test_a_pool_on_a_broker_elsewhere_leaves_nothing_on_it(new_pool: PoolUnderTest, broker_node: rabbitmq.Node) -> None:

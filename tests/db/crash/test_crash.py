@@ -35,7 +35,7 @@ async def run(kind: str, rounds: int, folder: Path, url: str, log: str = "file")
 
 @pytest.mark.broker
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("kind", "rounds"), [("kill", 12), ("power", 12), ("errors", 15), ("standby", 6)])
+@pytest.mark.parametrize(("kind", "rounds"), [("kill", 8), ("power", 8), ("errors", 9), ("standby", 4)])
 async def test_nothing_acknowledged_is_lost(kind: str, rounds: int, tmp_path: Path, broker_url: str) -> None:
     await run(kind, rounds, tmp_path, broker_url)
 
@@ -45,7 +45,7 @@ async def test_nothing_acknowledged_is_lost(kind: str, rounds: int, tmp_path: Pa
 async def test_nothing_acknowledged_is_lost_when_the_broker_is_killed_too(
     tmp_path: Path, broker_node: rabbitmq.Node
 ) -> None:
-    made = plan("broker", 2, SEED, "file", tmp_path)
+    made = plan("broker", 1, SEED, "file", tmp_path)
     judged(await Campaign(made, tmp_path, broker_node.url, broker_node).run(), made)
 
 
@@ -56,7 +56,7 @@ OTHERS: Mapping[str, str] = {"block": "power", "quorum": "power", "off": "kill"}
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("log", OTHERS)
 async def test_other_redo_logs_lose_nothing_either(log: str, tmp_path: Path, broker_url: str) -> None:
-    await run(OTHERS[log], 4, tmp_path, broker_url, log)
+    await run(OTHERS[log], 3, tmp_path, broker_url, log)
 
 
 def test_without_a_redo_log_no_plan_cuts_the_power(tmp_path: Path) -> None:
