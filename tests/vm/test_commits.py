@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,28 @@ async def test_a_commit_that_is_cancelled_ends_and_loses_nothing(case: Case) -> 
     assert await case.disk.reads(7, 0, 3 * MB)
     await case.ask()
     assert await case.chain() == [case.images.path("base")]
+
+
+async def test_a_commit_that_is_cancelled_while_it_is_being_started_leaves_no_job(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guest = case.backend.guest(case.domain.vm.uuid)
+    await jobs.cancel(guest, case.job)
+    execute = guest.execute
+
+    async def overtaken(command: str, **arguments: Any) -> Any:
+        if command != "block-commit":
+            return await execute(command, **arguments)
+        await execute(command, **arguments, speed=SLOW)
+        asked.cancel()  # before the answer is heard
+        return await asyncio.sleep(0)
+
+    monkeypatch.setattr(guest, "execute", overtaken)
+    asked = case.ask()
+    await asyncio.wait({asked})
+    assert asked.cancelled()
+    assert await jobs.of_device(guest, "0") == []
+    await case.backend.disks.snapshot(case.disk.slot, await case.images.make("next", over="over"))
 
 
 async def test_a_commit_ends_with_its_qemu_and_loses_nothing(case: Case) -> None:

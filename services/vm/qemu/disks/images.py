@@ -75,9 +75,10 @@ class Images(Access):
         options: dict[str, object] = {"top-node": top.node, "base-node": base.node}
         if top is not images[0]:  # otherwise nobody is above to be told
             options["backing-file"] = wanted.backing or wanted.base
-        await guest.execute(
-            "block-commit", **{"job-id": job, "device": nodes.node(slot.device), "auto-dismiss": False, **options}
-        )
+        async with jobs.ended_if_cancelled(guest, job):
+            await guest.execute(
+                "block-commit", **{"job-id": job, "device": nodes.node(slot.device), "auto-dismiss": False, **options}
+            )
         return True
 
 

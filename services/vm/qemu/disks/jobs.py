@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from services.vm.disks import Progress
@@ -60,7 +62,7 @@ async def finish(guest: Guest, name: str, progress: Progress) -> bool:
 
     Raises INTERNAL_ERROR with QEMU's reason when it failed. A cancellation of the caller ends the job.
     """
-    try:
+    async with ended_if_cancelled(guest, name):
         while True:
             moment = guest.moment()
             job = await find(guest, name)
@@ -75,6 +77,13 @@ async def finish(guest: Guest, name: str, progress: Progress) -> bool:
                 await _tell(guest, "job-complete", job)
             await progress(job.progress)
             await guest.next_event(moment, LOOK_EVERY)
+
+
+@asynccontextmanager
+async def ended_if_cancelled(guest: Guest, name: str) -> AsyncIterator[None]:
+    """A cancellation of the caller ends the job, also one that QEMU has been told to start and has not answered for."""
+    try:
+        yield
     except asyncio.CancelledError:
         if not guest.closed:
             await cancel(guest, name)
