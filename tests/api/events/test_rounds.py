@@ -8,7 +8,10 @@ import time
 import pytest
 
 from services.api.events import rounds
-from services.api.events.rounds import GAP, PART, Rounds, Tell
+from services.api.events.rounds import PART, Rounds, Tell
+
+LONG_GAP = 5.0
+"""Seconds, so that a busy machine is no gap."""
 
 Waiting = dict[str, list["asyncio.Future[str | None]"]]
 
@@ -37,7 +40,7 @@ async def test_a_group_is_told_in_the_next_turn_of_the_loop() -> None:
     [call] = calls.wait("a")
     calls.rounds.add("a")
     assert not call.done()
-    assert await asyncio.wait_for(call, 1) == "a"
+    assert await asyncio.wait_for(call, 30) == "a"
 
 
 async def test_a_group_that_is_due_twice_is_looked_at_once() -> None:
@@ -62,18 +65,21 @@ async def test_many_are_told_in_parts_and_others_get_their_turn_between() -> Non
     assert max(later - before for before, later in zip([0, *counts], counts, strict=False)) <= PART
 
 
-async def test_a_round_covers_all_who_are_due_whether_they_want_the_same_or_not() -> None:
+async def test_a_round_covers_all_who_are_due_whether_they_want_the_same_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rounds, "GAP", LONG_GAP)
     calls = Calls()
     waiting = [calls.wait(f"g{number}")[0] for number in range(5 * PART)]
     begun = time.monotonic()
     for number in range(5 * PART):
         calls.rounds.add(f"g{number}")
     assert await asyncio.gather(*waiting) == [f"g{number}" for number in range(5 * PART)]
-    assert time.monotonic() - begun < GAP
+    assert time.monotonic() - begun < LONG_GAP
 
 
 async def test_after_a_round_of_many_the_next_waits_and_takes_all_that_came(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rounds, "GAP", 0.2)
+    monkeypatch.setattr(rounds, "GAP", 1.0)
     calls = Calls()
     begun = time.monotonic()
     many = calls.wait("a", 2 * PART)
@@ -86,18 +92,19 @@ async def test_after_a_round_of_many_the_next_waits_and_takes_all_that_came(monk
     [second] = calls.wait("c")
     calls.rounds.add("c")
     await first
-    assert time.monotonic() - begun >= 0.2
+    assert time.monotonic() - begun >= 1.0
     assert second.done()
 
 
-async def test_a_round_of_few_needs_no_rest() -> None:
+async def test_a_round_of_few_needs_no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "GAP", LONG_GAP)
     calls = Calls()
     begun = time.monotonic()
     for _ in range(20):
         few = calls.wait("a", 3)
         calls.rounds.add("a")
         await asyncio.gather(*few)
-    assert time.monotonic() - begun < 20 * GAP / 2
+    assert time.monotonic() - begun < LONG_GAP
 
 
 async def test_who_is_told_at_once_does_not_wait_for_the_rest() -> None:
