@@ -417,6 +417,7 @@ async def test_who_follows_tasks_is_never_held_back(
 
 
 async def test_calls_with_the_same_token_get_the_same_bytes(pool: Pool, client: Client) -> None:
+    await pool.settled()
     token = (await look(client, ["network"]))["token"]
     wait = pool.api.hub.wait
     waiting = [asyncio.create_task(wait(client.session, ["network"], token, 30.0, codec)) for codec in (JSON, XML) * 3]
