@@ -109,7 +109,7 @@ class DiskMoves:
         except BaseException as error:
             if not self._closing:
                 log.warning("VBD %s does not go on with its new disk: %s", vbd.uuid, error or type(error).__name__)
-                await to_the_end(self._give_up(vm, vbd, dp))
+                await to_the_end(self._give_up(vm, dp))
             if isinstance(error, ApiError) and error.code in _BROKEN:
                 raise ApiError("MIRROR_FAILED", former.vdi) from error
             raise
@@ -117,6 +117,7 @@ class DiskMoves:
     async def _begin(self, domain: Living, mirror: Mirror) -> None:
         self._note(domain, domain.record.with_mirror(mirror))
         vbd = mirror.vbd
+        self._host.counting[domain.record.uuid, vbd.ref, vbd.vdi] = False
         try:
             wanted = storage.DiskOpen(dp=mirror.dp, sr=vbd.sr, location=vbd.location, writable=True)
             opened = await self._bus.call(storage.OPEN, storage.Open(disks=[wanted]), host=self._host.uuid)
@@ -195,7 +196,6 @@ class DiskMoves:
             await self._disks.mirror_end(slot, pivot=False)
         await self._bus.call(storage.CLOSE, storage.Close(dps=[mirror.dp]), host=self._host.uuid)
         self._note(domain, domain.record.without(mirror))
-        self._host.counting[domain.record.uuid, mirror.vbd.ref, mirror.vbd.vdi] = False
 
     async def _undo_or_leave(self, domain: Living, mirror: Mirror) -> None:
         try:
@@ -228,8 +228,8 @@ class DiskMoves:
 
     # ---- what is left
 
-    async def _give_up(self, vm: str, vbd: VbdSpec, dp: str) -> None:
-        """The end of a domain closes everything, and leaves the former disk, unless the new one counted already."""
+    async def _give_up(self, vm: str, dp: str) -> None:
+        """The end of a domain closes everything."""
         _for_nobody()
         try:
             async with self._host.living("settle_moves", vm) as domain:
@@ -237,9 +237,7 @@ class DiskMoves:
                     if mirror.dp == dp:
                         await self._settle_one(domain, mirror)
         except (ApiError, OSError) as error:
-            if _is_over(error):
-                self._host.counting.setdefault((vm, vbd.ref, vbd.vdi), False)
-            else:
+            if not _is_over(error):
                 log.warning("what is left of the move to %s is settled later: %s", dp, error)
                 self._settle_later(vm)
 

@@ -129,6 +129,7 @@ class VmHost:
         ]
         found = await self.backend.open(alive)
         for former in records:
+            self.counting |= {(former.uuid, each.vbd.ref, each.vbd.vdi): each.landed for each in former.mirrors}
             record = former if former.uuid in found else self._without_domain(former)
             vm = self._vms[record.uuid] = _Vm()
             if record.uuid in found:
@@ -149,10 +150,8 @@ class VmHost:
     def _without_domain(self, record: Record) -> Record:
         """A disk that it went on with is the one that counts."""
         for mirror in record.mirrors:
-            move = (record.uuid, mirror.vbd.ref, mirror.vbd.vdi)
-            self.counting[move] = mirror.landed
             if mirror.landed:
-                self.landed.add(move)
+                self.landed.add((record.uuid, mirror.vbd.ref, mirror.vbd.vdi))
                 record = msgspec.structs.replace(record.moved(mirror), mirrors=record.mirrors)  # still to be closed
         return record
 
