@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from services.api.decisions import vbd_devices
+from services.api.decisions import unfinished_moves, vbd_devices
 from services.api.decisions.rows import is_null
 from shared.contracts.vm import VbdSpec, VifSpec, VmSpec
 from shared.errors import ApiError
@@ -17,12 +17,15 @@ Row = Mapping[str, Any]
 def vm_spec(store: Store, vm: str, *, attached: bool = False) -> VmSpec:
     """`attached`: without the disks that the VM, which runs, does not have.
 
-    Raises HANDLE_INVALID for the VM, or for a disk or network that its devices name and that is gone.
+    Raises HANDLE_INVALID for the VM, or for a disk or network that its devices name and that is gone;
+    OTHER_OPERATION_IN_PROGRESS as long as nobody knows whether a disk, or the one that it was to move to, counts.
     """
     row = store.row("VM", vm)
     if row is None:
         raise ApiError("HANDLE_INVALID", "VM", vm)
     disks = [ref for ref in row["VBDs"] if not attached or store.get("VBD", ref, "currently_attached")]
+    for ref in disks:
+        unfinished_moves.require_known(store, store.get("VBD", ref, "VDI"))
     vbds = [vbd_spec(store, ref) for ref in sorted(disks, key=lambda ref: _number(store, "VBD", ref))]
     vifs = [vif_spec(store, ref) for ref in sorted(row["VIFs"], key=lambda ref: _number(store, "VIF", ref))]
     return VmSpec(

@@ -9,7 +9,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from services.api.decisions.rows import Rows
+from services.api.decisions.rows import Rows, busy
 from shared.contracts.db import Change, MapDrop, MapPut
 
 KEY: Final = "moving_to"
@@ -48,6 +48,13 @@ def of(rows: Rows, vdi: str) -> Move | None:
     if len(said) != 4 or said[0] not in _STAGES:
         return None
     return Move(vdi, said[1], said[2], said[3], _STAGES[said[0]])
+
+
+def require_known(rows: Rows, vdi: str) -> None:
+    """That it is this disk that counts: what is written to another is lost. Raises OTHER_OPERATION_IN_PROGRESS."""
+    move = of(rows, vdi)
+    if move is not None and move.stage == "mirror":
+        raise busy("VDI", vdi, "mirror", move.task)
 
 
 def left(rows: Rows, running: Container[str]) -> list[Move]:

@@ -11,7 +11,7 @@ import msgspec
 from services.api import clock, locking
 from services.api.allowed import published
 from services.api.call import Call, new_ref
-from services.api.decisions import vbd_devices, vbd_operations, vbd_records
+from services.api.decisions import unfinished_moves, vbd_devices, vbd_operations, vbd_records
 from services.api.decisions.device_metrics import with_metrics
 from services.api.decisions.rows import existing
 from services.api.forwarding import vbd_spec
@@ -67,6 +67,7 @@ async def plug(call: Call, self: str) -> None:
     if row["is_control_domain"]:
         await vbd_loopback.plug(call, self)
         return
+    unfinished_moves.require_known(call.store, existing(call.store, "VBD", self)["VDI"])
     request = vm_disks.VbdPlug(vm=row["uuid"], vbd=vbd_spec(call.store, self))
     await do_on_host(call, vm, host_of(call, vm), vm_disks.VBD_PLUG, request)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.api import unfinished_moves
-from services.api.decisions.unfinished_moves import KEY, Move, noted
+from services.api.decisions.unfinished_moves import KEY, Move, forgotten, noted
 from shared.contracts import transfer, vm_disks
 from shared.contracts.db import MapPut, Update
 from shared.errors import ApiError
@@ -314,6 +314,21 @@ async def test_a_mirror_whose_vm_has_ended_while_the_api_was_away_is_ended_if_th
     one = (0, 1) if after else (1, 0)
     assert (len(held(pool, sr)), len(held(pool, other))) == (one if remembered else (1, 1))
     assert of_vm(pool, running, pool.row("SR", other)["VDIs"][0] if after and remembered else disk)
+
+
+async def test_a_vm_waits_until_it_is_known_which_of_its_disks_counts(
+    pool: Pool, client: Client, other: str, disk: str, vm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.api.decisions.unfinished_moves.left", lambda *_: [])  # its host is silent
+    [vbd] = pool.row("VDI", disk)["VBDs"]
+    await pool.write(noted(Move(disk, pool.row("SR", other)["uuid"], str(uuid.uuid4()), "OpaqueRef:gone", "mirror")))
+    refusal = ["OTHER_OPERATION_IN_PROGRESS", "VDI", disk, "mirror", "OpaqueRef:gone"]
+    assert await client.refusal("VM.start", vm, False, False) == refusal
+    await pool.write(forgotten(disk))
+    await client.call("VM.start", vm, False, False)
+    await client.call("VBD.unplug", vbd)
+    await pool.write(noted(Move(disk, pool.row("SR", other)["uuid"], str(uuid.uuid4()), "OpaqueRef:gone", "mirror")))
+    assert await client.refusal("VBD.plug", vbd) == refusal
 
 
 async def test_a_former_disk_that_could_not_be_removed_goes_when_it_can(
