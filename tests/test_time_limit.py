@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HANGING = '''
+HANGING = """
 import asyncio, time
 import pytest
 
@@ -49,9 +49,23 @@ async def test_end(never_over):
 async def test_waits_twice(never_over):
     await asyncio.Event().wait()
 
+async def stays():
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            pass
+
+async def test_that_will_not_be_cancelled():
+    await stays()
+
+async def test_whose_task_will_not_be_cancelled():
+    working = asyncio.create_task(stays())
+    await asyncio.sleep(0)
+
 async def test_last():
     pass
-'''
+"""
 
 
 def test_what_hangs_is_ended_wherever_it_waits(tmp_path: Path) -> None:
@@ -65,6 +79,6 @@ def test_what_hangs_is_ended_wherever_it_waits(tmp_path: Path) -> None:
         timeout=60,
     )
     summary = run.stdout.splitlines()[-1]
-    assert "5 failed, 2 passed, 3 errors" in summary, run.stdout
+    assert "6 failed, 3 passed, 1 warning, 5 errors" in summary, run.stdout
     assert "more than 0.5 seconds" in run.stdout
     assert "await asyncio.Event().wait()" in run.stdout

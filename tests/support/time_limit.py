@@ -2,7 +2,7 @@
 
 pytest-timeout raises in the main thread. uvloop drops what is raised there while it waits, so that what the loop was
 asked to run is cancelled instead: a test, or the set-up or the end of one of its fixtures. Each of them is cancelled
-that comes too late. What all tasks were waiting for is in the report.
+that comes too late, and left where it is if that does not end it. What all tasks were waiting for is in the report.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import itertools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ AGAIN: Final = float(os.environ.get("TESTS_CANCEL_AGAIN_AFTER", "20"))
 """Seconds between what is cancelled of one test."""
 TO_END: Final = 3 * AGAIN
 """Seconds that fixtures have when their test has failed."""
+_STOPPED: Final = pytest.StashKey[bool]()
 _LATE: Final = pytest.StashKey[Callable[[int, FrameType | None], None]]()
 
 
@@ -53,14 +54,17 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
 
     alarms = itertools.count()
 
-    def late(number: int, frame: FrameType | None) -> None:
+    def late(_: int, frame: FrameType | None) -> None:
         loop = asyncio._get_running_loop()
-        again = next(alarms) > 0
-        if not isinstance(loop, Loop) or (again and asyncio.current_task(loop) is not None):
+        number = next(alarms)
+        if not isinstance(loop, Loop) or (number and asyncio.current_task(loop) is not None):
             pytest_timeout.timeout_sigalrm(item, settings)  # something that the loop waits for
             return
         item.add_report_section("call", "tasks", stacks(loop))
-        if loop.running is not None:
+        if number > 1:
+            loop.stop()  # it does not want to be cancelled
+            item.stash[_STOPPED] = True
+        elif loop.running is not None:
             loop.running.cancel(f"more than {settings.timeout:g} seconds")
 
     def cancel() -> None:
@@ -74,13 +78,18 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
     return True
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """pytest-timeout lets go of a test that has failed, whose fixtures have yet to end."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """pytest-timeout lets go of a test that has failed, whose fixtures have yet to end. pytest-asyncio only warns of a
+    loop that does not end.
+    """
     late = item.stash.get(_LATE, None)
     if late is not None and signal.getsignal(signal.SIGALRM) is not late:
         signal.signal(signal.SIGALRM, late)
         signal.setitimer(signal.ITIMER_REAL, TO_END, AGAIN)
+    yield
+    if item.stash.get(_STOPPED, False):
+        pytest.fail("a task that was cancelled went on")
 
 
 def stacks(loop: asyncio.AbstractEventLoop) -> str:
