@@ -112,7 +112,7 @@ class Checkpoints:
         checkpoint = self._log.checkpoint()
         await committer.in_log_thread(checkpoint.begin)
         # From here to the fork nothing may be awaited: the header is about the rows that the child gets.
-        checkpoint.hold(self._header(store, committer.requests))
+        checkpoint.hold(self._header(store, committer.requests_in_rows))
         child = Child(_writing(checkpoint, store), NICE)
         self._running = _Running(checkpoint, child, committer.taken_back)
         return self._running

@@ -167,6 +167,11 @@ class Committer:
         return self._requests.copy()
 
     @property
+    def requests_in_rows(self) -> dict[str, int]:
+        """With those whose commits are applied, and not durable yet."""
+        return self.requests | {request: pending.delta.generation for request, pending in self._running.items()}
+
+    @property
     def last_persistent(self) -> int:
         """Generation of the newest commit that a restart of the machine must not lose, durable or not yet."""
         return self._last_durable
@@ -405,7 +410,10 @@ class Committer:
         except LogFull as full:
             log.warning("%s: a checkpoint first", full)
             await self._fill()
-            await self._watched(self._log.append, entries, True)
+            try:
+                await self._watched(self._log.append, entries, True)
+            except RedoLogError as error:
+                raise Uncertain(f"the checkpoint that made room holds what cannot be written: {error}") from error
 
     async def _append(self, entries: list[Entry]) -> None:
         if len(entries) > 1 or not self._quick:

@@ -338,6 +338,34 @@ async def test_a_full_log_gets_room_by_a_checkpoint_and_the_commit_is_kept(db: R
     assert set(db.on_disk().rows("network")) == {before.ref, after.ref}
 
 
+async def test_what_is_in_the_checkpoint_that_made_room_is_not_refused_when_the_log_fails_then(
+    db: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can say that it was not saved: the process ends, and the next one knows the request."""
+    ended = asyncio.get_running_loop().create_future()
+
+    def end(status: int) -> None:
+        ended.set_result(status)
+        raise asyncio.CancelledError
+
+    finish = _Room.finish
+
+    def breaks(room: _Room) -> None:
+        finish(room)
+        db.gate.broken = "device gone"
+
+    monkeypatch.setattr(committer, "os", SimpleNamespace(_exit=end))
+    monkeypatch.setattr(_Room, "finish", breaks)
+    db.gate.full = True
+    after = rows.network("after")
+    calling = asyncio.create_task(db.transact(after, request="again"))
+    assert await ended == 1
+    assert not calling.done()
+    calling.cancel()
+    assert set(db.on_disk().rows("network")) == {after.ref}
+    assert FileRedoLog(db.folder, BOOT).recover().requests == {"again": 1}
+
+
 async def test_a_checkpoint_that_runs_makes_the_room_that_a_full_log_needs(db: Running) -> None:
     await db.transact(rows.network())
     running = asyncio.create_task(db.checkpoints.write())
