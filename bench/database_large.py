@@ -162,8 +162,8 @@ async def serving(place: Site, rows: int, size: int) -> list[Result]:
     print(f"during {count} checkpoints: p50 {quantile(flushing, 0.5) * 1000:.2f} ms,", end=" ")
     print(f"p99 {quantile(flushing, 0.99) * 1000:.2f}, longest {max(flushing) * 1000:.2f}", flush=True)
     print(
-        f"of another process, meanwhile: {len(disk.quiet)} fdatasyncs, longest {disk.longest(disk.quiet):.2f} ms, and "
-        f"{len(disk.flushing)} during checkpoints, longest {disk.longest(disk.flushing):.2f}",
+        f"of another process: {len(disk.quiet)} fdatasyncs, longest {max(disk.quiet, default=0.0):.2f} ms, and "
+        f"{len(disk.flushing)} during checkpoints, longest {max(disk.flushing, default=0.0):.2f}",
         flush=True,
     )
     return [
@@ -181,7 +181,7 @@ async def serving(place: Site, rows: int, size: int) -> list[Result]:
             name="  the same",
             value=max(flushing) * 1000,
             unit="ms",
-            reference=disk.longest(disk.flushing),
+            reference=max(disk.flushing, default=0.0),
             reference_name="another's fdatasync",
         ),
         Result(
@@ -240,9 +240,6 @@ class Disk:
         while self._here.poll():
             (self.flushing if checkpoint or self.checkpoint else self.quiet).append(self._here.recv())
         self.checkpoint = checkpoint
-
-    def longest(self, of: list[float]) -> float:
-        return max(of, default=0.0)
 
 
 def _probe(path: Path, tell: Connection) -> None:

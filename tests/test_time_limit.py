@@ -63,6 +63,7 @@ async def test_whose_task_will_not_be_cancelled():
     working = asyncio.create_task(stays())
     await asyncio.sleep(0)
 
+@pytest.mark.timeout(60)
 async def test_last():
     pass
 """

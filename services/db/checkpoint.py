@@ -48,7 +48,7 @@ class Checkpoints:
         self._log = redo_log
         self._boot = boot
         self._running: _Running | None = None
-        self._tidying: asyncio.Task[None] | None = None
+        self._tidying: set[asyncio.Task[None]] = set()
 
     def _header(self, rows: Store, requests: dict[str, int]) -> CheckpointHeader:
         return CheckpointHeader(
@@ -76,7 +76,9 @@ class Checkpoints:
         except RedoLogError as error:
             log.error("no checkpoint: %s", error)
             return False
-        self._tidying = asyncio.create_task(_tidy(counts, running.checkpoint), name="tidy after a checkpoint")
+        tidying = asyncio.create_task(_tidy(counts, running.checkpoint), name="tidy after a checkpoint")
+        self._tidying.add(tidying)
+        tidying.add_done_callback(self._tidying.discard)
         return counts
 
     async def replace(self, rows: Store, requests: dict[str, int]) -> None:
@@ -98,11 +100,10 @@ class Checkpoints:
         await _tidy(True, checkpoint)
 
     async def close(self) -> None:
-        """Ends a child that still writes."""
+        """Ends a child that still writes; waits for what is being removed."""
         if self._running is not None:
             await self._running.child.kill()
-        if self._tidying is not None:
-            await self._tidying
+        await asyncio.gather(*self._tidying)
 
     async def _begin(self) -> _Running:
         """The one that runs, or a new one. Raises `RedoLogError`."""

@@ -19,6 +19,11 @@ from shared.bus.contract import Absent, Empty, Method, Record, Replay, Reply, Re
 STATIC_DATAPATHS: Final = "static/vdi/"
 """Prefix of datapaths that are opened again after the machine was restarted, as soon as their SR is attached."""
 
+SM_SESSION: Final = "_sm_session"
+"""Key of a session's `other_config`: reference of the SR whose SMAPIv1 driver has it, and may set the records."""
+SM_MAKES_FOR: Final = "_sm_makes_for"
+"""Another: task of the call for which that driver makes a disk. Its row names the task until that has succeeded."""
+
 Health = Literal["healthy", "recovering", "unreachable", "unavailable"]
 
 

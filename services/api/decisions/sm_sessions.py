@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from services.api.decisions.rows import Rows
+from shared.contracts.storage import SM_MAKES_FOR, SM_SESSION
 from shared.errors import ApiError
-
-OWN_SR: Final = "_sm_session"
-"""Key in the session's `other_config`: reference of the SR."""
-
-MAKES_FOR: Final = "_sm_makes_for"
-"""Key in the session's `other_config`: task of the call for which the plug-in makes a disk."""
 
 
 def is_own(rows: Rows, session: str, sr: str) -> bool:
     """Whether it is the SR's plug-in that calls: it is not to be asked in turn, since it waits for the answer."""
     row = rows.row("session", session)
-    return row is not None and row["other_config"].get(OWN_SR) == sr
+    return row is not None and row["other_config"].get(SM_SESSION) == sr
 
 
 def makes_for(rows: Rows, session: str) -> str:
     """A task; "" when it makes no disk."""
     row = rows.row("session", session)
-    return str(row["other_config"].get(MAKES_FOR, "")) if row is not None else ""
+    return str(row["other_config"].get(SM_MAKES_FOR, "")) if row is not None else ""
 
 
 def require_own(rows: Rows, session: str, sr: str) -> None:

@@ -72,11 +72,14 @@ async def receive(request: Request, message: Import, begin: Begin) -> None:
 async def abandon(api: Api) -> None:
     """Ends the transfers that earlier processes of this process's hosts have left: their disks are not in use then."""
     begun = Begun(process=api.process)
-    for host in api.hosts:
+
+    async def tell(host: str) -> None:
         try:
-            await api.bus.call(TRANSFERS_ABANDON, begun, host=host.uuid)
+            await api.bus.call(TRANSFERS_ABANDON, begun, host=host)
         except ApiError as error:
             log.info("transfers of an earlier process end with their patience, or with the service: %s", error)
+
+    await asyncio.gather(*(tell(host.uuid) for host in api.hosts))
 
 
 async def _lend(stream: Stream, service: socket.socket) -> None:

@@ -16,17 +16,12 @@ from typing import Any, Final
 
 from services.storage.plugins.errors import plugin_failed
 from services.storage.smapiv1.kept_sessions import KeptSessions
+from shared.contracts.storage import SM_MAKES_FOR, SM_SESSION
 from shared.errors import ApiError
 
 log = logging.getLogger("storage.smapiv1")
 
 ORIGINATOR: Final = "SM"
-MARK: Final = "_sm_session"
-"""Key in the session's `other_config`: the reference of the SR whose records it may set."""
-
-MAKES_FOR: Final = "_sm_makes_for"
-"""Another: the task for which its driver makes a disk. The disk's row names it until the task has succeeded."""
-
 NULL: Final = "OpaqueRef:NULL"
 _INVALID: Final = "SESSION_INVALID"
 _AGAIN: Final = 0.1
@@ -62,13 +57,13 @@ class Xapi:
         """Raises `ApiError`."""
         async with self._making.setdefault(sr, asyncio.Lock()):
             if sr not in self._sessions:
-                self._sessions[sr] = await self._log_in({MARK: sr} if sr else {})
+                self._sessions[sr] = await self._log_in({SM_SESSION: sr} if sr else {})
             return self._sessions[sr]
 
     @asynccontextmanager
     async def making(self, sr: str, task: str) -> AsyncIterator[str]:
         """A session of that SR in which one disk is made, for a task (references). Raises `ApiError`."""
-        session = await self._log_in({MARK: sr, MAKES_FOR: task})
+        session = await self._log_in({SM_SESSION: sr, SM_MAKES_FOR: task})
         try:
             yield session
         finally:

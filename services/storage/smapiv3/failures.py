@@ -59,12 +59,12 @@ _SHOWN = 2048
 """Bytes of output that an error carries."""
 
 
-def was_killed(error: Exception) -> bool:
-    """Whether a signal has ended the script, so that it could say nothing."""
-    return isinstance(error, ApiError) and error.code == "SCRIPT_FAILED" and error.params[1] == _SIGNALLED
-
-
 _SIGNALLED = "signalled"
+
+
+def was_killed(error: ApiError) -> bool:
+    """Whether a signal has ended the script, so that it could say nothing."""
+    return error.code == "SCRIPT_FAILED" and error.params[1] == _SIGNALLED
 
 
 def wrong_result(script: Path, what: object, run: str) -> ApiError:

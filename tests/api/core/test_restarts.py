@@ -10,12 +10,12 @@ import pytest
 
 from services.api import execute
 from services.api import unfinished_disks as removing
-from services.api.decisions import sm_sessions, unfinished_disks
+from services.api.decisions import unfinished_disks
 from shared import replica
 from shared.bus.memory import MemoryTransport
 from shared.contracts.db import Create, MapPut, Update
 from shared.contracts.secrets import SECRET_VALUE, SecretId
-from shared.contracts.storage import VdiInfo
+from shared.contracts.storage import SM_MAKES_FOR, SM_SESSION, VdiInfo
 from shared.contracts.vm import Cause
 from shared.database import Database
 from shared.errors import ApiError
@@ -194,7 +194,7 @@ async def test_a_disk_whose_row_its_driver_has_written_goes_with_the_process_tha
     await gate.reached.wait()
     driver = await pool.login()
     [task] = pool.row("SR", sr)["current_operations"]
-    for key, value in ((sm_sessions.OWN_SR, sr), (sm_sessions.MAKES_FOR, task)):
+    for key, value in ((SM_SESSION, sr), (SM_MAKES_FOR, task)):
         await driver.call("session.add_to_other_config", driver.session, key, value)
 
     async def introduce() -> None:
