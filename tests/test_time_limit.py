@@ -11,7 +11,7 @@ HANGING = """
 import asyncio, time
 import pytest
 
-pytestmark = pytest.mark.timeout(0.5)
+pytestmark = pytest.mark.timeout(1.5)
 
 async def busy():
     while True:
@@ -63,7 +63,6 @@ async def test_whose_task_will_not_be_cancelled():
     working = asyncio.create_task(stays())
     await asyncio.sleep(0)
 
-@pytest.mark.timeout(60)
 async def test_last():
     pass
 """
@@ -77,9 +76,9 @@ def test_what_hangs_is_ended_wherever_it_waits(tmp_path: Path) -> None:
         env=os.environ | {"TESTS_CANCEL_AGAIN_AFTER": "0.5", "PYTEST_ADDOPTS": ""},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
     )
     summary = run.stdout.splitlines()[-1]
     assert "6 failed, 3 passed, 1 warning, 5 errors" in summary, run.stdout
-    assert "more than 0.5 seconds" in run.stdout
+    assert "more than 1.5 seconds" in run.stdout
     assert "await asyncio.Event().wait()" in run.stdout
