@@ -20,6 +20,10 @@ import psutil
 
 from bench.vm import connect, environment
 
+PAUSE = 0.5
+"""Seconds between two of which are measured in turns: what one of them leaves to be done, as the next transfer's worker
+to be started, is not in the next one's time.
+"""
 ADDRESS = "127.0.3.21"
 HTTP, HTTPS = 8080, 8443
 MIB, GIB = 1 << 20, 1 << 30
@@ -146,4 +150,5 @@ def in_turns(rounds: int, **sides: Callable[[], float]) -> dict[str, list[float]
     for _ in range(rounds):
         for name, side in sides.items():
             found[name].append(side())
+            time.sleep(PAUSE)
     return found

@@ -30,6 +30,7 @@ from services.storage.secret_settings import on_bus
 from services.storage.smapiv1.setup import drivers
 from services.storage.smapiv3.discovery import discovery
 from services.storage.sockets import socket_folder
+from services.storage.transfer.reserve import Reserve
 from services.storage.transfer.transfers import Transfers
 from shared.bus import context
 from shared.bus.contract import Empty, Method, Reply, Request
@@ -259,7 +260,7 @@ async def setup(service: Service) -> None:
         for config in service.hosts
     ]
     sockets, programs = socket_folder(service.state_dir, options.run_dir), Programs(options.qemu_nbd)
-    attaching, transfers, motions = [], [], []
+    attaching, transfers, motions, workers = [], [], [], Reserve()
     addresses = {config.uuid: config.address for config in service.hosts}
     for host in hosts:
         await host.start(boot)
@@ -273,6 +274,7 @@ async def setup(service: Service) -> None:
         moving = Transfers(
             *(host.repositories, host.datapaths, host.locks, sockets, programs, options.client_patience),
             sending=motion.sending,
+            reserve=workers,
         )
         transfers.append(moving)
         handlers = Handlers(host, plugins, service.bus, moving, plugins.complete)

@@ -31,8 +31,8 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One transfer. `disk`: what is read (`export`, `copy`, `checksum`) or written (`import`). `listener`: descriptor
-    of the socket that the client comes to, within `patience` seconds; it may have `lent` a connection.
+    """One transfer. `disk`: what is read (`export`, `copy`, `checksum`) or written (`import`). `path`: of the socket
+    that the worker makes and its client comes to, within `patience` seconds; it may have `lent` a connection.
 
     `base`: only what differs from it is sent; `changed`: where it may differ, None if that has to be found by reading
     both. `uuid`, `base_uuid`: for formats that name disks. `target`, `zeroed`: of a copy. The others as in
@@ -52,7 +52,7 @@ class Job:
     chunked: bool = False
     differences: bool = False
     prefix: str = ""
-    listener: int = -1
+    path: str = ""
     lent: bool = False
     patience: float = 60.0
 

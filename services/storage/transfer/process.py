@@ -36,8 +36,8 @@ class Worker:
         self.ended: asyncio.Task[Ended | Failed] = asyncio.create_task(self._follow())
 
     @classmethod
-    async def start(cls, listener: int = -1) -> Worker:
-        """It waits for its job, which names the same descriptor. Raises OSError."""
+    async def start(cls) -> Worker:
+        """It waits for its job. Raises OSError."""
         setpriv = shutil.which("setpriv")
         tied = [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
         process = await asyncio.create_subprocess_exec(
@@ -46,7 +46,7 @@ class Worker:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=_LONGEST_LINE,
-            pass_fds=[*inherited(), *([listener] if listener >= 0 else [])],
+            pass_fds=inherited(),
             cwd=_ROOT,
             env={**os.environ, **_MEMORY},
         )

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import secrets
-import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
@@ -24,6 +23,7 @@ from services.storage.transfer import failures
 from services.storage.transfer.failures import Space
 from services.storage.transfer.job import Disk, Ended, Failed, Job, Range
 from services.storage.transfer.process import Worker
+from services.storage.transfer.reserve import Reserve
 from services.storage.vhost.server import DiskServer
 from shared.bus import context
 from shared.contracts.storage import Backend, DiskOpen
@@ -76,7 +76,9 @@ class Transfer:
 
 
 class Transfers:
-    """`folder`: for sockets. `patience`: seconds that a client has to come. `sending`: for copies to other hosts."""
+    """`folder`: for sockets. `patience`: seconds that a client has to come. `sending`: for copies to other hosts.
+    `reserve`: of workers, which may be that of other hosts, too.
+    """
 
     def __init__(
         self,
@@ -87,6 +89,7 @@ class Transfers:
         programs: Programs = PROGRAMS,
         patience: float = 60.0,
         sending: Sending | None = None,
+        reserve: Reserve | None = None,
     ) -> None:
         self._repositories = repositories
         self._datapaths = datapaths
@@ -95,6 +98,7 @@ class Transfers:
         self._programs = programs
         self._patience = patience
         self._sending = sending
+        self._reserve = reserve or Reserve()
         self._transfers: dict[str, Transfer] = {}
         self._beginning: set[Transfer] = set()
 
@@ -206,6 +210,7 @@ class Transfers:
     async def close(self) -> None:
         """The service stops."""
         await asyncio.gather(*(transfer.stop() for transfer in list(self._transfers.values())))
+        await self._reserve.close()
 
     # ---- one transfer
 
@@ -237,15 +242,15 @@ class Transfers:
 
     async def _start(self, transfer: Transfer, disks: Sequence[DiskOpen], plan: Plan) -> None:
         """The worker starts while the disks are opened: both take a while."""
-        employing = asyncio.create_task(self._employ(transfer.path), name=f"worker of {transfer.id}")
+        employing = asyncio.create_task(self._employ(), name=f"worker of {transfer.id}")
         transfer.holds.push_async_callback(_dismiss_when_there, employing, transfer.path)
         backends = await self._datapaths.open(disks)
         transfer.holds.push_async_callback(self._datapaths.close, transfer.dps)
         opened = [await self._reachable(transfer, disk, backend) for disk, backend in zip(disks, backends, strict=True)]
-        job = replace(await plan(opened), patience=self._patience)
-        transfer.worker, listener = await asyncio.shield(employing)
+        job = replace(await plan(opened), path=transfer.path, patience=self._patience)
+        transfer.worker = await asyncio.shield(employing)
         transfer.holds.push_async_callback(_dismiss, transfer.worker, transfer.path)
-        transfer.worker.begin(replace(job, listener=listener))
+        transfer.worker.begin(job)
         ready = await asyncio.shield(transfer.worker.ready)
         if isinstance(ready, Failed):
             raise await failures.translated(ready, job.way, transfer.space, transfer.sr)
@@ -278,21 +283,15 @@ class Transfers:
             except Unimplemented:
                 return None
 
-    @staticmethod
-    async def _employ(path: str) -> tuple[Worker, int]:
-        """And the descriptor, in the worker, of the socket that its client comes to."""
+    async def _employ(self) -> Worker:
         try:
-            if not path:
-                return await Worker.start(), -1
-            with socket.socket(socket.AF_UNIX) as listener:
-                listener.bind(path)
-                listener.listen(1)
-                return await Worker.start(listener.fileno()), listener.fileno()
+            return await self._reserve.take()
         except OSError as error:
             raise internal_error(f"a transfer's worker cannot be started: {error}") from error
 
     async def _finish(self, transfer: Transfer, job: Job) -> Moved | ApiError:
         result = await transfer.worker.ended
+        self._reserve.fill()
         try:
             await transfer.holds.aclose()
         except ApiError as error:
@@ -328,11 +327,11 @@ async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
     await asyncio.gather(*work)
 
 
-async def _dismiss_when_there(employing: asyncio.Task[tuple[Worker, int]], path: str) -> None:
+async def _dismiss_when_there(employing: asyncio.Task[Worker], path: str) -> None:
     """Also if it was not waited for. One that could not be started has been told of."""
     await asyncio.wait({employing})
     if employing.exception() is None:
-        await _dismiss(employing.result()[0], path)
+        await _dismiss(employing.result(), path)
 
 
 async def _dismiss(worker: Worker, path: str) -> None:

@@ -52,8 +52,10 @@ async def work(job: Job, tell: Tell) -> Ended:
             return await _copy(job, disk, target, base, tell)
         if job.way == "checksum":
             return await _checksum(disk, tell)
-        listener = socket.socket(fileno=job.listener)
+        listener = socket.socket(socket.AF_UNIX)
         stack.callback(listener.close)
+        listener.bind(job.path)
+        listener.listen(1)
         if job.way == "import":
             return await _import(job, disk, listener, memory, tell)
         return await _export(job, disk, base, listener, memory, tell)
