@@ -22,6 +22,7 @@ from shared.bus.interface import BusError
 from shared.contracts.db import Delta, RowPresent
 from shared.errors import ApiError
 from shared.redo_blocks import deltas
+from shared.selection import Selection
 from shared.store import Touched
 
 log = logging.getLogger("api.databases")
@@ -70,6 +71,7 @@ class DatabaseReplication:
         self._changes = 0
         """How often persistent rows have changed, as far as it was seen."""
         self._disks: dict[str, _Disk] = {}
+        self._metadata = Selection("VDI", metadata_disks.is_metadata)
 
     async def run(self) -> None:
         """Until cancelled, with what it has begun."""
@@ -91,7 +93,8 @@ class DatabaseReplication:
 
     def begin(self) -> list[asyncio.Task[None]]:
         """Begins to write where there is something new."""
-        wanted = metadata_disks.replicated(self._api.store)
+        store = self._api.store
+        wanted = metadata_disks.replicated(store, self._metadata.among(store))
         self._disks = {vdi: disk for vdi, disk in self._disks.items() if vdi in wanted or disk.busy}
         begun = []
         for vdi in wanted:

@@ -13,12 +13,14 @@ from services.api import member
 from services.api.api import Api
 from services.api.call import OWN
 from services.api.decisions import unfinished_disks as decisions
+from services.api.decisions.rows import existing
 from services.api.decisions.sr_hosts import host_for
 from services.api.edge.dispatcher import Caller
 from services.api.storage_hosts import rescan
 from services.api.subcalls import perform_alone
 from shared.contracts.db import Change, MapDrop, RowPresent
 from shared.errors import ApiError
+from shared.selection import Selection
 
 log = logging.getLogger("api.unfinished")
 
@@ -30,6 +32,7 @@ class UnfinishedDisks:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._told: set[str] = set()
+        self._marked = Selection("VDI", decisions.is_marked)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -38,7 +41,7 @@ class UnfinishedDisks:
             if self._api.is_coordinator:
                 for sr, calls in self._lost().items():
                     await self._try(sr, self._look_into(sr, calls))
-            for vdi in [ref for ref, row in self._api.store.rows("VDI").items() if self._is_left(decisions.owner(row))]:
+            for vdi in self._left():
                 await self._try(vdi, self._remove(vdi))
             await asyncio.sleep(EVERY)
 
@@ -50,6 +53,11 @@ class UnfinishedDisks:
             if what not in self._told:
                 self._told.add(what)
                 log.warning("unfinished disks: %s: %s; tried again", what, error)
+
+    def _left(self) -> list[str]:
+        store = self._api.store
+        marked = {vdi: existing(store, "VDI", vdi) for vdi in self._marked.among(store)}
+        return [vdi for vdi, row in marked.items() if self._is_left(decisions.owner(row))]
 
     def _is_left(self, owner: str | None) -> bool:
         """Whether it is this process that has to remove it, or to drop a mark that means nothing."""

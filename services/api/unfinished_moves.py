@@ -28,6 +28,7 @@ from shared.bus.interface import BusError
 from shared.contracts import motion, vm_disks
 from shared.contracts.db import Change, RowPresent
 from shared.errors import ApiError
+from shared.selection import Selection
 
 log = logging.getLogger("api.motion")
 
@@ -43,13 +44,18 @@ class UnfinishedMoves:
     def __init__(self, api: Api) -> None:
         self._api = api
         self._told: set[str] = set()
+        self._moving = Selection("VDI", decisions.is_moving)
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            for move in decisions.left(self._api.store, self._api.running):
+            for move in self._left():
                 await self._try(move)
             await asyncio.sleep(EVERY)
+
+    def _left(self) -> list[Move]:
+        api = self._api
+        return decisions.left(api.store, self._moving.among(api.store), api.running)
 
     async def _try(self, move: Move) -> None:
         try:

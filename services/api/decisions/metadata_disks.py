@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from services.api.decisions.rows import Record, Rows, existing
@@ -22,7 +22,7 @@ MOST: Final = 8
 
 def is_ours(rows: Rows, row: Record) -> bool:
     """Whether the disk is for this pool's database."""
-    return bool(row["type"] == METADATA and row["metadata_of_pool"] == next(iter(rows.rows("pool")), None))
+    return bool(is_metadata(row) and row["metadata_of_pool"] == next(iter(rows.rows("pool")), None))
 
 
 def is_replicated(rows: Rows, row: Record) -> bool:
@@ -41,8 +41,14 @@ def usable(rows: Rows, sr: str) -> str | None:
     return min(fit, key=lambda ref: not is_replicated(rows, found[ref]), default=None)
 
 
-def replicated(rows: Rows) -> list[str]:
-    return [ref for ref, row in rows.rows("VDI").items() if is_replicated(rows, row)]
+def is_metadata(row: Record) -> bool:
+    return bool(row["type"] == METADATA)
+
+
+def replicated(rows: Rows, metadata: Iterable[str] | None = None) -> list[str]:
+    """`metadata`: the disks of that type, where they are known."""
+    known = rows.rows("VDI") if metadata is None else metadata
+    return [ref for ref in known if is_replicated(rows, existing(rows, "VDI", ref))]
 
 
 def check_room(rows: Rows) -> ApiError | None:

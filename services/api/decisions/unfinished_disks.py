@@ -55,6 +55,10 @@ def mark(owner: str, uuid: str) -> str:
     return f"{owner} {uuid}"
 
 
+def is_marked(row: Record) -> bool:
+    return MARK in row["other_config"]
+
+
 def owner(row: Record) -> str | None:
     """For whom a disk is made. None: for nobody any more; "" when its mark is another disk's."""
     value = row["other_config"].get(MARK)

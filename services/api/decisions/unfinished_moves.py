@@ -5,11 +5,11 @@ The former disk's row names the new one before that is made, and says by which c
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from services.api.decisions.rows import Rows, busy
+from services.api.decisions.rows import Record, Rows, busy
 from shared.contracts.db import Change, MapDrop, MapPut
 
 KEY: Final = "moving_to"
@@ -57,7 +57,11 @@ def require_known(rows: Rows, vdi: str) -> None:
         raise busy("VDI", vdi, "mirror", move.task)
 
 
-def left(rows: Rows, running: Container[str]) -> list[Move]:
-    """Those whose calls nobody carries out any more."""
-    moves = (of(rows, ref) for ref, row in rows.rows("VDI").items() if KEY in row["sm_config"])
+def is_moving(row: Record) -> bool:
+    return KEY in row["sm_config"]
+
+
+def left(rows: Rows, moving: Iterable[str], running: Container[str]) -> list[Move]:
+    """Of the disks that move, those whose calls nobody carries out any more."""
+    moves = (of(rows, ref) for ref in moving)
     return [move for move in moves if move is not None and move.task not in running]
