@@ -306,6 +306,7 @@ class FileRedoLog:
     def retract(self) -> None:
         """The last append did not happen. Raises `Uncertain`."""
         self._end, self._generation = self._last
+        self._durable, self._claimed = min(self._durable, self._end), min(self._claimed, self._end)
         self._cut_back(None)
 
     def _cut_back(self, reason: OSError | None) -> None:
