@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,28 +66,33 @@ def _raw(pool: StoragePool, disk: str, other: str, data: Path) -> list[Result]:
 
 def _vhd(pool: StoragePool, disk: str, other: str) -> list[Result]:
     """Both write a file: curl what it gets, qemu-img what it makes. Writing is most of curl's work, so there is an
-    export whose file is /dev/null, too.
+    export whose file is /dev/null, too; and what curl takes for such a file from nginx, and to send one to nobody.
     """
     image, ours, theirs = str(pool.image(disk)), pool.scratch / "ours.vhd", pool.scratch / "theirs.vhd"
     copied = str(pool.scratch / "copied.qcow2")
-    best = {
-        name: min(taken)
-        for name, taken in in_turns(
-            ROUNDS,
-            export=lambda: pool.export(disk, "vhd", into=str(ours)),
-            stream=lambda: pool.export(disk, "vhd"),
-            convert=lambda: seconds(["qemu-img", "convert", "-U", "-f", "qcow2", "-O", "vpc", image, str(theirs)]),
-            import_=lambda: pool.import_(other, "vhd", theirs),
-            back=lambda: seconds(["qemu-img", "convert", "-f", "vpc", "-O", "qcow2", str(theirs), copied]),
-        ).items()
+    sides = {
+        "export": lambda: pool.export(disk, "vhd", into=str(ours)),
+        "stream": lambda: pool.export(disk, "vhd"),
+        "convert": lambda: seconds(["qemu-img", "convert", "-U", "-f", "qcow2", "-O", "vpc", image, str(theirs)]),
+        "import_": lambda: pool.import_(other, "vhd", theirs),
+        "back": lambda: seconds(["qemu-img", "convert", "-f", "vpc", "-O", "qcow2", str(theirs), copied]),
     }
+    with _nginx(pool.scratch) as there, _nobody() as sent_to:
+        if there:
+            sides["static"] = lambda: curl("-o", str(ours), f"http://{ADDRESS}:{NGINX_PORT}/{theirs.name}")
+        sides["sent"] = lambda: curl("-T", str(theirs), sent_to)
+        best = {name: min(taken) for name, taken in in_turns(ROUNDS, **sides).items()}
     for path in (ours, theirs):
         path.unlink()
-    return [
+    found = [
         _rate("export VHD, 1 GiB", best["export"], "qemu-img to VHD", best["convert"], 1.0),
         _rate("  that curl does not keep", best["stream"], "qemu-img to VHD", best["convert"]),
         _rate("import VHD, 1 GiB", best["import_"], "qemu-img from VHD", best["back"], 1.0),
+        _rate("  curl to nobody", best["sent"], "qemu-img from VHD", best["back"]),
     ]
+    if "static" in best:
+        found.insert(2, _rate("  curl from nginx", best["static"], "qemu-img to VHD", best["convert"]))
+    return found
 
 
 def _empty(pool: StoragePool) -> list[Result]:
@@ -142,6 +149,34 @@ def _nginx(folder: Path) -> Iterator[bool]:
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait()
+
+
+@contextmanager
+def _nobody() -> Iterator[str]:
+    """An address whose server takes uploads, which have a length, and looks at nothing of them."""
+    with socket.create_server((ADDRESS, 0)) as listener:
+        serving = threading.Thread(target=_throw_away, args=(listener,), daemon=True)
+        serving.start()
+        yield f"http://{ADDRESS}:{listener.getsockname()[1]}/"
+        listener.shutdown(socket.SHUT_RDWR)
+        serving.join()
+
+
+def _throw_away(listener: socket.socket) -> None:
+    piece = bytearray(1 << 20)
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # it is closed
+            return
+        with connection:
+            head = connection.recv(1 << 16)
+            fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
+            left = int(fields[b"content-length"])
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            while left > 0 and (received := connection.recv_into(piece)):
+                left -= received
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
 
 def _wait_served(server: subprocess.Popen[bytes], url: str) -> None:
