@@ -60,11 +60,28 @@ class Attached:
     async def locked(self, key: str | None = None) -> AsyncIterator[None]:
         """The SR's guard, or that of one disk's leases. Raises SR_VDI_LOCKING_FAILED."""
         path = self.folder.path / GUARD if key is None else lease.guard_path(self.folder.path, key)
-        guard = await self.patiently(Guard, path)
-        try:
+        async with self.holding(Guard, path):
             yield
+
+    @asynccontextmanager
+    async def holding(
+        self, take: Callable[_A, Guard | None], *args: _A.args, **kwargs: _A.kwargs
+    ) -> AsyncIterator[Guard | None]:
+        """What it takes, given back at the end, also if the caller was cancelled while it was being taken. Waits for
+        a guard that is taken. Raises SR_VDI_LOCKING_FAILED.
+        """
+        taken: list[Guard | None] = []
+
+        def keep() -> None:
+            taken.append(take(*args, **kwargs))
+
+        try:
+            await self.patiently(keep)
+            yield taken[0]
         finally:
-            guard.close()
+            for guard in taken:
+                if guard is not None:
+                    guard.close()
 
     @asynccontextmanager
     async def alone(self, *keys: str) -> AsyncIterator[None]:
@@ -100,17 +117,14 @@ class Attached:
             return
         for task in list(self.merges):
             task.cancel()
-        asking = await self.patiently(merging.ask_to_stop, self.folder)
-        end = time.monotonic() + self._lock_timeout
-        try:
+        async with self.holding(merging.ask_to_stop, self.folder):
+            end = time.monotonic() + self._lock_timeout
             while await self._merged(images, dp) and await self.run(merging.is_alive, self.folder):
                 if time.monotonic() > end:
                     now = await self.run(merging.current, self.folder)
                     log.error("waited %s s in vain for a merge to stop: %s", self._lock_timeout, now)
                     raise ApiError("SR_VDI_LOCKING_FAILED")
                 await asyncio.sleep(_POLL)
-        finally:
-            asking.close()
 
     async def _merged(self, images: Collection[str], dp: str) -> bool:
         now = await self.run(merging.current, self.folder)

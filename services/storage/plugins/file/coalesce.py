@@ -172,32 +172,30 @@ class Coalescer:
         """Merges until there is nothing left that this host can merge, or nothing at all while another host is at it.
         Returns how many merges that were.
         """
-        claimed = await self._sr.run(merging.claim, self._sr.folder)
-        if claimed is None:
-            return 0
+        async with self._sr.holding(merging.claim, self._sr.folder) as claimed:
+            if claimed is None or not await self._recover():
+                return 0
+            return await self._merge_all()
+
+    async def _merge_all(self) -> int:
         count = 0
         failed: set[Merge] = set()
-        try:
-            if not await self._recover():
-                return 0
-            while (step := await self._begin(failed)) is not None:
-                try:
-                    done = await self._work(step)
-                except (ApiError, NoSpace, OSError) as error:
-                    self._note(failed=str(error))
-                    self._tell("failed", step, why=str(error))
-                    log.warning("SR %s: %s is not merged: %s", self._sr.folder.uuid, step.merge, error)
-                    failed.add(step.merge)
-                    continue
-                if done:
-                    count += 1
-                    self._note(merged=self.status.merged + 1, failed="")
-                else:
-                    failed.add(step.merge)
-            if not failed:
-                self._tell("idle")
-        finally:
-            claimed.close()
+        while (step := await self._begin(failed)) is not None:
+            try:
+                done = await self._work(step)
+            except (ApiError, NoSpace, OSError) as error:
+                self._note(failed=str(error))
+                self._tell("failed", step, why=str(error))
+                log.warning("SR %s: %s is not merged: %s", self._sr.folder.uuid, step.merge, error)
+                failed.add(step.merge)
+                continue
+            if done:
+                count += 1
+                self._note(merged=self.status.merged + 1, failed="")
+            else:
+                failed.add(step.merge)
+        if not failed:
+            self._tell("idle")
         return count
 
     # -- deciding ----------------------------------------------------------------------------------------------------
