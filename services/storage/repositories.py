@@ -119,7 +119,11 @@ class Repositories:
         self._wanted[request.sr] = wanted
         self._attached[request.sr] = (plugin, handle)
         self._failures.pop(request.sr, None)
-        await self._write(request.sr, wanted)
+        try:
+            await self._write(request.sr, wanted)
+        except BaseException:  # nobody is told that it is attached
+            await settle(self.detach(request.sr))
+            raise
 
     async def attach_again(self, sr: str) -> bool:
         """After a restart. False: it failed, and why is kept for callers."""

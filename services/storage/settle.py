@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -23,3 +23,21 @@ async def settle(work: Coroutine[Any, Any, Result]) -> Result:
         if not task.cancelled():
             task.exception()  # the caller gets the cancellation; the failure was undone by the work itself
         raise
+
+
+async def settle_or_undo(
+    work: Coroutine[Any, Any, Result], undo: Callable[[Result], Coroutine[Any, Any, None]]
+) -> Result:
+    """As `settle`. What has come of the work is undone if the caller was cancelled: nobody else knows of it."""
+    found: list[Result] = []
+
+    async def keep() -> None:
+        found.append(await work)
+
+    try:
+        await settle(keep())
+    except asyncio.CancelledError:
+        if found:
+            await settle(undo(found[0]))
+        raise
+    return found[0]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.storage.plugins.interface import Domain, Handle
 from services.storage.plugins.iso import IsoPlugin, Library, image_uuid, library_of, newest_tools, tools_keys
+from services.storage.plugins.mounted_point import Mount, ensure, mounted_at
 from shared.errors import ApiError
 from tests.storage.support import HOST_A, HOST_B, MIB, SR
 
@@ -160,3 +163,24 @@ async def test_a_share_without_the_helper_says_which_package_has_it(plugin: IsoP
             for work in (plugin.sr.create(SR, config, "", ""), plugin.sr.attach(SR, config, HOST_A)):
                 with pytest.raises(ApiError, match=package):
                     await work
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+async def test_an_attach_that_is_cancelled_leaves_nothing_mounted(
+    plugin: IsoPlugin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "sr-mount" / HOST_A / SR
+    library = Library(mount=Mount(kind="tmpfs", source="test"), path="/", tools=False)
+
+    async def mounted(*arguments: Any) -> bool:
+        fresh = await ensure(*arguments)
+        assert mounted_at(place) is not None
+        attaching.cancel()
+        return fresh
+
+    monkeypatch.setattr("services.storage.plugins.iso.library_of", lambda _: library)
+    monkeypatch.setattr("services.storage.plugins.iso.ensure", mounted)
+    attaching = asyncio.create_task(plugin.sr.attach(SR, {}, HOST_A))
+    with pytest.raises(asyncio.CancelledError):
+        await attaching
+    assert mounted_at(place) is None

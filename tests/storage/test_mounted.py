@@ -165,6 +165,29 @@ async def test_an_attach_that_fails_unmounts_what_it_mounted(
     assert not await asyncio.to_thread(place(tmp_path).exists)
 
 
+async def test_an_attach_that_is_cancelled_leaves_nothing_mounted(
+    plugins: dict[str, Plugin], loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = plugins["ext"]
+    configuration = await plugin.sr.create(SR, {"device": loop.path}, "", "")
+    files = cast(MountedPlugin, plugin).files.sr
+    attach_files = files.attach
+
+    async def cancelled_by_now(uuid: str, configuration: dict[str, str], on: str) -> Handle:
+        assert mounted_at(place(tmp_path)) is not None
+        attaching.cancel()
+        return await attach_files(uuid, configuration, on)
+
+    monkeypatch.setattr(files, "attach", cancelled_by_now)
+    attaching = asyncio.create_task(plugin.sr.attach(SR, configuration, HOST_A))
+    with pytest.raises(asyncio.CancelledError):
+        await attaching
+    assert mounted_at(place(tmp_path)) is None
+    assert not await asyncio.to_thread(place(tmp_path).exists)
+    monkeypatch.undo()
+    await plugin.sr.detach(await plugin.sr.attach(SR, configuration, HOST_A))
+
+
 async def test_what_a_killed_service_had_mounted_is_attached_or_unmounted_when_it_starts_again(
     loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

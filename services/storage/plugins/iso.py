@@ -32,7 +32,7 @@ from services.storage.plugins.interface import (
 )
 from services.storage.plugins.mounted_point import Failures, Mount, Mounted, ensure, mounted_at, release, visit
 from services.storage.plugins.skeleton import DatapathSkeleton, SrSkeleton
-from services.storage.settle import settle
+from services.storage.settle import settle, settle_or_undo
 from shared.bus.contract import Record
 from shared.contracts.storage import DriverInfo
 from shared.errors import ApiError
@@ -357,8 +357,14 @@ class _Sr(SrSkeleton):
         library = library_of(configuration)
         place = None if library.mount is None else self._plugin.root / host / uuid
         attached = _Attached(uuid, host, library, place)
+        fresh = place is not None and mounted_at(place) is None
+
+        async def undo(_: None) -> None:
+            if fresh and place is not None:
+                await release(place, FAILURES)
+
         try:
-            await settle(self._attach(attached))
+            await settle_or_undo(self._attach(attached), undo)
         except BaseException:
             attached.close()
             raise

@@ -22,7 +22,7 @@ from services.storage.plugins.errors import Failure, backend_failure
 from services.storage.plugins.interface import Datapath, Handle, Plugin, Probed, SrStat, Volume, VolumeMethods
 from services.storage.plugins.mounted_point import Failures, Mount, Mounted, ensure, mounted_at, release, visit
 from services.storage.plugins.skeleton import SrSkeleton
-from services.storage.settle import settle
+from services.storage.settle import settle, settle_or_undo
 from shared.bus.contract import Record
 from shared.contracts.storage import DriverInfo
 from shared.errors import ApiError
@@ -191,16 +191,25 @@ class _Sr(SrSkeleton):
 
     async def attach(self, uuid: str, configuration: dict[str, str], host: str) -> Handle:
         mount, place = self._medium.mount(configuration, uuid), self._plugin.place(host, uuid)
-        handle = await settle(self._attach(uuid, configuration, host, mount, place))
-        found = mounted_at(place)
-        self._plugin.attached[handle] = _Attached(
-            uuid=uuid,
-            host=host,
-            place=place,
-            configuration=configuration,
-            mounted=found,
-            recognised=found is not None and self._medium.same(mount, found),
-        )
+        fresh = mounted_at(place) is None
+
+        def attached() -> _Attached:
+            found = mounted_at(place)
+            return _Attached(
+                uuid=uuid,
+                host=host,
+                place=place,
+                configuration=configuration,
+                mounted=found,
+                recognised=found is not None and self._medium.same(mount, found),
+            )
+
+        async def undo(handle: Handle) -> None:
+            with contextlib.suppress(ApiError):
+                await self._let_go(handle, attached(), kept=not fresh)
+
+        handle = await settle_or_undo(self._attach(uuid, configuration, host, mount, place), undo)
+        self._plugin.attached[handle] = attached()
         return handle
 
     async def detach(self, sr: Handle) -> None:
