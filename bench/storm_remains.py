@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from bench.storm_pool import FAILED_CALL, StormPool
 from pool import processes
 
@@ -79,14 +81,26 @@ def left(pool: StormPool) -> list[str]:
             found += [str(path) for path in place.folder.iterdir() if not path.name.startswith(".")]
             leases = place.folder / ".leases"
             found += [str(path) for path in leases.iterdir() if ".writer" in path.name or ".reader" in path.name]
+    waiting: set[int] = set()
     for pid in processes.marked(pool.directory):
         words = processes.command_line(pid)
-        if words and (Path(words[0]).name in PROGRAMS or "services.storage.transfer" in words):
+        works = "services.storage.transfer" in words
+        if works and (service := _parent(pid)) not in waiting:
+            waiting.add(service)  # one for the next transfer
+        elif words and (works or Path(words[0]).name in PROGRAMS):
             found.append(f"process {pid}: {' '.join(words)[:200]}")
     sockets = {line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if "/" in line}
     ours = [path for path in sockets if path.startswith(str(pool.directory))]
     found += [f"socket {path}" for path in ours if Path(path).suffix in (".nbd", ".stream", ".v")]
     return found
+
+
+def _parent(pid: int) -> int:
+    """0: it has ended."""
+    try:
+        return psutil.Process(pid).ppid()
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def mounts(folder: Path) -> list[str]:

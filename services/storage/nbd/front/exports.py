@@ -17,6 +17,7 @@ from services.storage.nbd.front.changes import ChangesImage
 from services.storage.nbd.server import NbdServer, Programs, named
 from services.storage.plugins.errors import Failure, backend_failure, plugin_failed
 from services.storage.plugins.interface import Changed
+from services.storage.settle import settle_or_undo
 from shared.contracts.nbd import ServedDisk
 from shared.contracts.storage import Backend, DiskOpen, VdiPair, VdiRef
 from shared.errors import ApiError
@@ -67,8 +68,13 @@ class Exports:
         told = await storage.disks.changed_blocks(pair)
         changed = Changed(granularity=told.granularity, bitmap=base64.b64decode(told.bitmap))
         try:
-            image = await asyncio.to_thread(ChangesImage, size, changed, bitmap, *named(backend))
+            making = asyncio.to_thread(ChangesImage, size, changed, bitmap, *named(backend))
+            image = await settle_or_undo(making, _closed)
         except (OSError, ValueError) as error:
             raise plugin_failed(f"the changed blocks cannot be served: {error}") from error
         holds.callback(image.close)
         return replace(backend, kind="file", path=image.path, format="qcow2")
+
+
+async def _closed(image: ChangesImage) -> None:
+    image.close()
