@@ -26,7 +26,7 @@ from services.api.decisions import (
     vtpms,
     vusb_operations,
 )
-from services.api.decisions.rows import Rows
+from services.api.decisions.rows import Record, Rows, existing
 from services.api.overlay import Overlay
 from services.api.owners import Owners
 from shared.contracts.db import Change, Delta, RowPresent, Update
@@ -77,6 +77,13 @@ _DEPENDENTS: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "PBD": (("SR", "SR"),),
 }
 """Class of a changed row -> (class, field) of the objects whose operations depend on it."""
+
+
+def _dependents(cls: str, row: Record) -> Iterator[tuple[str, str]]:
+    for dependent, name in _DEPENDENTS.get(cls, ()):
+        value = row[name]
+        for ref in value if isinstance(value, list) else (value,):
+            yield dependent, ref
 
 
 def _disks_of_sr(store: Store, pbd: Touched) -> Iterator[tuple[str, str]]:
@@ -135,14 +142,14 @@ class Publisher:
             # Also what its writer has published with it: that may have been decided before another's change arrived.
             if item.cls in ALLOWED and item.kind != "del":
                 self._stale[item.cls, item.ref] = None
-            for cls, name in _DEPENDENTS.get(item.cls, ()):
-                value = item.row.fields[name]
-                for ref in value if isinstance(value, list) else (value,):
-                    self._stale[cls, ref] = None
+            self._stale |= dict.fromkeys(_dependents(item.cls, item.row.fields))
             if item.cls in _REMOTE_DEPENDENTS:
                 self._stale |= {key: None for key in _REMOTE_DEPENDENTS[item.cls](self._api.store, item)}
             if item.cls in METRICS:
-                self._stale |= dict.fromkeys(self._owners.of(self._api.store, item.ref))
+                for owner, ref in self._owners.of(self._api.store, item.ref):
+                    self._stale |= dict.fromkeys(
+                        [(owner, ref), *_dependents(owner, existing(self._api.store, owner, ref))]
+                    )
         if len(self._stale) > before:
             self._wake.set()
 

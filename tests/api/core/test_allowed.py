@@ -60,6 +60,21 @@ async def test_devices_follow_their_vm(pool: Pool, client: Client) -> None:
     await pool.until(lambda: "unplug" not in pool.row("VIF", vif)["allowed_operations"])
 
 
+async def test_devices_follow_what_is_known_of_the_guest_in_their_vm(pool: Pool, client: Client) -> None:
+    vm, other = await pool.vm(client, domain_type="hvm"), await pool.vm(client, "other")
+    await client.call("VM.start", vm, False, False)
+    vbd = await client.call(
+        "VBD.create", records.vbd(vm, await client.call("VDI.create", records.vdi(pool.ref("SR", "storage"))))
+    )
+    await pool.write(Update(cls="VM", ref=other, fields={"allowed_operations": []}))
+    await pool.until(lambda: "start" in pool.row("VM", other)["allowed_operations"])
+    # it is corrected, and all that came before it has been looked at
+    assert "plug" not in pool.row("VBD", vbd)["allowed_operations"]
+    metrics = pool.row("VM", vm)["guest_metrics"]
+    await pool.write(Update(cls="VM_guest_metrics", ref=metrics, fields={"can_use_hotplug_vbd": "yes"}))
+    await pool.until(lambda: "plug" in pool.row("VBD", vbd)["allowed_operations"])
+
+
 async def test_after_a_storm_every_object_says_what_it_allows(pool: Pool, client: Client) -> None:
     vms = [await pool.vm(client, f"vm{number}") for number in range(6)]
 

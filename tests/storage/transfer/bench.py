@@ -30,6 +30,14 @@ class Reports(list[float]):
         self.append(part)
 
 
+def words(process: psutil.Process) -> list[str]:
+    """Its command line."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # ended, maybe long ago, and nobody has asked how
+        return []
+
+
 @dataclass
 class Bench:
     host: HostStorage
@@ -93,7 +101,7 @@ class Bench:
     def kill_workers(self) -> None:
         """Those that run."""
         for process in psutil.Process().children():
-            if "services.storage.transfer" in process.cmdline():
+            if "services.storage.transfer" in words(process):
                 process.kill()
 
     def nothing_is_open(self) -> bool:

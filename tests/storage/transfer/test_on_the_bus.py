@@ -18,6 +18,7 @@ from shared.contracts.task import CANCEL, PROGRESS, Cancel, Progress
 from shared.errors import ApiError
 from tests.storage.support import HOST_A, MIB, SR, new_uuid
 from tests.storage.test_service import Running, config, start, with_disk, with_sr
+from tests.storage.transfer.bench import words
 
 SIZE = 32 * MIB
 
@@ -43,15 +44,8 @@ async def importing(running: Running) -> transfer.Prepared:
 
 def programs() -> list[str]:
     """What runs for transfers: the tests' process may have a broker, too."""
-    lines = [_words(child) for child in psutil.Process().children()]
+    lines = [" ".join(words(child)) for child in psutil.Process().children()]
     return [line for line in lines if "qemu-" in line or "services.storage" in line]
-
-
-def _words(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.NoSuchProcess:  # ended, maybe long ago, and nobody has asked how
-        return ""
 
 
 async def nothing_open(running: Running) -> bool:
