@@ -55,3 +55,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if tries > SECOND_TRIES:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         reporter.write_line(f"\n{tries} tests needed a second try, {SECOND_TRIES} may")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why what needed a second try failed at the first: the summary names it only."""
+    for report in terminalreporter.getreports("rerun"):
+        terminalreporter.section(f"first try of {report.nodeid}", sep="_")
+        terminalreporter.write_line(report.longreprtext[-4000:])
