@@ -21,8 +21,8 @@ import psutil
 from bench.vm import connect, environment
 
 PAUSE = 0.5
-"""Seconds between two of which are measured in turns: what one of them leaves to be done, as the next transfer's worker
-to be started, is not in the next one's time.
+"""Seconds after each that is measured in turns: what it leaves to be done, as the start of the next transfer's worker,
+is not in the next one's time.
 """
 ADDRESS = "127.0.3.21"
 HTTP, HTTPS = 8080, 8443

@@ -112,18 +112,22 @@ class Repositories:
         before = self._wanted.get(request.sr)
         await self._write(request.sr, msgspec.structs.replace(wanted, attaching=before is None))
         try:
-            handle = await plugin.sr.attach(request.sr, request.device_config, self.host)
+            handle = await self._attach(plugin, request, wanted)
         except BaseException:
             await settle(self._write(request.sr, before))
             raise
         self._wanted[request.sr] = wanted
         self._attached[request.sr] = (plugin, handle)
         self._failures.pop(request.sr, None)
+
+    async def _attach(self, plugin: Plugin, request: SrAttach, wanted: Wanted) -> Handle:
+        handle = await plugin.sr.attach(request.sr, request.device_config, self.host)
         try:
             await self._write(request.sr, wanted)
         except BaseException:  # nobody is told that it is attached
-            await settle(self.detach(request.sr))
+            await settle(plugin.sr.detach(handle))
             raise
+        return handle
 
     async def attach_again(self, sr: str) -> bool:
         """After a restart. False: it failed, and why is kept for callers."""

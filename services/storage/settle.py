@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
+
+from shared.errors import ApiError
+
+log = logging.getLogger("storage")
 
 Result = TypeVar("Result")
 
@@ -28,7 +33,9 @@ async def settle(work: Coroutine[Any, Any, Result]) -> Result:
 async def settle_or_undo(
     work: Coroutine[Any, Any, Result], undo: Callable[[Result], Coroutine[Any, Any, None]]
 ) -> Result:
-    """As `settle`. What has come of the work is undone if the caller was cancelled: nobody else knows of it."""
+    """As `settle`. What has come of the work is undone if the caller was cancelled: nobody else knows of it. The log
+    tells what cannot be undone.
+    """
     found: list[Result] = []
 
     async def keep() -> None:
@@ -38,6 +45,13 @@ async def settle_or_undo(
         await settle(keep())
     except asyncio.CancelledError:
         if found:
-            await settle(undo(found[0]))
+            await settle(_undone(undo(found[0])))
         raise
     return found[0]
+
+
+async def _undone(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except (ApiError, OSError) as error:
+        log.error("what was done for a cancelled call is left: %s", error)

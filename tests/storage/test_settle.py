@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from services.storage.settle import settle, settle_or_undo
+from shared.errors import ApiError
 
 
 class Work:
@@ -58,6 +59,18 @@ async def test_what_came_to_nothing_is_not_undone() -> None:
     work = Work()
     await cancelled(asyncio.create_task(settle_or_undo(work.failing(), work.undo)), work)
     assert work.done == ["done"]
+
+
+async def test_what_cannot_be_undone_is_told_and_the_caller_is_cancelled_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    work = Work()
+
+    async def fail(_: str) -> None:
+        raise ApiError("SR_BACKEND_FAILURE_53", "", "busy", "")
+
+    await cancelled(asyncio.create_task(settle_or_undo(work(), fail)), work)
+    assert "SR_BACKEND_FAILURE_53" in caplog.text
 
 
 async def test_what_its_caller_has_is_kept() -> None:

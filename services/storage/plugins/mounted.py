@@ -205,8 +205,7 @@ class _Sr(SrSkeleton):
             )
 
         async def undo(handle: Handle) -> None:
-            with contextlib.suppress(ApiError):
-                await self._let_go(handle, attached(), kept=not fresh)
+            await self._let_go(handle, attached(), kept=not fresh)
 
         handle = await settle_or_undo(self._attach(uuid, configuration, host, mount, place), undo)
         self._plugin.attached[handle] = attached()

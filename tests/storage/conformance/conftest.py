@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -15,6 +17,9 @@ from tests.storage.conformance.entry import Entry, Medium
 from tests.storage.conformance.loops import attached_below
 from tests.storage.conformance.table import ENTRIES
 from tests.storage.support import HOST_A, HOST_B, MIB, SR, new
+
+NAMESPACES_END_WITHIN: Final = 5.0
+"""Seconds."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -41,8 +46,13 @@ def entry(request: pytest.FixtureRequest) -> Entry:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(tmp_path: Path) -> Iterator[None]:
-    """Of what a test mounted or attached to loop devices, in its own folder."""
+    """Of what a test mounted or attached to loop devices, in its own folder. A mount namespace that another process was
+    just making has the device for a moment longer.
+    """
     yield
+    deadline = time.monotonic() + NAMESPACES_END_WITHIN
+    while attached_below(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert [found.place for found in mounts() if found.place.startswith(str(tmp_path))] == []
     assert attached_below(tmp_path) == []
 
